@@ -1,0 +1,141 @@
+//! The result of authentication.
+
+use std::sync::Arc;
+
+use crate::registry::{Action, RepoName};
+
+/// How an identity was established.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// Nothing was presented.
+    Anonymous,
+    /// A password of the htpasswd file.
+    Htpasswd,
+    /// One of our own tokens.
+    Token,
+}
+
+impl Authentication {
+    /// The word of the audit record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Htpasswd => "htpasswd",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// What one entry of a token's `access` lets its bearer ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// See the catalog, as far as the policy shows it.
+    Catalog,
+    /// Act on one repository.
+    Repository {
+        /// Which.
+        name: RepoName,
+        /// How; [`Action::Push`] covers [`Action::Overwrite`], which has no word in a scope.
+        actions: Vec<Action>,
+    },
+}
+
+/// Somebody who proved to be who they are, or nobody in particular.
+///
+/// The constructors are called by `authn` only, so every origin of an identity is found by
+/// searching for them; a name out of a header cannot become one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    user: Option<Arc<str>>,
+    groups: Arc<[Arc<str>]>,
+    authentication: Authentication,
+    cached: bool,
+    password: bool,
+    scope: Option<Arc<[Grant]>>,
+}
+
+impl Identity {
+    /// Nobody in particular.
+    pub fn anonymous() -> Self {
+        Self {
+            user: None,
+            groups: Arc::from([]),
+            authentication: Authentication::Anonymous,
+            cached: false,
+            password: false,
+            scope: None,
+        }
+    }
+
+    /// A user whose password a back end has verified. `cached`: it had been verified shortly before.
+    pub(crate) fn verified_password(
+        user: Arc<str>,
+        groups: Arc<[Arc<str>]>,
+        authentication: Authentication,
+        cached: bool,
+    ) -> Self {
+        Self {
+            user: Some(user),
+            groups,
+            authentication,
+            cached,
+            password: true,
+            scope: None,
+        }
+    }
+
+    /// The bearer of one of our tokens. `user` is `None` for an anonymous token; `password` says
+    /// whether the token was minted for one.
+    pub(crate) fn verified_token(
+        user: Option<Arc<str>>,
+        groups: Arc<[Arc<str>]>,
+        password: bool,
+        scope: Arc<[Grant]>,
+    ) -> Self {
+        let authentication = Authentication::Token;
+        Self {
+            user,
+            groups,
+            authentication,
+            cached: false,
+            password,
+            scope: Some(scope),
+        }
+    }
+
+    /// The user's name; `None` for anonymous callers.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// The groups that the back end which knows the user names. The configuration's own groups are
+    /// added by the policy.
+    pub fn groups(&self) -> &[Arc<str>] {
+        &self.groups
+    }
+
+    /// How the identity was established.
+    pub fn authentication(&self) -> Authentication {
+        self.authentication
+    }
+
+    /// Whether the credential had been verified shortly before.
+    pub fn cached(&self) -> bool {
+        self.cached
+    }
+
+    /// Whether a password stands behind the identity, directly or through a token.
+    pub fn has_password(&self) -> bool {
+        self.password
+    }
+
+    /// Whether a client certificate stands behind the identity.
+    pub fn has_certificate(&self) -> bool {
+        false
+    }
+
+    /// What the token presented was minted for; `None` when no token limits the caller.
+    pub fn scope(&self) -> Option<&[Grant]> {
+        self.scope.as_deref()
+    }
+}

@@ -1,0 +1,18 @@
+//! The registry API as types (OCI distribution 1.1, with Docker's catalog).
+//!
+//! Parsing happens once, here, and is strict: whatever is accepted the registry behind us reads in
+//! the same way, and whatever goes upstream is written from these types. Pure: no clock, no socket.
+
+mod call;
+mod name;
+mod problem;
+pub mod query;
+mod reference;
+
+pub use call::{
+    Action, BlobVerb, Call, CallError, ManifestVerb, Mount, Page, Read, UploadId, UploadVerb,
+};
+pub use name::RepoName;
+pub use problem::{Code, Problem};
+pub use query::QueryError;
+pub use reference::{Digest, Reference, Tag};

@@ -8,6 +8,7 @@
 //! | [`registry`] | the registry API as types: names, references, calls, error bodies |
 //! | [`identity`] | who is calling: peer, credential presented, identity found |
 //! | [`policy`] | roles and rules, and the one decision |
+//! | [`token`] | docker's token protocol: scopes, claims, minting, verification |
 //! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
 //!
 //! The first group is pure: it sees no clock, file, socket or environment; time is an argument.
@@ -18,5 +19,10 @@ pub mod identity;
 pub mod policy;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod registry;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod token;
 
+pub mod audit;
 pub mod config;
+pub mod tls;
+pub mod upstream;

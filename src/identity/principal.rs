@@ -134,8 +134,23 @@ impl Identity {
         false
     }
 
-    /// What the token presented was minted for; `None` when no token limits the caller.
-    pub fn scope(&self) -> Option<&[Grant]> {
-        self.scope.as_deref()
+    /// Whether the token presented was minted for an action; true when no token limits the caller.
+    /// `repository` is `None` for the catalog.
+    pub fn scope_covers(&self, action: Action, repository: Option<&RepoName>) -> bool {
+        let Some(scope) = &self.scope else {
+            return true;
+        };
+        scope.iter().any(|grant| match (grant, repository) {
+            (Grant::Catalog, None) => true,
+            (Grant::Repository { name, actions }, Some(wanted)) => {
+                let word = if action == Action::Overwrite {
+                    Action::Push
+                } else {
+                    action
+                };
+                name == wanted && actions.contains(&word)
+            }
+            (Grant::Catalog, Some(_)) | (Grant::Repository { .. }, None) => false,
+        })
     }
 }

@@ -33,6 +33,11 @@ impl Permit {
         &self.call
     }
 
+    /// Gives the permitted call to whoever forwards it; the permit is used up.
+    pub(crate) fn into_call(self) -> Call {
+        self.call
+    }
+
     /// The rule that allowed it; `None` for calls that need no right.
     pub fn rule(&self) -> Option<&Place> {
         self.rule.as_ref()

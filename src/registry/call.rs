@@ -351,16 +351,17 @@ impl Call {
     pub fn reference(&self) -> Option<&str> {
         match self {
             Self::Catalog(_) | Self::Ping | Self::Tags { .. } => None,
-            Self::Blob { digest, .. } | Self::Referrers { digest, .. } => Some(digest.as_str()),
+            Self::Blob { digest, .. }
+            | Self::Referrers { digest, .. }
+            | Self::Upload {
+                verb: UploadVerb::Finish(digest),
+                ..
+            } => Some(digest.as_str()),
             Self::Manifest { reference, .. } => Some(reference.as_str()),
             Self::StartUpload { mount, digest, .. } => mount
                 .as_ref()
                 .map(|mount| mount.digest.as_str())
                 .or(digest.as_ref().map(Digest::as_str)),
-            Self::Upload {
-                verb: UploadVerb::Finish(digest),
-                ..
-            } => Some(digest.as_str()),
             Self::Upload { id, .. } => Some(id.as_str()),
         }
     }
@@ -523,8 +524,9 @@ impl Call {
             } => {
                 out.extend([repo.as_str(), "/manifests/", reference.as_str()]);
                 if let ManifestVerb::Put { tags } = verb {
-                    tags.iter()
-                        .for_each(|tag| parameters.add("tag", tag.as_str()));
+                    for tag in tags {
+                        parameters.add("tag", tag.as_str());
+                    }
                 }
             }
             Self::Blob { repo, digest, .. } => {

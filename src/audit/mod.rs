@@ -1,0 +1,13 @@
+//! The audit trail: one record for each credential use and each decision, written by one thread.
+//!
+//! A [`Record`] is opened when a request's head has been read and closed exactly once: with the
+//! answer, or by `Drop` as `aborted` when the client went away. Where the answer must not be seen
+//! before its record is on its way to disk (pushes, deletes, logins, tokens), the closer waits for
+//! the writer's acknowledgement.
+
+mod chain;
+mod record;
+mod writer;
+
+pub use record::{Event, Outcome, Record};
+pub use writer::{Audit, AuditError, Effect, open_for_append};

@@ -1,0 +1,408 @@
+//! What one record says, and its life from a request's head to its end.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::writer::{Audit, AuditError, Slot};
+use crate::identity::{Authentication, Identity};
+use crate::registry::Call;
+
+/// No field of a record is longer, in bytes; whatever an attacker sends.
+const MAX_FIELD: usize = 256;
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// The audit file could not be written for a while.
+    Audit,
+    /// A password or key presented to log in.
+    Login,
+    /// The configuration was read again.
+    Reload,
+    /// A call to the API.
+    Request,
+    /// The proxy started.
+    Start,
+    /// The proxy stopped.
+    Stop,
+    /// A token minted, refreshed or refused.
+    Token,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The client went away before the end of the answer.
+    Aborted,
+    /// Done as asked.
+    Allowed,
+    /// Refused by the policy, or not a request of the API.
+    Denied,
+    /// Something behind us, or we ourselves, could not.
+    Error,
+    /// The credential is missing, malformed or wrong.
+    Failed,
+    /// Refused for now: too many.
+    Limited,
+}
+
+/// The members of a record, in the order in which they are written. Absent ones are `null`, so
+/// that every record has the same keys.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Fields {
+    #[serde(serialize_with = "microseconds")]
+    time: Timestamp,
+    #[serde(rename = "ref")]
+    reference_id: String,
+    event: Event,
+    outcome: Outcome,
+    client: Option<IpAddr>,
+    user: Option<String>,
+    groups: Vec<String>,
+    auth: Option<&'static str>,
+    cached: bool,
+    certificate: Option<()>,
+    tls: Option<Box<str>>,
+    method: Option<String>,
+    action: Option<&'static str>,
+    repository: Option<String>,
+    reference: Option<String>,
+    rule: Option<String>,
+    status: Option<u16>,
+    upstream_status: Option<u16>,
+    bytes_in: u64,
+    bytes_out: u64,
+    duration_us: u64,
+    agent: Option<String>,
+    reason: Option<String>,
+}
+
+/// One record under construction. Whatever happens, it is written once.
+#[derive(Debug)]
+pub struct Record {
+    fields: Option<Box<Fields>>,
+    started: Instant,
+    bytes_in: Arc<AtomicU64>,
+    audit: Arc<Audit>,
+    slot: Option<Slot>,
+}
+
+impl Record {
+    /// Opens a record for a request. Until told otherwise its outcome is [`Outcome::Aborted`].
+    pub fn open(audit: &Arc<Audit>, slot: Slot, event: Event) -> Self {
+        let mut fields = Fields::new(event, Outcome::Aborted);
+        fields.reference_id = audit.next_reference();
+        Self {
+            fields: Some(Box::new(fields)),
+            started: Instant::now(),
+            bytes_in: Arc::default(),
+            audit: Arc::clone(audit),
+            slot: Some(slot),
+        }
+    }
+
+    /// The reference that the client reads in an error: six letters and digits.
+    pub fn reference_id(&self) -> &str {
+        self.fields
+            .as_ref()
+            .map_or("", |fields| &fields.reference_id)
+    }
+
+    /// The counter of request body bytes, for whoever reads them.
+    pub fn bytes_in(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes_in)
+    }
+
+    /// Says what the record is about, once that is known better.
+    pub fn event(&mut self, event: Event) {
+        self.set(|fields| fields.event = event);
+    }
+
+    /// Notes the connection and the head.
+    pub fn client(&mut self, address: IpAddr, tls: &str, method: &str, agent: Option<&str>) {
+        self.set(|fields| {
+            fields.client = Some(address);
+            fields.tls = Some(tls.into());
+            fields.method = Some(bounded(method));
+            fields.agent = agent.map(bounded);
+        });
+    }
+
+    /// Notes whom the caller claims to be; what is found out later overrides it.
+    pub fn claim(&mut self, user: &str) {
+        self.set(|fields| fields.user = Some(bounded(user)));
+    }
+
+    /// Notes how the caller tried to authenticate.
+    pub fn authentication(&mut self, authentication: Authentication) {
+        self.set(|fields| fields.auth = Some(authentication.as_str()));
+    }
+
+    /// Notes who the caller is.
+    pub fn identify(&mut self, who: &Identity) {
+        self.set(|fields| {
+            fields.user = who.user().map(bounded);
+            fields.groups = who.groups().iter().map(|group| bounded(group)).collect();
+            fields.auth = Some(who.authentication().as_str());
+            fields.cached = who.cached();
+        });
+    }
+
+    /// Notes what is asked for.
+    pub fn call(&mut self, call: &Call) {
+        self.set(|fields| {
+            fields.action = call.action().map(crate::registry::Action::as_str);
+            fields.repository = call.repository().map(|name| bounded(name.as_str()));
+            fields.reference = call.reference().map(bounded);
+        });
+    }
+
+    /// Notes what a token was asked for, in the scopes' own words.
+    pub fn scope(&mut self, scope: &str) {
+        self.set(|fields| fields.reference = Some(bounded(scope)));
+    }
+
+    /// Notes the rule that decided.
+    pub fn rule(&mut self, rule: &str) {
+        self.set(|fields| fields.rule = Some(bounded(rule)));
+    }
+
+    /// Notes the upstream's answer.
+    pub fn upstream_status(&mut self, status: u16) {
+        self.set(|fields| fields.upstream_status = Some(status));
+    }
+
+    /// Notes the answer and what it means.
+    pub fn answer(&mut self, outcome: Outcome, status: u16) {
+        self.set(|fields| {
+            fields.outcome = outcome;
+            fields.status = Some(status);
+        });
+    }
+
+    /// Notes that the end was not reached after all.
+    pub fn cut(&mut self, outcome: Outcome) {
+        self.set(|fields| fields.outcome = outcome);
+    }
+
+    /// Notes why; for people who may read the trail, so it may say more than the client was told.
+    pub fn reason(&mut self, reason: &str) {
+        self.set(|fields| fields.reason = Some(bounded(reason)));
+    }
+
+    /// Counts answer bytes.
+    pub fn add_bytes_out(&mut self, bytes: u64) {
+        self.set(|fields| fields.bytes_out = fields.bytes_out.saturating_add(bytes));
+    }
+
+    /// Sends the record to the writer.
+    pub fn close(mut self) {
+        self.send(None);
+    }
+
+    /// Sends the record and waits until it is on its way to disk.
+    pub async fn close_and_wait(mut self) -> Result<(), AuditError> {
+        let (ack, written) = tokio::sync::oneshot::channel();
+        self.send(Some(ack));
+        written.await.unwrap_or(Err(AuditError::Unwritable))
+    }
+
+    fn set(&mut self, change: impl FnOnce(&mut Fields)) {
+        if let Some(fields) = &mut self.fields {
+            change(fields);
+        }
+    }
+
+    fn send(&mut self, ack: Option<tokio::sync::oneshot::Sender<Result<(), AuditError>>>) {
+        let (Some(mut fields), Some(slot)) = (self.fields.take(), self.slot.take()) else {
+            return;
+        };
+        fields.bytes_in = self.bytes_in.load(Ordering::Relaxed);
+        fields.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.audit.write(&fields, slot, ack);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.send(None);
+    }
+}
+
+impl Fields {
+    fn new(event: Event, outcome: Outcome) -> Self {
+        Self {
+            time: Timestamp::now(),
+            reference_id: String::new(),
+            event,
+            outcome,
+            client: None,
+            user: None,
+            groups: Vec::new(),
+            auth: None,
+            cached: false,
+            certificate: None,
+            tls: None,
+            method: None,
+            action: None,
+            repository: None,
+            reference: None,
+            rule: None,
+            status: None,
+            upstream_status: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration_us: 0,
+            agent: None,
+            reason: None,
+        }
+    }
+
+    /// What the writer has to say itself.
+    pub(super) fn of_our_own(event: Event, outcome: Outcome, reason: &str) -> Self {
+        Self {
+            reason: Some(bounded(reason)),
+            ..Self::new(event, outcome)
+        }
+    }
+
+    /// The members as JSON, without the braces, in ASCII: what an attacker sends cannot break the
+    /// line, colour a terminal or reorder text.
+    pub(super) fn write(&self) -> String {
+        let mut out = Vec::with_capacity(512);
+        let mut serializer = serde_json::Serializer::with_formatter(&mut out, Ascii);
+        // A struct of strings and numbers always serialises, and Ascii writes ASCII.
+        let _ok = self.serialize(&mut serializer);
+        let text = String::from_utf8(out).unwrap_or_default();
+        text.strip_prefix('{')
+            .and_then(|t| t.strip_suffix('}'))
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+struct Ascii;
+
+impl serde_json::ser::Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> std::io::Result<()> {
+        if fragment.bytes().all(|b| b.is_ascii() && b != 0x7f) {
+            return writer.write_all(fragment.as_bytes());
+        }
+        for unit in fragment.encode_utf16() {
+            match u8::try_from(unit) {
+                Ok(ascii) if ascii.is_ascii() && ascii != 0x7f => writer.write_all(&[ascii])?,
+                Ok(_) | Err(_) => write!(writer, "\\u{unit:04x}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.6}"))
+}
+
+fn bounded(text: &str) -> String {
+    let mut end = text.len().min(MAX_FIELD);
+    while !text.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bounded;
+    use crate::audit::Audit;
+    use crate::audit::{Event, Outcome, Record};
+
+    #[tokio::test]
+    async fn a_record_is_one_line_of_ascii_whatever_it_holds() {
+        let folder = std::env::temp_dir().join(format!("portcullis-record-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("audit.jsonl");
+        let audit = Audit::open(&file, crate::config::WhenUnwritable::Refuse).unwrap();
+        let mut record = Record::open(&audit, audit.slot().await, Event::Login);
+        record.client(
+            [127, 0, 0, 1].into(),
+            "TLSv1.3",
+            "GET",
+            Some("a\u{202e}\u{1b}[31m\"\r\n\u{7f}ä"),
+        );
+        record.claim(&"x".repeat(1000));
+        record.answer(Outcome::Failed, 401);
+        record.close_and_wait().await.unwrap();
+        let dropped = Record::open(&audit, audit.slot().await, Event::Request);
+        drop(dropped);
+        Record::open(&audit, audit.slot().await, Event::Stop)
+            .close_and_wait()
+            .await
+            .unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 3);
+        assert!(
+            text.bytes()
+                .all(|b| b == b'\n' || (b' '..0x7f).contains(&b))
+        );
+        assert_eq!(lines[0]["agent"], "a\u{202e}\u{1b}[31m\"\r\n\u{7f}ä");
+        assert_eq!(lines[0]["user"].as_str().unwrap().len(), 256);
+        assert_eq!(
+            (&lines[0]["outcome"], &lines[1]["outcome"]),
+            (&"failed".into(), &"aborted".into())
+        );
+        let time = lines[0]["time"].as_str().unwrap();
+        assert_eq!((time.len(), time.ends_with('Z')), (27, true), "{time}");
+        for key in [
+            "time",
+            "seq",
+            "ref",
+            "event",
+            "outcome",
+            "client",
+            "user",
+            "groups",
+            "auth",
+            "cached",
+            "certificate",
+            "tls",
+            "method",
+            "action",
+            "repository",
+            "reference",
+            "rule",
+            "status",
+            "upstream_status",
+            "bytes_in",
+            "bytes_out",
+            "duration_us",
+            "agent",
+            "reason",
+            "prev",
+            "hash",
+        ] {
+            assert!(lines[0].get(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn fields_are_cut_between_characters() {
+        assert_eq!(bounded(&"ä".repeat(200)).len(), 256);
+        assert_eq!(bounded(&format!("x{}", "ä".repeat(200))).len(), 255);
+    }
+}

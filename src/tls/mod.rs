@@ -1,0 +1,229 @@
+//! TLS for clients: key material from files, and the server configuration made of it.
+//!
+//! A reload builds a whole new [`rustls::ServerConfig`] and swaps it, session store and all. A
+//! configuration that is changed in place lets a resumed session keep what an old one had
+//! verified, which is how another proxy framework came to keep revoked identities after a reload.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::config::{Tls, TlsVersion};
+
+/// Key files are small; whatever is larger is not one.
+const MAX_PEM: u64 = 4 << 20;
+
+/// Why TLS cannot be set up. The texts name the file and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file without a certificate in it.
+    #[error("{} holds no certificate in PEM", .0.display())]
+    NoCertificate(PathBuf),
+    /// A file without a private key in it.
+    #[error("{} holds no private key in PEM (PKCS #8, PKCS #1 or SEC 1, without a passphrase)", .0.display())]
+    NoKey(PathBuf),
+    /// A key that is not the certificate's.
+    #[error("the key in {} does not fit the certificate in {}", key.display(), certificate.display())]
+    Mismatch {
+        /// The file with the certificate.
+        certificate: PathBuf,
+        /// The file with the key.
+        key: PathBuf,
+    },
+    /// A certificate or key that the TLS library refuses.
+    #[error("cannot use {}: {source}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// No CA certificate on this system.
+    #[error("this system has no CA certificates; name a file with `upstream.ca`")]
+    NoRoots,
+}
+
+/// The one cryptographic provider of the program.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
+}
+
+/// Loads certificate and key and makes the listener's configuration: TLS 1.2 and 1.3 or 1.3 alone,
+/// `h2` before `http/1.1`.
+pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain = certificates(&tls.certificate)?;
+    let key = private_key(&tls.private_key)?;
+    let unusable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::Unusable { path, source }
+    };
+    let versions: &[&rustls::SupportedProtocolVersion] = match tls.min_version {
+        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .map_err(unusable(&tls.certificate))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| {
+            if matches!(error, rustls::Error::InconsistentKeys(_)) {
+                TlsError::Mismatch {
+                    certificate: tls.certificate.clone(),
+                    key: tls.private_key.clone(),
+                }
+            } else {
+                unusable(&tls.certificate)(error)
+            }
+        })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // docker and skopeo open a new connection for every request and resume none; each ticket costs
+    // a signature-free but real 1 % of a handshake, and one is enough for whoever does resume.
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// The configuration towards an https upstream, with its own CA or the system's.
+pub fn upstream_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = ca {
+        for certificate in certificates(path)? {
+            roots
+                .add(certificate)
+                .map_err(|source| TlsError::Unusable {
+                    path: path.to_owned(),
+                    source,
+                })?;
+        }
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(TlsError::NoRoots);
+        }
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Unusable {
+            path: ca.unwrap_or(Path::new("")).into(),
+            source,
+        })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Reads a file of certificates; at least one.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) | Err(_) => Err(TlsError::NoCertificate(path.to_owned())),
+    }
+}
+
+/// Reads a private key.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let pem = read(path)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_cause| TlsError::NoKey(path.to_owned()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let failed = |source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut pem = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_PEM).read_to_end(&mut pem).map_err(failed)?;
+    Ok(pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TlsError, server_config, upstream_config};
+    use crate::config::{Tls, TlsVersion};
+    use std::path::{Path, PathBuf};
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("portcullis-tls-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn write(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn made() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    fn tls(certificate: &Path, private_key: &Path) -> Tls {
+        Tls {
+            certificate: certificate.into(),
+            private_key: private_key.into(),
+            min_version: TlsVersion::Tls12,
+        }
+    }
+
+    #[test]
+    fn a_fitting_pair_is_accepted_and_anything_else_is_named() {
+        let folder = Folder::new("pair");
+        let ((cert, key), (_, other)) = (made(), made());
+        let cert = folder.write("cert.pem", &cert);
+        let key = folder.write("key.pem", &key);
+        let other = folder.write("other.pem", &other);
+        let junk = folder.write("junk.pem", "junk");
+        let config = server_config(&tls(&cert, &key)).unwrap();
+        assert_eq!(
+            config.alpn_protocols,
+            [b"h2".to_vec(), b"http/1.1".to_vec()]
+        );
+        let error =
+            |certificate: &Path, key: &Path| server_config(&tls(certificate, key)).unwrap_err();
+        assert!(matches!(error(&cert, &other), TlsError::Mismatch { .. }));
+        assert!(matches!(error(&junk, &key), TlsError::NoCertificate(_)));
+        assert!(matches!(error(&cert, &junk), TlsError::NoKey(_)));
+        assert!(matches!(error(&key, &key), TlsError::NoCertificate(_)));
+        assert!(matches!(
+            error(Path::new("/nonexistent"), &key),
+            TlsError::Read { .. }
+        ));
+        assert!(upstream_config(Some(&cert)).is_ok());
+        assert!(matches!(
+            upstream_config(Some(&junk)),
+            Err(TlsError::NoCertificate(_))
+        ));
+    }
+}

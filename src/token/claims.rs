@@ -1,0 +1,116 @@
+//! What a token says (RFC 7519, with the `access` claim of the distribution token specification).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::scope::write_scope;
+use crate::identity::Grant;
+use crate::registry::{Action, RepoName};
+
+/// What a token is good for. One kind is never accepted as the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Calls to the API.
+    Access,
+    /// More access tokens.
+    Refresh,
+}
+
+/// The claims of one token. Times are seconds since the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Who minted it: always ourselves.
+    pub iss: String,
+    /// The user; empty for anonymous.
+    pub sub: String,
+    /// The service it is for.
+    pub aud: String,
+    /// When it ends.
+    pub exp: i64,
+    /// When it begins.
+    pub nbf: i64,
+    /// When it was minted.
+    pub iat: i64,
+    /// Its own name, for audit records.
+    pub jti: String,
+    /// What it is good for.
+    pub kind: Kind,
+    /// What it was minted for.
+    #[serde(default)]
+    pub access: Vec<Access>,
+    /// The state of the credential that it was minted for: when that changes, the token ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
+/// One entry of `access`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// `repository` or `registry`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The repository's name, or `catalog`.
+    pub name: String,
+    /// The actions granted.
+    pub actions: Vec<String>,
+}
+
+impl Claims {
+    /// The user; `None` for an anonymous token.
+    pub fn user(&self) -> Option<&str> {
+        (!self.sub.is_empty()).then_some(self.sub.as_str())
+    }
+
+    /// Whether the token is good at a moment.
+    pub(super) fn covers(&self, at: Timestamp) -> bool {
+        self.nbf <= at.as_second() && at.as_second() < self.exp
+    }
+
+    /// What was granted, as typed values.
+    pub fn grants(&self) -> Vec<Grant> {
+        self.access.iter().filter_map(Access::grant).collect()
+    }
+
+    /// What was granted, as the OAuth2 answer names it.
+    pub fn scope(&self) -> String {
+        write_scope(&self.grants())
+    }
+}
+
+impl Access {
+    fn grant(&self) -> Option<Grant> {
+        match self.kind.as_str() {
+            "registry" => Some(Grant::Catalog),
+            "repository" => Some(Grant::Repository {
+                name: RepoName::parse(&self.name)?,
+                actions: self
+                    .actions
+                    .iter()
+                    .filter_map(|word| Action::parse(word))
+                    .collect(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Grant> for Access {
+    fn from(grant: &Grant) -> Self {
+        match grant {
+            Grant::Catalog => Self {
+                kind: "registry".to_owned(),
+                name: "catalog".to_owned(),
+                actions: vec!["*".to_owned()],
+            },
+            Grant::Repository { name, actions } => Self {
+                kind: "repository".to_owned(),
+                name: name.to_string(),
+                actions: actions
+                    .iter()
+                    .map(|action| action.as_str().to_owned())
+                    .collect(),
+            },
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Upload sessions, bound to whoever began them without remembering them here.
+//!
+//! The registry's own `_state` is a capability: whoever knows it can write to the session, and newer
+//! registries hand a fresh one to anybody who asks. So the query of the registry's `Location` is
+//! sealed (AES-256-GCM, bound to repository and session) together with the owner's name and the time
+//! the session began, and only we can open it.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+
+/// A session's sealed content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The user who began it; empty for anonymous.
+    pub owner: Box<str>,
+    /// When it was begun, in whole seconds.
+    pub begun: Timestamp,
+    /// The query that the registry wants to see.
+    pub query: Box<str>,
+}
+
+/// The sealing key.
+pub struct Seal(RandomizedNonceKey);
+
+impl Seal {
+    /// Takes a key; `None` if the cipher does not accept it.
+    pub fn new(key: &[u8; 32]) -> Option<Self> {
+        RandomizedNonceKey::new(&AES_256_GCM, key).ok().map(Self)
+    }
+
+    /// Seals a session; base64url, fit for a query. `None` when the system has no randomness.
+    pub fn close(&self, session: &Session, repo: &str, id: &str) -> Option<String> {
+        let Session {
+            owner,
+            begun,
+            query,
+        } = session;
+        let mut bytes = format!("{}\n{owner}\n{query}", begun.as_second()).into_bytes();
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(aad(repo, id), &mut bytes)
+            .ok()?;
+        bytes.extend_from_slice(nonce.as_ref());
+        Some(URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// Opens a session; `None` unless it was sealed by us, for this repository and session.
+    pub fn open(&self, sealed: &str, repo: &str, id: &str) -> Option<Session> {
+        let mut bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let nonce_at = bytes.len().checked_sub(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(&bytes.split_off(nonce_at)).ok()?;
+        let plain = self
+            .0
+            .open_in_place(nonce, aad(repo, id), &mut bytes)
+            .ok()?;
+        let mut parts = std::str::from_utf8(plain).ok()?.splitn(3, '\n');
+        let begun = parts.next()?.parse().ok()?;
+        Some(Session {
+            begun: Timestamp::from_second(begun).ok()?,
+            owner: parts.next()?.into(),
+            query: parts.next()?.into(),
+        })
+    }
+}
+
+/// Neither a repository's name nor a session's holds a newline.
+fn aad(repo: &str, id: &str) -> Aad<Vec<u8>> {
+    Aad::from(format!("{repo}\n{id}").into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Seal, Session};
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_session_opens_for_its_repository_and_name_only() {
+        let session = Session {
+            owner: "alice".into(),
+            begun: Timestamp::from_second(1_800_000_000).unwrap(),
+            query: "_state=abc%3D&x=1".into(),
+        };
+        let seal = Seal::new(&[7; 32]).unwrap();
+        let sealed = seal.close(&session, "a/b", "u-1").unwrap();
+        assert!(
+            sealed
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        );
+        assert!(!sealed.contains("abc"));
+        assert_eq!(seal.open(&sealed, "a/b", "u-1"), Some(session));
+        assert_eq!(seal.open(&sealed, "a/c", "u-1"), None);
+        assert_eq!(seal.open(&sealed, "a/b", "u-2"), None);
+        assert_eq!(
+            Seal::new(&[8; 32]).unwrap().open(&sealed, "a/b", "u-1"),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn junk_opens_nothing(text in "[A-Za-z0-9_=-]{0,100}") {
+            prop_assert_eq!(Seal::new(&[7; 32]).unwrap().open(&text, "a", "u"), None);
+        }
+    }
+}

@@ -23,6 +23,11 @@ pub mod registry;
 pub mod token;
 
 pub mod audit;
+pub mod authn;
 pub mod config;
+pub mod gate;
+pub mod server;
 pub mod tls;
 pub mod upstream;
+pub mod reload;
+pub mod telemetry;

@@ -180,14 +180,6 @@ impl Presented {
         }
         Ok(Self::Bearer(Secret::new(token.to_owned())))
     }
-
-    /// The user name claimed, for throttling and the audit record; never proof of anything.
-    pub fn claimed_user(&self) -> Option<&str> {
-        match self {
-            Self::Basic { user, .. } => Some(user),
-            Self::Bearer(_) | Self::Nothing => None,
-        }
-    }
 }
 
 #[cfg(test)]

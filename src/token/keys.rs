@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use moka::sync::Cache;
@@ -68,8 +69,13 @@ impl std::fmt::Debug for Keys {
 const ISSUER: &str = "portcullis";
 
 impl Keys {
-    /// Takes a P-256 key in PKCS #8, with its public point (SEC 1, uncompressed).
-    pub fn new(pkcs8: &[u8], public: &[u8]) -> Self {
+    /// Takes a P-256 private key in PKCS #8 or SEC 1 (DER).
+    pub fn new(der: &[u8]) -> Result<Self, KeyError> {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, der)
+            .or_else(|_not_pkcs8| EcdsaKeyPair::from_private_key_der(algorithm, der))
+            .map_err(|_not_sec1| KeyError::NotP256)?;
+        let pkcs8 = pair.to_pkcs8v1().map_err(|_cause| KeyError::NotP256)?;
         let mut validation = Validation::new(Algorithm::ES256);
         // Times are judged in `verify`, at the moment the caller names.
         validation.validate_exp = false;
@@ -77,13 +83,13 @@ impl Keys {
         validation.validate_aud = false;
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
-        Self {
-            encoding: EncodingKey::from_ec_der(pkcs8),
-            decoding: DecodingKey::from_ec_der(public),
+        Ok(Self {
+            encoding: EncodingKey::from_ec_der(pkcs8.as_ref()),
+            decoding: DecodingKey::from_ec_der(pair.public_key().as_ref()),
             validation,
             verified: Cache::new(VERIFIED),
-            derived: blake3::derive_key("portcullis 2026 upload session seal", pkcs8),
-        }
+            derived: blake3::derive_key("portcullis 2026 upload session seal", pkcs8.as_ref()),
+        })
     }
 
     /// The key that seals upload sessions; the same wherever the same signing key is configured.
@@ -145,18 +151,15 @@ mod tests {
     use crate::identity::Grant;
     use crate::registry::{Action, RepoName};
     use crate::token::{Claims, Kind};
-    use aws_lc_rs::rand::SystemRandom;
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jiff::Timestamp;
     use proptest::prelude::*;
 
     fn keys() -> Keys {
-        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).unwrap();
-        Keys::new(pkcs8.as_ref(), pair.public_key().as_ref())
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        Keys::new(pair.to_pkcs8v1().unwrap().as_ref()).unwrap()
     }
 
     fn claims() -> Claims {

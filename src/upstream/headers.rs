@@ -9,21 +9,26 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::registry::Call;
 
-/// Removes the headers of one connection (RFC 9110 section 7.6.1).
+/// Removes the headers of one connection (RFC 9110 section 7.6.1); the others keep their order.
 pub fn hop_by_hop(headers: &mut HeaderMap) {
-    for name in named_by_connection(headers) {
-        headers.remove(name);
-    }
-    for name in [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    for name in [
+    const HOPS: [&str; 9] = [
+        "connection",
         "keep-alive",
         "proxy-authenticate",
         "proxy-authorization",
         "proxy-connection",
-    ] {
-        headers.remove(name);
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let named = named_by_connection(headers);
+    let hop = |name: &HeaderName| HOPS.contains(&name.as_str()) || named.contains(name);
+    if headers.keys().any(hop) {
+        let kept = headers.iter().filter(|(name, _)| !hop(name));
+        *headers = kept
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
     }
 }
 

@@ -220,16 +220,15 @@ impl Upstream {
         &self,
         page: &crate::registry::Page,
         authority: &str,
-    ) -> Result<(Answer, u64), UpstreamError> {
+    ) -> Result<Answer, UpstreamError> {
         let target = Call::Catalog(page.clone()).target();
         let request = self.request(Method::GET, &target, authority, RequestBody::Empty)?;
         let (response, lease) = self.send(request).await?;
         let (head, body) = response.into_parts();
-        let status = head.status;
-        if status != StatusCode::OK {
+        if head.status != StatusCode::OK {
             return Err(UpstreamError::Unusable("the catalog could not be read"));
         }
-        Ok((Answer { head, body, lease }, u64::from(status.as_u16())))
+        Ok(Answer { head, body, lease })
     }
 
     /// Whether the registry answers at all.

@@ -1,0 +1,135 @@
+//! `portcullis serve`: the proxy itself.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use portcullis::audit::{Audit, Event, Outcome, Record};
+use portcullis::authn::Memory;
+use portcullis::config::Config;
+use portcullis::gate::Ledger;
+use portcullis::reload::{self, Foundation};
+use portcullis::server::{self, Proxy};
+use portcullis::telemetry;
+use portcullis::upstream::Pool;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{ConfigFile, WRONG_CONFIGURATION, complain};
+
+/// Run the proxy.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let path = self.config.path();
+        let (config, warnings) = match Config::load(&path) {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                complain(&errors);
+                return Ok(WRONG_CONFIGURATION);
+            }
+        };
+        telemetry::start(config.log.format);
+        for warning in warnings {
+            tracing::warn!(%warning, "configuration");
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(serve(config, path))
+    }
+}
+
+async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
+    // Signals first: from here on SIGHUP must not end the process.
+    let mut signals = Signals::listen()?;
+    let memory = Arc::new(Memory::new(config.auth.cache_ttl));
+    let pool = Arc::new(Pool::default());
+    let spare_key = reload::spare_key()?;
+    let foundation = Foundation { memory: &memory, pool: &pool, spare_key: &spare_key };
+    let (rules, warnings) = match reload::build(&config, &foundation, 1) {
+        Ok(built) => built,
+        Err(errors) => {
+            for error in errors {
+                tracing::error!(%error, "cannot start");
+            }
+            return Ok(WRONG_CONFIGURATION);
+        }
+    };
+    for warning in warnings {
+        tracing::warn!(%warning, "htpasswd");
+    }
+    let listeners = server::bind(&config.server.listen)?;
+    let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
+    note(&audit, Event::Start).await?;
+    let proxy = Proxy::new(rules, Ledger { audit: Arc::clone(&audit), memory, pool, spare_key });
+
+    let (stop, stopping) = watch::channel(false);
+    for address in listeners.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    let drain_timeout = config.server.drain_timeout;
+    let serving = tokio::spawn(server::serve(
+        listeners,
+        Arc::clone(&proxy),
+        config.server,
+        stopping,
+    ));
+    signals.until_stop(&proxy, &path).await;
+    tracing::info!(?drain_timeout, "stopping; requests in flight may finish");
+    stop.send(true).context("the server has ended by itself")?;
+    let cut = serving.await.context("the server failed")?;
+    note(&audit, Event::Stop).await?;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "stopped; connections were cut at the drain time-out");
+    } else {
+        tracing::info!("stopped; nothing was cut");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A record of the life of the process itself.
+async fn note(audit: &Arc<Audit>, event: Event) -> Result<()> {
+    let mut record = Record::open(audit, audit.slot().await, event);
+    record.answer(Outcome::Allowed, 0);
+    record.close_and_wait().await.context("no record, no service")
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let on = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            hangup: on(SignalKind::hangup())?,
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+        })
+    }
+
+    /// Reloads at each SIGHUP, until SIGTERM or SIGINT. Hang-ups that arrive during a reload are
+    /// one hang-up.
+    async fn until_stop(&mut self, proxy: &Proxy, path: &Path) {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => {
+                    // Told in the log and the audit trail already.
+                    let _kept = reload::reload(proxy, path).await;
+                }
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+            }
+        }
+    }
+}

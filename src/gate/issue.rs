@@ -1,0 +1,258 @@
+//! The token service: `GET /token` (distribution token specification) and `POST /token` (its OAuth2
+//! variant). Grants the intersection of what is asked for and what the policy allows.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::judge::bearer;
+use super::{Authority, Refusal, Rules};
+use crate::audit::{Event, Record};
+use crate::authn::Outcome;
+use crate::identity::{Grant, Identity, Malformed, Peer, Presented, Secret};
+use crate::policy::Decision;
+use crate::registry::{CallError, query::Query};
+use crate::token::{Asked, Claims, Kind, parse_scopes};
+
+/// The longest body of a `POST /token`, in bytes.
+pub const MAX_FORM: usize = 8 * 1024;
+
+/// The answer: `token` for the older clients, `access_token` for the newer, both the same.
+#[derive(Debug, Serialize)]
+pub struct Minted {
+    token: String,
+    access_token: String,
+    expires_in: u64,
+    issued_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+}
+
+/// What a token request says, however it was sent.
+struct Wish {
+    credential: Credential,
+    scopes: Vec<Asked>,
+    offline: bool,
+}
+
+enum Credential {
+    Presented(Presented),
+    Refresh(Secret<String>),
+}
+
+/// Answers a token request. `form` is the body of a POST.
+pub async fn issue(
+    rules: &Rules,
+    now: Timestamp,
+    peer: &Peer,
+    authority: &Authority,
+    head: &http::request::Parts,
+    form: Option<&str>,
+    record: &mut Record,
+) -> Result<Minted, Refusal> {
+    let wish = match (&head.method, form) {
+        (&Method::POST, Some(form)) => posted(form, &head.headers, authority)?,
+        (&Method::GET, None) => asked(head.uri.query(), &head.headers, authority)?,
+        _ => return Err(CallError::Method { allow: "GET, POST" }.into()),
+    };
+    if wish.scopes.is_empty() {
+        record.event(Event::Login);
+    }
+    let who = identify(rules, wish.credential, authority, now, record).await?;
+    if who.user().is_none() && wish.scopes.is_empty() {
+        return Err(Refusal::Unauthenticated { scope: None });
+    }
+    record.identify(&who);
+    let grants = intersect(rules, &who, peer, &wish.scopes, now);
+    let access = claims(
+        rules,
+        &who,
+        authority,
+        now,
+        rules.token_lifetime,
+        Kind::Access,
+        &grants,
+    )?;
+    record.scope(&access.scope());
+    let token = mint(rules, &access)?;
+    let refreshable = wish.offline && who.user().is_some() && !rules.refresh_lifetime.is_zero();
+    let refresh_token = if refreshable {
+        let lifetime = rules.refresh_lifetime;
+        let claims = claims(rules, &who, authority, now, lifetime, Kind::Refresh, &[])?;
+        Some(mint(rules, &claims)?)
+    } else {
+        None
+    };
+    Ok(Minted {
+        access_token: token.clone(),
+        token,
+        expires_in: rules.token_lifetime.as_secs(),
+        issued_at: format!("{now:.0}"),
+        scope: form.is_some().then(|| access.scope()),
+        refresh_token,
+    })
+}
+
+/// `GET /token?service=…&scope=…&scope=…`
+fn asked(query: Option<&str>, headers: &HeaderMap, authority: &Authority) -> Result<Wish, Refusal> {
+    let query = Query::parse(query, &["scope"])?;
+    check_service(&query, authority)?;
+    Ok(Wish {
+        credential: Credential::Presented(Presented::from_headers(headers)?),
+        scopes: parse_scopes(query.values("scope")),
+        offline: query.value("offline_token") == Some("true"),
+    })
+}
+
+/// `POST /token` with `grant_type=password` or `refresh_token`.
+fn posted(form: &str, headers: &HeaderMap, authority: &Authority) -> Result<Wish, Refusal> {
+    let form = Query::parse(Some(form), &["scope"])
+        .map_err(|_cause| invalid("the form cannot be read in exactly one way"))?;
+    check_service(&form, authority)?;
+    if headers.contains_key(http::header::AUTHORIZATION) {
+        return Err(invalid(
+            "credentials stand both in the form and in a header",
+        ));
+    }
+    let credential = match form.value("grant_type") {
+        Some("password") => {
+            let (user, password) = (form.value("username"), form.value("password"));
+            let presented = Presented::user_and_password(
+                user.unwrap_or_default(),
+                password.unwrap_or_default(),
+            )?;
+            Credential::Presented(presented)
+        }
+        Some("refresh_token") => {
+            let token = form
+                .value("refresh_token")
+                .ok_or(invalid("no refresh_token"))?;
+            Credential::Refresh(Secret::new(token.to_owned()))
+        }
+        Some(_) | None => {
+            return Err(Refusal::OAuth {
+                error: "unsupported_grant_type",
+                message: "grant_type must be password or refresh_token",
+            });
+        }
+    };
+    Ok(Wish {
+        credential,
+        scopes: parse_scopes(form.values("scope")),
+        offline: form.value("access_type") == Some("offline"),
+    })
+}
+
+fn invalid(message: &'static str) -> Refusal {
+    Refusal::OAuth {
+        error: "invalid_request",
+        message,
+    }
+}
+
+/// Tokens are minted for this service only.
+fn check_service(query: &Query, authority: &Authority) -> Result<(), Refusal> {
+    match query.value("service") {
+        Some(service) if service != authority.as_str() => {
+            Err(invalid("this is not the token service of that service"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+async fn identify(
+    rules: &Rules,
+    credential: Credential,
+    authority: &Authority,
+    now: Timestamp,
+    record: &mut Record,
+) -> Result<Identity, Refusal> {
+    match credential {
+        Credential::Presented(Presented::Nothing) => Ok(Identity::anonymous()),
+        Credential::Presented(Presented::Bearer(_)) => Err(Malformed::Scheme.into()),
+        Credential::Presented(Presented::Basic { user, password }) => {
+            record.claim(&user);
+            match rules.authenticator.verify_password(&user, &password).await {
+                Outcome::Accept(who) => Ok(who),
+                Outcome::Reject(rejection) => Err(Refusal::BadCredential(rejection)),
+                Outcome::Fail(failure) => Err(Refusal::Undecided(failure)),
+            }
+        }
+        Credential::Refresh(token) => bearer(rules, &token, Kind::Refresh, authority, now),
+    }
+}
+
+/// What was asked for, as far as the policy allows it. Less is not an error.
+fn intersect(
+    rules: &Rules,
+    who: &Identity,
+    peer: &Peer,
+    asked: &[Asked],
+    now: Timestamp,
+) -> Vec<Grant> {
+    let granted = asked.iter().map(|asked| match asked {
+        // What of the catalog is shown is decided when it is asked for.
+        Asked::Catalog => Grant::Catalog,
+        Asked::Repository { name, actions } => {
+            let allowed = actions.iter().copied().filter(|action| {
+                let decision = rules.policy.allows(who, peer.address, *action, name, now);
+                matches!(decision, Decision::Allow(_))
+            });
+            Grant::Repository {
+                name: name.clone(),
+                actions: allowed.collect(),
+            }
+        }
+    });
+    granted
+        .filter(|grant| match grant {
+            Grant::Catalog => true,
+            Grant::Repository { actions, .. } => !actions.is_empty(),
+        })
+        .collect()
+}
+
+fn claims(
+    rules: &Rules,
+    who: &Identity,
+    authority: &Authority,
+    now: Timestamp,
+    lifetime: Duration,
+    kind: Kind,
+    grants: &[Grant],
+) -> Result<Claims, Refusal> {
+    let mut name = [0; 16];
+    aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
+    let begin = now.as_second();
+    let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+    Ok(Claims {
+        iss: rules.keys.issuer().to_owned(),
+        sub: who.user().unwrap_or_default().to_owned(),
+        aud: authority.as_str().to_owned(),
+        exp: begin.saturating_add(seconds),
+        nbf: begin.saturating_sub(CLOCK_SKEW),
+        iat: begin,
+        jti: format!("{:032x}", u128::from_be_bytes(name)),
+        kind,
+        access: grants.iter().map(Into::into).collect(),
+        credential: who
+            .user()
+            .and_then(|user| rules.authenticator.knows(user))
+            .map(|fingerprint| fingerprint.to_string()),
+    })
+}
+
+/// Seconds by which clocks of replicas may differ.
+const CLOCK_SKEW: i64 = 10;
+
+fn mint(rules: &Rules, claims: &Claims) -> Result<String, Refusal> {
+    rules.keys.mint(claims).map_err(|_cause| unsigned())
+}
+
+fn unsigned() -> Refusal {
+    Refusal::Internal("a token could not be signed")
+}

@@ -1,0 +1,164 @@
+//! Every step between a request's head and the registry, in order. Only the head is looked at: no
+//! byte of a body is read before there is a permit.
+
+use jiff::Timestamp;
+
+use super::{Authority, Refusal, Rules};
+use crate::audit::{Audit, Effect, Event, Record};
+use crate::authn::Outcome;
+use crate::identity::{Authentication, Identity, Peer, Presented, Secret};
+use crate::policy::Permit;
+use crate::registry::{Action, Call};
+use crate::token::Kind;
+use crate::upstream::Session;
+
+/// How long a push that was begun with a token may go on after the token has expired.
+const LONGEST_PUSH: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
+/// A request that may go on.
+pub struct Admission {
+    /// The proof, for forwarding.
+    pub permit: Permit,
+    /// Who is calling.
+    pub who: Identity,
+    /// The upload session being continued.
+    pub session: Option<Session>,
+}
+
+/// Judges one request to the API. What is learnt on the way is noted in the record, also when the
+/// answer is no.
+pub async fn judge(
+    rules: &Rules,
+    audit: &Audit,
+    now: Timestamp,
+    peer: &Peer,
+    authority: &Authority,
+    head: &http::request::Parts,
+    record: &mut Record,
+) -> Result<Admission, Refusal> {
+    let call = Call::parse(&head.method, head.uri.path(), head.uri.query())?;
+    record.call(&call);
+
+    let presented = Presented::from_headers(&head.headers)?;
+    audit.ready_for(if call.is_read() {
+        Effect::Read
+    } else {
+        Effect::Write
+    })?;
+
+    let session = rules.upstream.open_session(&call);
+    let begun = session.as_ref().map(|session| session.begun);
+    let nothing = matches!(presented, Presented::Nothing);
+    if matches!((&call, &presented), (Call::Ping, Presented::Basic { .. })) {
+        record.event(Event::Login);
+    }
+    let who = identify(rules, presented, authority, begun, now, record).await?;
+    if matches!(call, Call::Ping) && nothing {
+        return Err(Refusal::Unauthenticated { scope: None });
+    }
+
+    let scope = call.scope();
+    let call = within_scope(&who, call);
+    let (action, repository) = (call.action(), call.repository().cloned());
+    let permit = match rules.policy.decide(&who, peer.address, call, now) {
+        Ok(permit) => permit,
+        Err(_) if who.user().is_none() => return Err(Refusal::Unauthenticated { scope }),
+        Err(denial) => return Err(Refusal::Denied(denial)),
+    };
+    if let Some(action) = action
+        && !who.scope_covers(action, repository.as_ref())
+    {
+        return Err(Refusal::InsufficientScope { scope });
+    }
+    if let Some(rule) = permit.rule() {
+        record.rule(&rule.0);
+    }
+    if matches!(permit.call(), Call::Upload { .. })
+        && session
+            .as_ref()
+            .is_none_or(|session| *session.owner != *who.user().unwrap_or_default())
+    {
+        return Err(Refusal::UploadUnknown);
+    }
+    Ok(Admission {
+        permit,
+        who,
+        session,
+    })
+}
+
+/// Finds out who is calling. `begun` is when the push that the request continues was begun.
+async fn identify(
+    rules: &Rules,
+    presented: Presented,
+    authority: &Authority,
+    begun: Option<Timestamp>,
+    now: Timestamp,
+    record: &mut Record,
+) -> Result<Identity, Refusal> {
+    let who = match presented {
+        Presented::Nothing => Identity::anonymous(),
+        Presented::Basic { user, password } => {
+            record.claim(&user);
+            match rules.authenticator.verify_password(&user, &password).await {
+                Outcome::Accept(who) => who,
+                Outcome::Reject(rejection) => return Err(Refusal::BadCredential(rejection)),
+                Outcome::Fail(failure) => return Err(Refusal::Undecided(failure)),
+            }
+        }
+        Presented::Bearer(token) => {
+            record.authentication(Authentication::Token);
+            bearer(rules, &token, Kind::Access, authority, as_of(begun, now))?
+        }
+    };
+    record.identify(&who);
+    Ok(who)
+}
+
+/// A push admitted at its start is not cut by a token that expires on the way: the requests that
+/// continue it are judged as of its beginning.
+fn as_of(begun: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    match begun {
+        Some(begun) if begun <= now && now.duration_since(begun) < LONGEST_PUSH => begun,
+        Some(_) | None => now,
+    }
+}
+
+/// Who a token of ours stands for, if its credential is still what it was when it was minted.
+pub(super) fn bearer(
+    rules: &Rules,
+    token: &Secret<String>,
+    kind: Kind,
+    authority: &Authority,
+    at: Timestamp,
+) -> Result<Identity, Refusal> {
+    let verified = rules
+        .keys
+        .verify(token.expose(), kind, authority.as_str(), at)?;
+    let scope = verified.grants.clone();
+    let Some(user) = &verified.user else {
+        return Ok(Identity::verified_token(None, [].into(), false, scope));
+    };
+    let current = rules
+        .authenticator
+        .knows(user)
+        .map(|fingerprint| fingerprint.to_string());
+    if current.is_none() || current != verified.claims.credential {
+        return Err(Refusal::Revoked { user: user.clone() });
+    }
+    Ok(Identity::verified_token(
+        Some(user.clone()),
+        [].into(),
+        true,
+        scope,
+    ))
+}
+
+/// A token that was not minted for a mount's source makes it an ordinary upload, as a missing right
+/// on the source does.
+fn within_scope(who: &Identity, call: Call) -> Call {
+    match call.mount_source() {
+        Some(source) if !who.scope_covers(Action::Pull, Some(source)) => call.without_mount(),
+        Some(_) | None => call,
+    }
+}

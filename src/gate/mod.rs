@@ -1,0 +1,17 @@
+//! The gate: from a request's head to a permit or a refusal.
+//!
+//! `judge` is the page to read first: every step between the socket and the registry, in order.
+//! `issue` is the token service. Whatever says no ends in `refusal`, where each reason has its one
+//! answer.
+
+mod authority;
+mod issue;
+mod judge;
+mod refusal;
+mod state;
+
+pub use authority::Authority;
+pub use issue::{MAX_FORM, Minted, issue};
+pub use judge::{Admission, judge};
+pub use refusal::Refusal;
+pub use state::{Ledger, Rules};

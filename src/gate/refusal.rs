@@ -1,0 +1,381 @@
+//! Every reason not to forward, and the one answer that each has.
+//!
+//! There are two texts: the client's, which never says more than the client may know (an unknown
+//! user and a wrong password read alike), and the cause, for the audit record.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::Authority;
+use crate::audit::{AuditError, Outcome};
+use crate::authn::{Failure, Rejection};
+use crate::config::Challenge;
+use crate::identity::Malformed;
+use crate::policy::Denial;
+use crate::registry::{CallError, Code, Problem, QueryError};
+use crate::token::TokenError;
+use crate::upstream::{Fault, UpstreamError};
+
+/// Why a request is not forwarded, or was forwarded in vain.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The audit file cannot be written.
+    AuditUnwritable,
+    /// A password that is not right, of a user who may not exist.
+    BadCredential(Rejection),
+    /// A request whose framing or host cannot be trusted; the connection ends.
+    BadRequest(&'static str),
+    /// A token that is not ours, or not any more.
+    BadToken(TokenError),
+    /// The client's own body failed.
+    Body(Fault),
+    /// Known, but not allowed.
+    Denied(Denial),
+    /// A token that was minted for something else.
+    InsufficientScope {
+        /// What to ask for.
+        scope: Option<String>,
+    },
+    /// We ourselves cannot.
+    Internal(&'static str),
+    /// An `Authorization` header that cannot be read.
+    Malformed(Malformed),
+    /// A host name that is not ours.
+    Misdirected,
+    /// Not a request of the API.
+    NotTheApi(CallError),
+    /// A token request that cannot be understood.
+    OAuth {
+        /// The word of RFC 6749 section 5.2.
+        error: &'static str,
+        /// The sentence.
+        message: &'static str,
+    },
+    /// A token whose user is gone, or has another password now.
+    Revoked {
+        /// Whose.
+        user: Arc<str>,
+    },
+    /// A tag that exists, for somebody who may only create.
+    TagExists,
+    /// No credential where one is needed.
+    Unauthenticated {
+        /// What to ask for.
+        scope: Option<String>,
+    },
+    /// Who is calling cannot be found out at the moment.
+    Undecided(Failure),
+    /// An upload session that is not the caller's, or none at all.
+    UploadUnknown,
+    /// The registry did not answer.
+    Upstream(UpstreamError),
+}
+
+/// Seconds after which a client may try again when something behind us is down.
+const RETRY_SOON: u32 = 5;
+
+/// What to send: the error body and the headers that belong to it.
+#[derive(Debug)]
+pub struct Reply {
+    /// Status, code and message.
+    pub problem: Problem,
+    /// `WWW-Authenticate`.
+    pub challenge: Option<String>,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<u32>,
+    /// `Allow`.
+    pub allow: Option<&'static str>,
+    /// The word of RFC 6749 section 5.2, for the token service.
+    pub oauth: Option<&'static str>,
+    /// Whether the connection ends with the answer.
+    pub close: bool,
+    /// For the audit record.
+    pub outcome: Outcome,
+}
+
+impl Refusal {
+    /// The answer to the client.
+    pub fn reply(&self, how: Challenge, authority: Option<&Authority>) -> Reply {
+        let (status, code, message) = self.text();
+        let problem = Problem {
+            status,
+            code,
+            message: message.into_owned(),
+        };
+        let mut reply = Reply {
+            problem,
+            challenge: None,
+            retry_after: None,
+            allow: None,
+            oauth: None,
+            close: false,
+            outcome: self.outcome(),
+        };
+        match self {
+            Self::BadCredential(_) | Self::Malformed(_) => {
+                reply.challenge = challenge(how, authority, None, None);
+            }
+            Self::BadToken(_) | Self::Revoked { .. } => {
+                reply.challenge = challenge(how, authority, None, Some("invalid_token"));
+            }
+            Self::InsufficientScope { scope } => {
+                let scope = scope.as_deref();
+                reply.challenge = challenge(how, authority, scope, Some("insufficient_scope"));
+            }
+            Self::Unauthenticated { scope } => {
+                reply.challenge = challenge(how, authority, scope.as_deref(), None);
+            }
+            Self::BadRequest(_) | Self::Body(_) => reply.close = true,
+            Self::NotTheApi(CallError::Method { allow }) => reply.allow = Some(allow),
+            Self::OAuth { error, .. } => reply.oauth = Some(error),
+            Self::AuditUnwritable | Self::Internal(_) | Self::Undecided(_) | Self::Upstream(_) => {
+                reply.retry_after = Some(RETRY_SOON);
+            }
+            Self::Denied(_)
+            | Self::Misdirected
+            | Self::NotTheApi(_)
+            | Self::TagExists
+            | Self::UploadUnknown => {}
+        }
+        if status != StatusCode::UNAUTHORIZED {
+            reply.challenge = None;
+        }
+        reply
+    }
+
+    /// The cause, for the audit record and the log.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::AuditUnwritable => "audit file not writable".to_owned(),
+            Self::BadCredential(rejection) => rejection.as_str().to_owned(),
+            Self::BadToken(error) => error.to_string(),
+            Self::Body(fault) => fault.to_string(),
+            Self::Denied(denial) => match &denial.rule {
+                Some(rule) => format!("{} denied by {}", denial.action.as_str(), rule.0),
+                None => format!("no rule allows {}", denial.action.as_str()),
+            },
+            Self::InsufficientScope { .. } => "token not minted for this".to_owned(),
+            Self::BadRequest(what) | Self::Internal(what) => (*what).to_owned(),
+            Self::Malformed(malformed) => malformed.to_string(),
+            Self::Misdirected => "not a host name of this proxy".to_owned(),
+            Self::NotTheApi(error) => error.to_string(),
+            Self::OAuth { message, .. } => (*message).to_owned(),
+            Self::Revoked { .. } => "user gone or password changed since the token".to_owned(),
+            Self::TagExists => "tag exists, overwrite not allowed".to_owned(),
+            Self::Unauthenticated { .. } => "no credential".to_owned(),
+            Self::Undecided(failure) => failure.to_string(),
+            Self::UploadUnknown => "not an upload session of this caller".to_owned(),
+            Self::Upstream(error) => error.to_string(),
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::BadCredential(_)
+            | Self::BadToken(_)
+            | Self::Malformed(_)
+            | Self::OAuth { .. }
+            | Self::Revoked { .. }
+            | Self::Unauthenticated { .. } => Outcome::Failed,
+            Self::BadRequest(_)
+            | Self::Denied(_)
+            | Self::InsufficientScope { .. }
+            | Self::Misdirected
+            | Self::NotTheApi(_)
+            | Self::TagExists
+            | Self::UploadUnknown => Outcome::Denied,
+            Self::Body(fault) | Self::Upstream(UpstreamError::Client(fault)) => match fault {
+                Fault::Gone | Fault::Stalled => Outcome::Aborted,
+                Fault::TooLarge => Outcome::Denied,
+            },
+            Self::AuditUnwritable
+            | Self::Internal(_)
+            | Self::Undecided(_)
+            | Self::Upstream(_) => Outcome::Error,
+        }
+    }
+
+    fn text(&self) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+        match self {
+            Self::AuditUnwritable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                "the audit trail cannot be written; ask the administrator of this registry".into(),
+            ),
+            Self::BadCredential(_) => (
+                StatusCode::UNAUTHORIZED,
+                Code::Unauthorized,
+                "incorrect user name or password".into(),
+            ),
+            Self::BadRequest(what) => (StatusCode::BAD_REQUEST, Code::Unknown, (*what).into()),
+            Self::BadToken(_) | Self::Revoked { .. } => (
+                StatusCode::UNAUTHORIZED,
+                Code::Unauthorized,
+                "the token is not valid any more; log in again".into(),
+            ),
+            Self::Body(fault) | Self::Upstream(UpstreamError::Client(fault)) => body(*fault),
+            Self::Denied(denial) => (
+                StatusCode::FORBIDDEN,
+                Code::Denied,
+                format!(
+                    "you may not {} here; ask the administrator of this registry",
+                    denial.action.as_str()
+                )
+                .into(),
+            ),
+            Self::InsufficientScope { .. } => (
+                StatusCode::UNAUTHORIZED,
+                Code::Unauthorized,
+                "the token was not made for this; ask for another one".into(),
+            ),
+            Self::Internal(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Code::Unknown,
+                "something went wrong in this proxy; ask its administrator".into(),
+            ),
+            Self::Malformed(Malformed::Repeated) => (
+                StatusCode::BAD_REQUEST,
+                Code::Unauthorized,
+                Malformed::Repeated.to_string().into(),
+            ),
+            Self::Malformed(malformed) => (
+                StatusCode::UNAUTHORIZED,
+                Code::Unauthorized,
+                malformed.to_string().into(),
+            ),
+            Self::Misdirected => (
+                StatusCode::MISDIRECTED_REQUEST,
+                Code::Unknown,
+                "this is not the host name of this registry".into(),
+            ),
+            Self::NotTheApi(error) => {
+                let (status, code) = not_the_api(error);
+                (status, code, error.to_string().into())
+            }
+            Self::OAuth { message, .. } => (
+                StatusCode::BAD_REQUEST,
+                Code::Unauthorized,
+                (*message).into(),
+            ),
+            Self::TagExists => (
+                StatusCode::FORBIDDEN,
+                Code::Denied,
+                "this tag exists and you may not move it; choose another tag".into(),
+            ),
+            Self::Unauthenticated { .. } => (
+                StatusCode::UNAUTHORIZED,
+                Code::Unauthorized,
+                "authentication required".into(),
+            ),
+            Self::Undecided(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                "credentials cannot be checked at the moment; try again shortly".into(),
+            ),
+            Self::UploadUnknown => (
+                StatusCode::NOT_FOUND,
+                Code::BlobUploadUnknown,
+                "this upload is unknown; begin it again".into(),
+            ),
+            Self::Upstream(UpstreamError::Timeout) => (
+                StatusCode::GATEWAY_TIMEOUT,
+                Code::Unavailable,
+                "the registry did not answer in time; try again shortly".into(),
+            ),
+            Self::Upstream(_) => (
+                StatusCode::BAD_GATEWAY,
+                Code::Unavailable,
+                "the registry cannot be reached; try again shortly".into(),
+            ),
+        }
+    }
+}
+
+fn body(fault: Fault) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+    match fault {
+        Fault::Gone => (
+            StatusCode::BAD_REQUEST,
+            Code::Unknown,
+            "the body ended early".into(),
+        ),
+        Fault::Stalled => (
+            StatusCode::REQUEST_TIMEOUT,
+            Code::Unknown,
+            "the body did not arrive in time".into(),
+        ),
+        Fault::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Code::SizeInvalid,
+            "the body is too large".into(),
+        ),
+    }
+}
+
+fn not_the_api(error: &CallError) -> (StatusCode, Code) {
+    match error {
+        CallError::Digest(_) => (StatusCode::BAD_REQUEST, Code::DigestInvalid),
+        CallError::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported),
+        CallError::Pagination => (StatusCode::BAD_REQUEST, Code::PaginationNumberInvalid),
+        CallError::Parameter(_) | CallError::Query(_) => (StatusCode::BAD_REQUEST, Code::Unknown),
+        CallError::Path => (StatusCode::NOT_FOUND, Code::NameInvalid),
+    }
+}
+
+/// The one `WWW-Authenticate` (RFC 9110 section 11.6.1). Two of them make docker fail.
+fn challenge(
+    how: Challenge,
+    authority: Option<&Authority>,
+    scope: Option<&str>,
+    error: Option<&str>,
+) -> Option<String> {
+    let host = authority?.as_str();
+    Some(match how {
+        Challenge::Basic => format!("Basic realm=\"{host}\""),
+        Challenge::Bearer => {
+            let mut text = format!("Bearer realm=\"https://{host}/token\",service=\"{host}\"");
+            for (name, value) in [("scope", scope), ("error", error)] {
+                if let Some(value) = value {
+                    text.extend([",", name, "=\"", value, "\""]);
+                }
+            }
+            text
+        }
+    })
+}
+
+impl From<AuditError> for Refusal {
+    fn from(_logged: AuditError) -> Self {
+        Self::AuditUnwritable
+    }
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        Self::NotTheApi(error)
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Self {
+        Self::NotTheApi(CallError::Query(error))
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        Self::BadToken(error)
+    }
+}
+
+impl From<UpstreamError> for Refusal {
+    fn from(error: UpstreamError) -> Self {
+        Self::Upstream(error)
+    }
+}

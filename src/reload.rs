@@ -1,0 +1,193 @@
+//! From a configuration to rules in force, at start and on SIGHUP.
+//!
+//! Everything is read, checked and built before anything changes; then one swap puts it in force.
+//! On any error the rules in force stay, and the reason is told: in the log, in the audit trail and
+//! to whoever asks for the status.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use zeroize::Zeroizing;
+
+use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
+use crate::authn::{Authenticator, LineError, LineWarning, Memory, Users};
+use crate::config::Config;
+use crate::gate::Rules;
+use crate::server::Proxy;
+use crate::tls::{self, TlsError};
+use crate::token::{KeyError, Keys};
+use crate::upstream::{Pool, Seal, Upstream};
+
+/// Something that the configuration names and that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The audit file.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The sealing key, which the cipher did not accept.
+    #[error("upload sessions cannot be sealed")]
+    Seal,
+    /// The signing key of tokens.
+    #[error("cannot use the signing key {}: {source}", path.display())]
+    SigningKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// Certificates and keys.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A line of the htpasswd file.
+    #[error(transparent)]
+    User(#[from] LineError),
+}
+
+/// What survives a reload and rules are built around.
+pub struct Foundation<'a> {
+    /// Verified credentials and the threads that hash.
+    pub memory: &'a Arc<Memory>,
+    /// Idle connections to the registry.
+    pub pool: &'a Arc<Pool>,
+    /// The signing key for configurations that name none (PKCS #8).
+    pub spare_key: &'a [u8],
+}
+
+/// A signing key for configurations that name none. It is lost with the process, and with it every
+/// token it signed.
+pub fn spare_key() -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
+        .and_then(|pair| pair.to_pkcs8v1())
+        .map(|document| Zeroizing::new(document.as_ref().to_vec()))
+        .map_err(|_cause| KeyError::NotP256)
+}
+
+/// Opens and builds everything a configuration names. All errors, not the first.
+pub fn build(
+    config: &Config,
+    foundation: &Foundation<'_>,
+    generation: u64,
+) -> Result<(Rules, Vec<LineWarning>), Vec<BuildError>> {
+    let mut errors = Vec::new();
+    let users = users(config).unwrap_or_else(|found| {
+        errors.extend(found);
+        None
+    });
+    let tls = tls::server_config(&config.tls).map_err(|error| errors.push(error.into())).ok();
+    let keys = keys(config, foundation.spare_key).map_err(|error| errors.push(error)).ok();
+    let upstream = keys.as_ref().and_then(|keys| {
+        upstream(config, keys, foundation.pool).map_err(|error| errors.push(error)).ok()
+    });
+    let (Some(tls), Some(keys), Some(upstream), true) =
+        (tls, keys, upstream, errors.is_empty())
+    else {
+        return Err(errors);
+    };
+    let (users, warnings) = users.map_or((None, Vec::new()), |(users, found)| (Some(users), found));
+    let rules = Rules {
+        generation,
+        policy: Arc::clone(&config.policy),
+        authenticator: Authenticator::new(users, Arc::clone(foundation.memory)),
+        keys: Arc::new(keys),
+        upstream,
+        tls,
+        challenge: config.auth.challenge,
+        public_authority: config.server.public_authority.clone(),
+        token_lifetime: config.token.lifetime,
+        refresh_lifetime: config.token.refresh_lifetime,
+        body_timeout: config.server.body_timeout,
+    };
+    Ok((rules, warnings))
+}
+
+type Found = Option<(Users, Vec<LineWarning>)>;
+
+fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
+    let Some(path) = &config.auth.htpasswd else { return Ok(None) };
+    let text = std::fs::read(path)
+        .map_err(|source| vec![BuildError::Read { path: path.clone(), source }])?;
+    let parsed = Users::parse(&text, path)
+        .map_err(|lines| lines.into_iter().map(BuildError::User).collect::<Vec<_>>())?;
+    Ok(Some(parsed))
+}
+
+fn keys(config: &Config, spare: &[u8]) -> Result<Keys, BuildError> {
+    let unusable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::SigningKey { path, source }
+    };
+    match &config.token.signing_key {
+        Some(path) => {
+            let key = tls::private_key(path)?;
+            Keys::new(key.secret_der()).map_err(unusable(path))
+        }
+        None => Keys::new(spare).map_err(unusable(Path::new("in memory"))),
+    }
+}
+
+fn upstream(config: &Config, keys: &Keys, pool: &Arc<Pool>) -> Result<Upstream, BuildError> {
+    let seal = Seal::new(keys.session_key()).ok_or(BuildError::Seal)?;
+    Ok(Upstream::new(&config.upstream, Arc::clone(pool), seal)?)
+}
+
+/// Reads the configuration again and puts it in force, or keeps the one in force. Returns the reason
+/// why it was kept.
+pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
+    let ledger = proxy.ledger();
+    let result = renew(proxy, path).await;
+    let mut record = Record::open(&ledger.audit, ledger.audit.slot().await, Event::Reload);
+    match &result {
+        Ok(generation) => {
+            tracing::info!(generation, "configuration reloaded");
+            record.answer(Outcome::Allowed, 0);
+        }
+        Err(reason) => {
+            tracing::error!(reason, "configuration not reloaded, the old one stays in force");
+            record.answer(Outcome::Error, 0);
+            record.reason(reason);
+        }
+    }
+    record.close();
+    result.map(drop)
+}
+
+async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
+    let ledger = proxy.ledger();
+    let (config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
+    for warning in warnings {
+        tracing::warn!(%warning, "configuration");
+    }
+    let foundation = Foundation {
+        memory: &ledger.memory,
+        pool: &ledger.pool,
+        spare_key: &ledger.spare_key,
+    };
+    let generation = proxy.rules().generation.saturating_add(1);
+    let (rules, warnings) = build(&config, &foundation, generation).map_err(first_of)?;
+    let file = open_for_append(&config.audit.file).map_err(|error| error.to_string())?;
+    for warning in warnings {
+        tracing::warn!(%warning, "htpasswd");
+    }
+    ledger.audit.reopen(file, config.audit.when_unwritable).await;
+    proxy.swap(rules);
+    Ok(generation)
+}
+
+fn first_of(errors: Vec<BuildError>) -> String {
+    let more = errors.len().saturating_sub(1);
+    match errors.into_iter().next() {
+        Some(error) if more == 0 => error.to_string(),
+        Some(error) => format!("{error} (and {more} more; run `portcullis check`)"),
+        None => String::new(),
+    }
+}

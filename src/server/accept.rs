@@ -1,0 +1,249 @@
+//! Listening and accepting: who gets a connection at all, and how the server ends.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_limits::inflight::Inflight;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::connection::{Admitted, drive};
+use super::respond::Proxy;
+use crate::config;
+
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 4096;
+/// Pause after `accept` failed for want of descriptors or memory.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Bound listeners, not yet accepting.
+pub struct Listeners(Vec<TcpListener>);
+
+/// An address that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}{}", hint(source))]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        "; another program has it"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "; ports below 1024 need CAP_NET_BIND_SERVICE or another `server.listen`"
+    } else {
+        ""
+    }
+}
+
+/// Binds every address.
+pub fn bind(addresses: &[SocketAddr]) -> Result<Listeners, BindError> {
+    let bind = |address: &SocketAddr| {
+        listener(*address).map_err(|source| BindError {
+            address: *address,
+            source,
+        })
+    };
+    addresses
+        .iter()
+        .map(bind)
+        .collect::<Result<_, _>>()
+        .map(Listeners)
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two listeners, each named by who wants it.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Listeners {
+    /// The addresses bound, with the real ports.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+}
+
+/// Caps on connections: over all, and for one source.
+struct Caps {
+    all: Arc<Semaphore>,
+    sources: Inflight,
+    per_source: isize,
+}
+
+/// A connection's place under the caps, given back on drop.
+pub(super) struct Place {
+    _all: OwnedSemaphorePermit,
+    _source: pingora_limits::inflight::Guard,
+}
+
+impl Caps {
+    /// A place, unless its source has too many already.
+    fn admit(&self, all: OwnedSemaphorePermit, address: IpAddr) -> Option<Place> {
+        let (source, count) = self.sources.incr(source_of(address), 1);
+        (count <= self.per_source).then_some(Place {
+            _all: all,
+            _source: source,
+        })
+    }
+}
+
+/// What counts as one source: an IPv4 address or an IPv6 /64, the least a customer is given.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// Serves until `shutdown` turns true, then drains: no new connections, the requests in flight to
+/// their end, at most `drain_timeout` long. Returns how many connections had to be cut.
+pub async fn serve(
+    listeners: Listeners,
+    proxy: Arc<Proxy>,
+    server: config::Server,
+    shutdown: watch::Receiver<bool>,
+) -> usize {
+    let caps = Arc::new(Caps {
+        all: Arc::new(Semaphore::new(server.max_connections)),
+        sources: Inflight::new(),
+        per_source: isize::try_from(server.max_connections_per_source).unwrap_or(isize::MAX),
+    });
+    let limits = Arc::new(server);
+    // Every connection holds a receiver; when the last one is gone, `idle` is closed.
+    let (idle, alive) = watch::channel(());
+    let accepting: Vec<_> = listeners
+        .0
+        .into_iter()
+        .map(|listener| {
+            let task = Accepting {
+                proxy: Arc::clone(&proxy),
+                limits: Arc::clone(&limits),
+                caps: Arc::clone(&caps),
+                shutdown: shutdown.clone(),
+                alive: alive.clone(),
+            };
+            tokio::spawn(task.run(listener))
+        })
+        .collect();
+    drop(alive);
+    for task in accepting {
+        // The loops end at shutdown, and do not panic.
+        let _ended = task.await;
+    }
+    let drained = tokio::time::timeout(limits.drain_timeout, idle.closed()).await;
+    if drained.is_ok() {
+        0
+    } else {
+        idle.receiver_count()
+    }
+}
+
+struct Accepting {
+    proxy: Arc<Proxy>,
+    limits: Arc<config::Server>,
+    caps: Arc<Caps>,
+    shutdown: watch::Receiver<bool>,
+    alive: watch::Receiver<()>,
+}
+
+impl Accepting {
+    async fn run(mut self, listener: TcpListener) {
+        while let Some((all, stream, from)) = self.next(&listener).await {
+            let address = from.ip().to_canonical();
+            let Some(place) = self.caps.admit(all, address) else {
+                tracing::debug!(%address, "too many connections from one source");
+                continue;
+            };
+            let admitted = Admitted {
+                stream,
+                address,
+                place,
+                proxy: Arc::clone(&self.proxy),
+                limits: Arc::clone(&self.limits),
+                shutdown: self.shutdown.clone(),
+            };
+            let alive = self.alive.clone();
+            tokio::spawn(async move {
+                drive(admitted).await;
+                drop(alive);
+            });
+        }
+    }
+
+    /// The next connection, as soon as there is a place for it; `None` at shutdown.
+    async fn next(
+        &mut self,
+        listener: &TcpListener,
+    ) -> Option<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+        loop {
+            let accepted = tokio::select! {
+                () = asked_to_stop(&mut self.shutdown) => return None,
+                accepted = async {
+                    let place = Arc::clone(&self.caps.all).acquire_owned().await;
+                    listener.accept().await.map(|connection| (place, connection))
+                } => accepted,
+            };
+            match accepted {
+                Ok((Ok(place), (stream, from))) => return Some((place, stream, from)),
+                Ok((Err(_closed), _)) => return None,
+                Err(error) if is_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections at the moment");
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
+        }
+    }
+}
+
+/// Ends when the server has been asked to stop.
+pub(super) async fn asked_to_stop(shutdown: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left who could ask; that is an end as well.
+    let _asked = shutdown.wait_for(|asked| *asked).await.is_ok();
+}
+
+/// Errors of `accept` that are about the connection that was waiting, not about us.
+fn is_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source_of;
+    use std::net::IpAddr;
+
+    #[test]
+    fn a_source_is_an_ipv4_address_or_an_ipv6_64() {
+        let source = |text: &str| source_of(text.parse::<IpAddr>().unwrap()).to_string();
+        assert_eq!(source("192.0.2.7"), "192.0.2.7");
+        assert_eq!(source("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
+}

@@ -1,0 +1,71 @@
+//! Answers of our own: JSON bodies, errors with their reference.
+
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use super::body::AnswerBody;
+use crate::audit::Record;
+use crate::config::Challenge;
+use crate::gate::{Authority, Refusal};
+use crate::upstream::API_VERSION;
+
+/// The reference of an error, for clients that do not show bodies.
+const REFERENCE: HeaderName = HeaderName::from_static("x-portcullis-ref");
+
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, body: String) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::full(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("application/json; charset=utf-8");
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    response
+}
+
+/// The answer to a refused request; notes it in the record, which the caller closes.
+pub(super) fn refused(
+    refusal: &Refusal,
+    how: Challenge,
+    authority: Option<&Authority>,
+    record: &mut Record,
+) -> Response<AnswerBody> {
+    let reply = refusal.reply(how, authority);
+    record.answer(reply.outcome, reply.problem.status.as_u16());
+    record.reason(&refusal.cause());
+    let mut body = reply.problem.body(record.reference_id());
+    if let Some(error) = reply.oauth {
+        // What OAuth2 clients look for, beside what registry clients look for (RFC 6749 section 5.2).
+        body = body.replacen('{', &format!("{{\"error\":\"{error}\","), 1);
+    }
+    record.add_bytes_out(u64::try_from(body.len()).unwrap_or(u64::MAX));
+    let mut response = json(reply.problem.status, body);
+    let headers = response.headers_mut();
+    let mut insert = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    insert(REFERENCE, record.reference_id());
+    if let Some(challenge) = &reply.challenge {
+        insert(WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(seconds) = reply.retry_after {
+        insert(RETRY_AFTER, &seconds.to_string());
+    }
+    if let Some(allow) = reply.allow {
+        insert(ALLOW, allow);
+    }
+    if reply.close {
+        insert(CONNECTION, "close");
+    }
+    response
+}
+
+/// Answers that hold a secret are for nobody's cache.
+pub(super) fn unstored(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

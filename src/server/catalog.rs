@@ -1,0 +1,125 @@
+//! The catalog as its reader may see it: the registry's pages, filtered by the policy.
+
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::answer::json;
+use super::body::AnswerBody;
+use crate::gate::{Authority, Refusal, Rules};
+use crate::identity::{Identity, Peer};
+use crate::policy::Decision;
+use crate::registry::{Action, Page, RepoName, query};
+use crate::upstream::UpstreamError;
+
+/// Entries of a page when the client does not say.
+const DEFAULT_PAGE: u32 = 100;
+/// Entries of a page at most, and of the pages we ask the registry for.
+const MAX_PAGE: u32 = 1000;
+/// Pages of the registry read for one page of ours. What lies beyond comes with the next one.
+const MAX_READ: usize = 20;
+/// Bytes of one page of the registry.
+const MAX_BODY: usize = 1 << 20;
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Repositories {
+    repositories: Vec<String>,
+}
+
+/// How large a page may be at most.
+pub(super) fn clamp(page: &Page) -> Page {
+    let n = page
+        .n
+        .filter(|n| *n > 0)
+        .unwrap_or(DEFAULT_PAGE)
+        .min(MAX_PAGE);
+    Page {
+        n: Some(n),
+        last: page.last.clone(),
+    }
+}
+
+/// One page of what the caller may pull.
+pub(super) async fn filtered(
+    rules: &Rules,
+    who: &Identity,
+    peer: &Peer,
+    authority: &Authority,
+    page: &Page,
+    now: Timestamp,
+) -> Result<http::Response<AnswerBody>, Refusal> {
+    let wanted = usize::try_from(clamp(page).n.unwrap_or(DEFAULT_PAGE)).unwrap_or(usize::MAX);
+    let visible = |name: &str| {
+        RepoName::parse(name).is_some_and(|name| {
+            let decision = rules
+                .policy
+                .allows(who, peer.address, Action::Pull, &name, now);
+            matches!(decision, Decision::Allow(_))
+        })
+    };
+    let mut shown: Vec<String> = Vec::new();
+    let mut last = page.last.clone();
+    let mut more = true;
+    for _page in 0..MAX_READ {
+        let names = read(rules, authority, last.clone()).await?;
+        let is_final = names.len() < usize::try_from(MAX_PAGE).unwrap_or(usize::MAX);
+        for name in names {
+            if visible(&name) {
+                if shown.len() == wanted {
+                    return Ok(answer(shown, wanted, last.as_deref()));
+                }
+                shown.push(name.clone());
+            }
+            last = Some(name);
+        }
+        if is_final {
+            more = false;
+            break;
+        }
+    }
+    let next = if more { last.as_deref() } else { None };
+    Ok(answer(shown, wanted, next))
+}
+
+async fn read(
+    rules: &Rules,
+    authority: &Authority,
+    last: Option<String>,
+) -> Result<Vec<String>, Refusal> {
+    let unusable = |_cause| UpstreamError::Unusable("the catalog is not JSON");
+    let page = Page {
+        n: Some(MAX_PAGE),
+        last,
+    };
+    let answer = rules
+        .upstream
+        .catalog_page(&page, authority.as_str())
+        .await?;
+    let body = Limited::new(answer.body, MAX_BODY)
+        .collect()
+        .await
+        .map_err(|_cause| UpstreamError::Unusable("the catalog broke off"))?;
+    answer.lease.give_back();
+    let names: Repositories = serde_json::from_slice(&body.to_bytes()).map_err(unusable)?;
+    Ok(names.repositories)
+}
+
+/// `next` is the entry after which there is more to see.
+fn answer(shown: Vec<String>, n: usize, next: Option<&str>) -> http::Response<AnswerBody> {
+    // A struct of strings always serialises.
+    let body = serde_json::to_string(&Repositories {
+        repositories: shown,
+    })
+    .unwrap_or_default();
+    let mut response = json(StatusCode::OK, body);
+    if let Some(next) = next {
+        let mut link = "</v2/_catalog?last=".to_owned();
+        query::encode(next, &mut link);
+        link.extend(["&n=", &n.to_string(), ">; rel=\"next\""]);
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            response.headers_mut().insert(header::LINK, link);
+        }
+    }
+    response
+}

@@ -1,0 +1,198 @@
+//! One connection: its TLS handshake, its protocol, its end.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::accept::{Place, asked_to_stop};
+use super::respond::Proxy;
+use super::stream::Socket;
+use crate::config;
+use crate::identity::{Peer, PeerCertificate, TlsSession};
+
+/// The first byte of a TLS handshake record (RFC 8446 section 5.1).
+const HANDSHAKE: u8 = 0x16;
+/// Bytes of a request's head, headers included.
+const MAX_HEAD: usize = 32 * 1024;
+/// Lines of a request's head.
+const MAX_HEADERS: usize = 100;
+/// Bytes read from a client in one go.
+const BUFFER: usize = 64 * 1024;
+/// Requests at a time on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 100;
+/// HTTP/2 flow control: 1 MiB a stream halves the cost of an upload against 64 KiB, more gains nothing.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 2 << 20;
+/// Streams a client may reset before they are served (CVE-2023-44487), and faults of its own that
+/// make us reset one (CVE-2025-8671), until the connection ends.
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_LOCAL_RESETS: usize = 256;
+/// HTTP/2 connections are asked for a sign of life this often.
+const PING: Duration = Duration::from_secs(30);
+
+/// A connection that has a place, before anything has been read from it.
+pub(super) struct Admitted {
+    pub(super) stream: TcpStream,
+    pub(super) address: IpAddr,
+    pub(super) place: Place,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) limits: Arc<config::Server>,
+    pub(super) shutdown: watch::Receiver<bool>,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn drive(admitted: Admitted) {
+    let Admitted {
+        stream,
+        address,
+        place,
+        proxy,
+        limits,
+        mut shutdown,
+    } = admitted;
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let handshake = tokio::time::timeout(
+        limits.handshake_timeout,
+        shake_hands(stream, &proxy, limits.body_timeout),
+    );
+    let stream = tokio::select! {
+        stream = handshake => stream,
+        () = asked_to_stop(&mut shutdown) => return,
+    };
+    let Ok(Some(stream)) = stream else {
+        tracing::debug!(%address, "no TLS handshake");
+        return;
+    };
+    let session = stream.get_ref().1;
+    let is_h2 = session.alpn_protocol() == Some(b"h2");
+    let peer = Arc::new(Peer {
+        address,
+        certificate: PeerCertificate::NotAsked,
+        tls: Arc::new(TlsSession {
+            description: describe(session).into(),
+        }),
+    });
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (proxy, peer) = (Arc::clone(&proxy), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(proxy.respond(&peer, request).await) }
+    });
+    let io = TokioIo::new(stream);
+    let ended = if is_h2 {
+        let connection = h2().serve_connection(io, service);
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = asked_to_stop(&mut shutdown) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let connection = h1(limits.header_timeout).serve_connection(io, service);
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = asked_to_stop(&mut shutdown) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%address, %error, "connection ended early");
+    }
+    drop(place);
+}
+
+fn h1(header_timeout: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_header_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(BUFFER);
+    builder
+}
+
+fn h2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
+        .max_send_buf_size(BUFFER)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    builder
+}
+
+/// The TLS handshake with the configuration in force now. Plain HTTP is told what it is; anything
+/// else is let go without a word.
+async fn shake_hands(
+    mut stream: TcpStream,
+    proxy: &Proxy,
+    write_limit: Duration,
+) -> Option<TlsStream<Socket>> {
+    let mut first = [0; 1];
+    if stream.peek(&mut first).await.ok()? == 0 {
+        return None;
+    }
+    match first {
+        [HANDSHAKE] => {
+            let acceptor = TlsAcceptor::from(Arc::clone(&proxy.rules().tls));
+            acceptor.accept(Socket::new(stream, write_limit)).await.ok()
+        }
+        [letter] if letter.is_ascii_uppercase() => {
+            // Best effort: whoever speaks plain HTTP here may as well be gone.
+            let _told = speaks_tls(&mut stream).await;
+            None
+        }
+        [_] => None,
+    }
+}
+
+/// Answers plain HTTP on the TLS port in a way that clients show to people.
+async fn speaks_tls(stream: &mut TcpStream) -> std::io::Result<()> {
+    const BODY: &str = "{\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this port speaks TLS: \
+                        use https:// instead of http://\",\"detail\":null}]}";
+    let mut head = [0; 1024];
+    let _seen = stream.read(&mut head).await?;
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json; charset=utf-8\r\n\
+         Docker-Distribution-Api-Version: registry/2.0\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn describe(session: &rustls::ServerConnection) -> String {
+    let version = match session.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "TLSv1.3",
+    };
+    match session.negotiated_cipher_suite().map(|suite| suite.suite()) {
+        Some(suite) => format!("{version} {}", suite.as_str().unwrap_or("unknown")),
+        None => version.to_owned(),
+    }
+}

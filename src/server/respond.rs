@@ -1,0 +1,420 @@
+//! One request, from its head to its answer and its audit record.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+
+use super::answer::{json, refused, unstored};
+use super::body::AnswerBody;
+use super::catalog;
+use crate::audit::{Effect, Event, Outcome, Record};
+use crate::gate::{Admission, Authority, Ledger, MAX_FORM, Refusal, Rules, issue, judge};
+use crate::identity::Peer;
+use crate::policy::{Decision, Tags};
+use crate::registry::{Call, CallError, ManifestVerb};
+use crate::upstream::{Answer, ClientBody, Fault, Forward, RequestBody, UpstreamError};
+
+/// Bytes of a manifest at most, as the registry itself has it (OCI distribution 1.1, "Pushing
+/// Manifests": at least 4 MiB).
+const MAX_MANIFEST: u64 = 4 << 20;
+/// Bytes of the registry's answer to a push or delete at most: nothing, or an error.
+const MAX_WRITE_ANSWER: usize = 1 << 20;
+
+/// The proxy: rules that a reload swaps, and the ledger that outlives it.
+pub struct Proxy {
+    rules: ArcSwap<Rules>,
+    ledger: Ledger,
+}
+
+impl Proxy {
+    /// Puts the first rules in force.
+    pub fn new(rules: Rules, ledger: Ledger) -> Arc<Self> {
+        Arc::new(Self {
+            rules: ArcSwap::from_pointee(rules),
+            ledger,
+        })
+    }
+
+    /// The rules in force now.
+    pub fn rules(&self) -> Guard<Arc<Rules>> {
+        self.rules.load()
+    }
+
+    /// Puts new rules in force for all requests that begin from now on.
+    pub fn swap(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// What outlives a reload.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Answers one request. Whatever happens, one audit record is written for it: with the answer,
+    /// at the end of a streamed body, or when this future is dropped because the client has gone.
+    pub async fn respond(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+        let rules = self.rules.load_full();
+        let now = Timestamp::now();
+        let (head, body) = request.into_parts();
+        let is_token = head.uri.path() == "/token";
+        let event = if is_token {
+            Event::Token
+        } else {
+            Event::Request
+        };
+        let audit = &self.ledger.audit;
+        let mut record = Record::open(audit, audit.slot().await, event);
+        let agent = head
+            .headers
+            .get(USER_AGENT)
+            .and_then(|value| value.to_str().ok());
+        record.client(
+            peer.address,
+            &peer.tls.description,
+            head.method.as_str(),
+            agent,
+        );
+
+        let authority = match front_door(&head, &rules) {
+            Ok(authority) => authority,
+            Err(refusal) => return self.refuse(&rules, None, refusal, Wait::No, record).await,
+        };
+        let exchange = Exchange {
+            proxy: self,
+            rules: &rules,
+            now,
+            peer,
+            authority: &authority,
+            head: &head,
+        };
+        let result = if is_token {
+            exchange.token(body, &mut record).await.map(Done::Whole)
+        } else {
+            exchange.call(body, &mut record).await
+        };
+        match result {
+            Ok(Done::Whole(response)) => {
+                let wait = if is_token {
+                    Wait::Yes
+                } else {
+                    wait_for(&head.method)
+                };
+                self.close(&rules, &authority, response, wait, record).await
+            }
+            Ok(Done::Streaming(answer)) => {
+                let Answer { head, body, lease } = answer;
+                let timeout = rules.upstream.response_timeout();
+                Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout))
+            }
+            Err(refusal) => {
+                let challenged = matches!(refusal, Refusal::Unauthenticated { .. });
+                let wait = if is_token && !challenged { Wait::Yes } else { wait_for(&head.method) };
+                self.refuse(&rules, Some(&authority), refusal, wait, record)
+                    .await
+            }
+        }
+    }
+
+    async fn refuse(
+        &self,
+        rules: &Rules,
+        authority: Option<&Authority>,
+        refusal: Refusal,
+        wait: Wait,
+        mut record: Record,
+    ) -> Response<AnswerBody> {
+        if let Refusal::Upstream(error) = &refusal {
+            tracing::warn!(%error, reference = record.reference_id(), "the registry failed");
+        }
+        let response = refused(&refusal, rules.challenge, authority, &mut record);
+        match wait {
+            Wait::No => record.close(),
+            // The request is refused already; that its record is late changes nothing.
+            Wait::Yes => drop(record.close_and_wait().await),
+        }
+        response
+    }
+
+    /// Closes the record of an answer that is known as a whole, before the client has its end.
+    async fn close(
+        &self,
+        rules: &Rules,
+        authority: &Authority,
+        response: Response<AnswerBody>,
+        wait: Wait,
+        record: Record,
+    ) -> Response<AnswerBody> {
+        match wait {
+            Wait::No => record.close(),
+            Wait::Yes => {
+                let audit = &self.ledger.audit;
+                if record.close_and_wait().await.is_err() && !audit.serves_unwritten() {
+                    let mut late = Record::open(audit, audit.slot().await, Event::Audit);
+                    let refusal = Refusal::AuditUnwritable;
+                    let response = refused(&refusal, rules.challenge, Some(authority), &mut late);
+                    late.close();
+                    return response;
+                }
+            }
+        }
+        response
+    }
+}
+
+/// Whether the record must be on its way to disk before the answer.
+#[derive(Clone, Copy)]
+enum Wait {
+    No,
+    Yes,
+}
+
+fn wait_for(method: &Method) -> Wait {
+    if method.is_safe() {
+        Wait::No
+    } else {
+        Wait::Yes
+    }
+}
+
+/// An answer, with its record still open.
+enum Done {
+    /// From the registry, to be streamed.
+    Streaming(Answer),
+    /// Known as a whole.
+    Whole(Response<AnswerBody>),
+}
+
+/// What does not depend on who is calling or what for: framing and host.
+fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
+    {
+        return Err(Refusal::BadRequest(
+            "Transfer-Encoding must be chunked, once",
+        ));
+    }
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(CallError::Method {
+            allow: "GET, HEAD, PUT, POST, PATCH, DELETE",
+        }
+        .into());
+    }
+    let authority = Authority::of(head).ok_or(Refusal::BadRequest(
+        "the request must name one host, in the Host header",
+    ))?;
+    match &rules.public_authority {
+        Some(public) if !authority.is(public) => Err(Refusal::Misdirected),
+        Some(_) | None => Ok(authority),
+    }
+}
+
+/// What all steps of one request share.
+struct Exchange<'a> {
+    proxy: &'a Proxy,
+    rules: &'a Rules,
+    now: Timestamp,
+    peer: &'a Peer,
+    authority: &'a Authority,
+    head: &'a Parts,
+}
+
+impl Exchange<'_> {
+    /// `/token`
+    async fn token(
+        &self,
+        body: Incoming,
+        record: &mut Record,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        self.proxy.ledger.audit.ready_for(Effect::Write)?;
+        let form = match self.head.method {
+            Method::POST => Some(read_form(&self.head.headers, body).await?),
+            _ => None,
+        };
+        let (rules, head) = (self.rules, self.head);
+        let form = form.as_deref();
+        let minted = issue(
+            rules,
+            self.now,
+            self.peer,
+            self.authority,
+            head,
+            form,
+            record,
+        )
+        .await?;
+        let answer = serde_json::to_string(&minted)
+            .map_err(|_cause| Refusal::Internal("a token could not be written"))?;
+        record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
+        record.add_bytes_out(u64::try_from(answer.len()).unwrap_or(u64::MAX));
+        Ok(unstored(json(StatusCode::OK, answer)))
+    }
+
+    /// Everything else: judged, and forwarded with the permit.
+    async fn call(&self, body: Incoming, record: &mut Record) -> Result<Done, Refusal> {
+        let Self {
+            proxy,
+            rules,
+            now,
+            peer,
+            authority,
+            head,
+        } = *self;
+        let admission = judge(
+            rules,
+            &proxy.ledger.audit,
+            now,
+            peer,
+            authority,
+            head,
+            record,
+        )
+        .await?;
+        match admission.permit.call() {
+            Call::Ping => {
+                record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
+                record.add_bytes_out(2);
+                return Ok(Done::Whole(json(StatusCode::OK, "{}".to_owned())));
+            }
+            Call::Catalog(page) => {
+                let whole = rules
+                    .policy
+                    .whole_catalog(&admission.who, peer.address, now);
+                if !matches!(whole, Decision::Allow(_)) {
+                    let who = &admission.who;
+                    let response =
+                        catalog::filtered(rules, who, peer, authority, page, now).await?;
+                    record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
+                    return Ok(Done::Whole(response));
+                }
+            }
+            Call::Blob { .. }
+            | Call::Manifest { .. }
+            | Call::Referrers { .. }
+            | Call::StartUpload { .. }
+            | Call::Tags { .. }
+            | Call::Upload { .. } => {}
+        }
+        self.forward(admission, body, record).await
+    }
+
+    async fn forward(
+        &self,
+        admission: Admission,
+        body: Incoming,
+        record: &mut Record,
+    ) -> Result<Done, Refusal> {
+        let Admission {
+            permit,
+            who,
+            session,
+        } = admission;
+        if permit.tags() == Tags::CreateOnly {
+            for tag in permit.call().tags_written() {
+                if self
+                    .rules
+                    .upstream
+                    .tag_exists(&permit, tag, self.authority.as_str())
+                    .await?
+                {
+                    return Err(Refusal::TagExists);
+                }
+            }
+        }
+        let reads = permit.call().is_read();
+        let body = self.body(permit.call(), body, record)?;
+        let with = Forward {
+            headers: &self.head.headers,
+            authority: self.authority.as_str(),
+            address: self.peer.address,
+            owner: who.user().unwrap_or_default(),
+            session,
+            now: self.now,
+        };
+        let answer = self.rules.upstream.forward(permit, with, body).await?;
+        let status = answer.head.status;
+        record.upstream_status(status.as_u16());
+        let outcome = if status.is_server_error() {
+            Outcome::Error
+        } else {
+            Outcome::Allowed
+        };
+        record.answer(outcome, status.as_u16());
+        if reads {
+            Ok(Done::Streaming(answer))
+        } else {
+            whole(answer, record).await
+        }
+    }
+
+    /// The body that goes upstream: the client's, bounded and watched, or none.
+    fn body(&self, call: &Call, body: Incoming, record: &Record) -> Result<RequestBody, Refusal> {
+        if call.is_read() || self.head.method == Method::DELETE {
+            return Ok(RequestBody::Empty);
+        }
+        let is_manifest = matches!(
+            call,
+            Call::Manifest {
+                verb: ManifestVerb::Put { .. },
+                ..
+            }
+        );
+        let limit = if is_manifest { MAX_MANIFEST } else { u64::MAX };
+        if content_length(&self.head.headers).is_some_and(|length| length > limit) {
+            return Err(Refusal::Body(Fault::TooLarge));
+        }
+        let timeout = self.rules.body_timeout;
+        Ok(RequestBody::Client(ClientBody::new(
+            body,
+            record.bytes_in(),
+            limit,
+            timeout,
+        )))
+    }
+}
+
+/// Reads the answer to a push or delete to its end, so that its record can be closed before the
+/// client sees it.
+async fn whole(answer: Answer, record: &mut Record) -> Result<Done, Refusal> {
+    let Answer { head, body, lease } = answer;
+    let body = Limited::new(body, MAX_WRITE_ANSWER)
+        .collect()
+        .await
+        .map_err(|_cause| UpstreamError::Broken("its answer broke off".to_owned()))?
+        .to_bytes();
+    lease.give_back();
+    record.add_bytes_out(u64::try_from(body.len()).unwrap_or(u64::MAX));
+    let body = if body.is_empty() {
+        AnswerBody::Full(None)
+    } else {
+        AnswerBody::full(body)
+    };
+    Ok(Done::Whole(Response::from_parts(head, body)))
+}
+
+async fn read_form(headers: &HeaderMap, body: Incoming) -> Result<String, Refusal> {
+    let limit = u64::try_from(MAX_FORM).unwrap_or(u64::MAX);
+    if content_length(headers).is_some_and(|length| length > limit) {
+        return Err(Refusal::Body(Fault::TooLarge));
+    }
+    let bytes: Bytes = Limited::new(body, MAX_FORM)
+        .collect()
+        .await
+        .map_err(|_cause| Refusal::Body(Fault::TooLarge))?
+        .to_bytes();
+    String::from_utf8(bytes.into()).map_err(|_cause| Refusal::OAuth {
+        error: "invalid_request",
+        message: "the form is not UTF-8",
+    })
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::{Place, asked_to_stop};
+use super::framing::Strict;
 use super::respond::Proxy;
 use super::stream::Socket;
 use crate::config;
@@ -90,9 +91,8 @@ pub(super) async fn drive(admitted: Admitted) {
         let (proxy, peer) = (Arc::clone(&proxy), Arc::clone(&peer));
         async move { Ok::<_, Infallible>(proxy.respond(&peer, request).await) }
     });
-    let io = TokioIo::new(stream);
     let ended = if is_h2 {
-        let connection = h2().serve_connection(io, service);
+        let connection = h2().serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -102,6 +102,7 @@ pub(super) async fn drive(admitted: Admitted) {
             }
         }
     } else {
+        let io = TokioIo::new(Strict::new(stream));
         let connection = h1(limits.header_timeout).serve_connection(io, service);
         tokio::pin!(connection);
         tokio::select! {

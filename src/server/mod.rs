@@ -13,6 +13,7 @@ mod answer;
 mod body;
 mod catalog;
 mod connection;
+mod framing;
 mod respond;
 mod stream;
 

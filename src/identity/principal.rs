@@ -103,6 +103,13 @@ impl Identity {
         }
     }
 
+    /// Somebody who has proved nothing, taken for a user who gave a password: for `explain` and
+    /// policy tests, which only ask what would be. Never to be called for a request.
+    pub fn supposed(user: &str, groups: &[&str]) -> Self {
+        let groups: Vec<Arc<str>> = groups.iter().map(|group| Arc::from(*group)).collect();
+        Self::verified_password(user.into(), groups.into(), Authentication::Htpasswd, false)
+    }
+
     /// The user's name; `None` for anonymous callers.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()

@@ -1,10 +1,11 @@
-//! The decision. (Sketch: bodies to come.)
+//! The decision: all demands of a call, judged at once.
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::{Place, Policy};
+use super::rules::Question;
+use super::{AccessRule, DenyRule, Place, Policy, Verdict};
 use crate::identity::Identity;
 use crate::registry::{Action, Call, RepoName};
 
@@ -19,6 +20,21 @@ pub enum Tags {
 }
 
 /// The proof that the policy allows one call. Only [`Policy::decide`] makes one, forwarding eats it.
+///
+/// It cannot be built from its parts:
+///
+/// ```compile_fail,E0451
+/// use portcullis::policy::{Permit, Tags};
+/// let permit = Permit { call: portcullis::registry::Call::Ping, rule: None, tags: Tags::Move };
+/// ```
+///
+/// nor used twice:
+///
+/// ```compile_fail,E0599
+/// fn twice(permit: portcullis::policy::Permit) -> [portcullis::policy::Permit; 2] {
+///     [permit.clone(), permit]
+/// }
+/// ```
 #[must_use = "a permit is for forwarding"]
 #[derive(Debug)]
 pub struct Permit {
@@ -28,13 +44,18 @@ pub struct Permit {
 }
 
 impl Permit {
+    fn needing_no_right(call: Call, rule: Option<Place>) -> Self {
+        let tags = Tags::CreateOnly;
+        Self { call, rule, tags }
+    }
+
     /// The call as permitted: a mount whose source the caller may not read has been taken out.
     pub fn call(&self) -> &Call {
         &self.call
     }
 
-    /// Gives the permitted call to whoever forwards it; the permit is used up.
-    pub(crate) fn into_call(self) -> Call {
+    /// The permitted call, to be forwarded once.
+    pub fn into_call(self) -> Call {
         self.call
     }
 
@@ -67,8 +88,25 @@ pub enum Decision {
     Deny(Option<Place>),
 }
 
+impl Decision {
+    /// Whether it is an allowance.
+    pub fn is_allow(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
+
+    fn into_allowing_rule(self) -> Option<Place> {
+        match self {
+            Self::Allow(rule) => Some(rule),
+            Self::Deny(_) => None,
+        }
+    }
+}
+
 impl Policy {
     /// Decides about a call: all of its demands.
+    ///
+    /// A token's scope is not the policy's business: whoever presents a token that was minted for
+    /// less is asked for a better one before.
     pub fn decide(
         &self,
         who: &Identity,
@@ -76,15 +114,46 @@ impl Policy {
         call: Call,
         now: Timestamp,
     ) -> Result<Permit, Denial> {
-        let _ = (who, from, &call, now);
-        Ok(Permit {
-            call,
-            rule: None,
-            tags: Tags::Move,
-        })
+        let may = |action, repository: &RepoName| self.allows(who, from, action, repository, now);
+        let (action, repository) = match (call.action(), call.repository()) {
+            (Some(action), Some(repository)) => (action, repository),
+            // Everybody may ping, and ask for the catalog, which shows what the caller may pull.
+            (None, None) => return Ok(Permit::needing_no_right(call, None)),
+            (Some(Action::Catalog), None) => {
+                let rule = self.whole_catalog(who, from, now).into_allowing_rule();
+                return Ok(Permit::needing_no_right(call, rule));
+            }
+            // No call is like that. If one comes to be, it is not for everybody.
+            (Some(action), None) => return Err(Denial { action, rule: None }),
+            (None, Some(_)) => {
+                let action = Action::Pull;
+                return Err(Denial { action, rule: None });
+            }
+        };
+        let rule = match may(action, repository) {
+            Decision::Allow(rule) => rule,
+            Decision::Deny(rule) => return Err(Denial { action, rule }),
+        };
+        let writes_tags = !call.tags_written().is_empty();
+        let tags = if writes_tags && !may(Action::Overwrite, repository).is_allow() {
+            Tags::CreateOnly
+        } else {
+            Tags::Move
+        };
+        let may_mount = call
+            .mount_source()
+            .is_some_and(|source| may(Action::Pull, source).is_allow());
+        let call = if may_mount {
+            call
+        } else {
+            call.without_mount()
+        };
+        let rule = Some(rule);
+        Ok(Permit { call, rule, tags })
     }
 
-    /// Decides about one action on one repository: what token scopes, the catalog and `explain` ask.
+    /// Decides about one action on one repository: what token scopes, the catalog and `explain`
+    /// ask. [`Action::Catalog`] is about no repository, see [`Policy::whole_catalog`].
     pub fn allows(
         &self,
         who: &Identity,
@@ -93,13 +162,57 @@ impl Policy {
         repository: &RepoName,
         now: Timestamp,
     ) -> Decision {
-        let _ = (who, from, action, repository, now);
-        Decision::Deny(None)
+        if action == Action::Catalog {
+            return self.whole_catalog(who, from, now);
+        }
+        let asked = self.question(who, from, action, Some(repository), now);
+        let name = repository.as_str();
+        let denied = self.deny_index.candidates(name);
+        let allowed = self.access_index.candidates(name);
+        answer(
+            &asked,
+            denied.filter_map(|number| self.deny.get(number)),
+            allowed.filter_map(|number| self.access.get(number)),
+        )
     }
 
-    /// Whether the whole catalog may be seen ([`Action::Catalog`] needs no repository).
+    /// Whether the whole catalog may be seen. Any rule that gives or denies the action counts,
+    /// whatever its repositories: who is denied a part of the catalog is shown a filtered one.
     pub fn whole_catalog(&self, who: &Identity, from: IpAddr, now: Timestamp) -> Decision {
-        let _ = (who, from, now);
-        Decision::Deny(None)
+        let asked = self.question(who, from, Action::Catalog, None, now);
+        answer(&asked, self.deny.iter(), self.access.iter())
+    }
+
+    pub(super) fn question<'a>(
+        &'a self,
+        who: &'a Identity,
+        from: IpAddr,
+        action: Action,
+        repository: Option<&'a RepoName>,
+        now: Timestamp,
+    ) -> Question<'a> {
+        Question {
+            who,
+            own_groups: self.own_groups(who),
+            from: from.to_canonical(),
+            action,
+            repository,
+            now,
+        }
+    }
+}
+
+/// The first deny rule that applies, else the first access rule.
+fn answer<'a>(
+    asked: &Question<'_>,
+    mut deny: impl Iterator<Item = &'a DenyRule>,
+    mut access: impl Iterator<Item = &'a AccessRule>,
+) -> Decision {
+    if let Some(rule) = deny.find(|rule| rule.judge(asked) == Verdict::Applies) {
+        return Decision::Deny(Some(rule.place.clone()));
+    }
+    match access.find(|rule| rule.judge(asked) == Verdict::Applies) {
+        Some(rule) => Decision::Allow(rule.place.clone()),
+        None => Decision::Deny(None),
     }
 }

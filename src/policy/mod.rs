@@ -1,9 +1,21 @@
 //! Who may do what to which repository: roles, rules and the one decision.
 //!
-//! Pure: time and addresses are arguments, nothing is looked up.
+//! Pure: time and addresses are arguments, nothing is looked up. Rules add up, a deny wins over
+//! every access, and what no rule allows is denied. [`Policy::decide`] is the only maker of
+//! [`Permit`]s, and only for a permit is anything forwarded.
 
 mod decide;
+mod explain;
+mod index;
+mod pattern;
+mod role;
 mod rules;
 
 pub use decide::{Decision, Denial, Permit, Tags};
-pub use rules::{AccessRule, Condition, DenyRule, Pattern, PatternError, Place, Policy, Who};
+pub use explain::{Explanation, Judged, RuleKind};
+pub use pattern::{Pattern, PatternError};
+pub use role::BUILT_IN_ROLES;
+pub use rules::{AccessRule, Condition, DenyRule, Place, Policy, Verdict, Who};
+
+#[cfg(test)]
+mod tests;

@@ -1,24 +1,27 @@
-//! The rules as compiled from the configuration. (Sketch: bodies to come.)
+//! The rules as compiled from the configuration, and when one applies.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+use jiff::Timestamp;
 
-use crate::registry::Action;
+use super::Pattern;
+use super::index::Index;
+use crate::identity::Identity;
+use crate::registry::{Action, RepoName};
 
 /// Where a rule stands: `file:line`, as audit records and `explain` print it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place(pub Arc<str>);
 
-/// An anchored glob over a whole repository name.
-#[derive(Clone, Debug)]
-pub struct Pattern(#[expect(dead_code, reason = "sketch")] Box<str>);
-
-/// Why a text is no pattern.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct PatternError(pub String);
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// Whom a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +58,10 @@ pub struct AccessRule {
     pub actions: Vec<Action>,
     /// From where; empty is anywhere.
     pub networks: Vec<IpNet>,
-    /// With what.
+    /// With what; all of it.
     pub require: Vec<Condition>,
     /// Until when.
-    pub not_after: Option<jiff::Timestamp>,
+    pub not_after: Option<Timestamp>,
 }
 
 /// `[[deny]]`: wins over every access.
@@ -76,35 +79,182 @@ pub struct DenyRule {
     pub networks: Vec<IpNet>,
 }
 
+/// Whether a rule applies to a question, or the first reason why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It applies.
+    Applies,
+    /// Its time is over.
+    Expired,
+    /// The caller lacks what it requires.
+    Lacking(Condition),
+    /// It is not about this action.
+    OtherAction,
+    /// It is not about this caller.
+    OtherCaller,
+    /// It is not about this address.
+    OtherNetwork,
+    /// It is not about this repository.
+    OtherRepository,
+}
+
 /// The compiled policy.
 #[derive(Debug, Default)]
 pub struct Policy {
-    #[expect(dead_code, reason = "sketch")]
-    access: Vec<AccessRule>,
-    #[expect(dead_code, reason = "sketch")]
-    deny: Vec<DenyRule>,
-    #[expect(dead_code, reason = "sketch")]
-    groups: HashMap<Box<str>, Vec<Box<str>>>,
-}
-
-impl Pattern {
-    /// Compiles a pattern.
-    pub fn parse(text: &str) -> Result<Self, PatternError> {
-        Ok(Self(text.into()))
-    }
+    pub(super) access: Vec<AccessRule>,
+    pub(super) access_index: Index,
+    pub(super) deny: Vec<DenyRule>,
+    pub(super) deny_index: Index,
+    /// The configuration's own groups, by member.
+    groups_by_user: HashMap<Box<str>, Vec<Box<str>>>,
 }
 
 impl Policy {
     /// Compiles rules; `groups` maps a group to its members.
     pub fn new(
-        access: Vec<AccessRule>,
-        deny: Vec<DenyRule>,
+        mut access: Vec<AccessRule>,
+        mut deny: Vec<DenyRule>,
         groups: HashMap<Box<str>, Vec<Box<str>>>,
     ) -> Self {
+        let access_networks = access.iter_mut().flat_map(|rule| &mut rule.networks);
+        let deny_networks = deny.iter_mut().flat_map(|rule| &mut rule.networks);
+        for network in access_networks.chain(deny_networks) {
+            *network = canonical(*network);
+        }
+        let mut groups_by_user: HashMap<Box<str>, Vec<Box<str>>> = HashMap::new();
+        for (group, members) in groups {
+            for member in members {
+                groups_by_user
+                    .entry(member)
+                    .or_default()
+                    .push(group.clone());
+            }
+        }
+        for own in groups_by_user.values_mut() {
+            own.sort();
+            own.dedup();
+        }
         Self {
+            access_index: Index::new(access.iter().map(|rule| rule.repositories.as_slice())),
+            deny_index: Index::new(deny.iter().map(|rule| rule.repositories.as_slice())),
             access,
             deny,
-            groups,
+            groups_by_user,
         }
     }
+
+    /// All groups of a caller: those the back end named and the configuration's own.
+    pub fn groups_of<'a>(&'a self, who: &'a Identity) -> impl Iterator<Item = &'a str> {
+        let own = self.own_groups(who).iter().map(|group| &**group);
+        let new = own.filter(|own| who.groups().iter().all(|known| **known != **own));
+        who.groups().iter().map(|group| &**group).chain(new)
+    }
+
+    pub(super) fn own_groups(&self, who: &Identity) -> &[Box<str>] {
+        who.user()
+            .and_then(|user| self.groups_by_user.get(user))
+            .map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What a rule is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) who: &'a Identity,
+    /// The configuration's own groups of that caller.
+    pub(super) own_groups: &'a [Box<str>],
+    /// In canonical form, see [`IpAddr::to_canonical`].
+    pub(super) from: IpAddr,
+    pub(super) action: Action,
+    /// `None` asks about no repository in particular: every rule is about it.
+    pub(super) repository: Option<&'a RepoName>,
+    pub(super) now: Timestamp,
+}
+
+impl AccessRule {
+    pub(super) fn judge(&self, asked: &Question<'_>) -> Verdict {
+        if !self
+            .who
+            .iter()
+            .any(|who| asked.is(who) || *who == Who::Anonymous)
+        {
+            Verdict::OtherCaller
+        } else if !asked.is_about(&self.repositories) {
+            Verdict::OtherRepository
+        } else if !self.actions.contains(&asked.action) {
+            Verdict::OtherAction
+        } else if !asked.is_within(&self.networks) {
+            Verdict::OtherNetwork
+        } else if let Some(lacking) = self.require.iter().find(|what| !asked.has(**what)) {
+            Verdict::Lacking(*lacking)
+        } else if self.not_after.is_some_and(|end| asked.now >= end) {
+            Verdict::Expired
+        } else {
+            Verdict::Applies
+        }
+    }
+}
+
+impl DenyRule {
+    pub(super) fn judge(&self, asked: &Question<'_>) -> Verdict {
+        if !self.who.iter().any(|who| asked.is(who)) {
+            Verdict::OtherCaller
+        } else if !asked.is_about(&self.repositories) {
+            Verdict::OtherRepository
+        } else if !self.actions.contains(&asked.action) {
+            Verdict::OtherAction
+        } else if !asked.is_within(&self.networks) {
+            Verdict::OtherNetwork
+        } else {
+            Verdict::Applies
+        }
+    }
+}
+
+impl Question<'_> {
+    fn is(&self, who: &Who) -> bool {
+        match who {
+            Who::Anonymous => self.who.user().is_none(),
+            Who::Authenticated => self.who.user().is_some(),
+            Who::Group(name) => {
+                self.own_groups.contains(name)
+                    || self.who.groups().iter().any(|group| **group == **name)
+            }
+            Who::User(name) => self.who.user() == Some(name),
+        }
+    }
+
+    fn is_about(&self, patterns: &[Pattern]) -> bool {
+        self.repository.is_none_or(|repository| {
+            let user = self.who.user();
+            patterns
+                .iter()
+                .any(|pattern| pattern.matches(repository, user))
+        })
+    }
+
+    fn is_within(&self, networks: &[IpNet]) -> bool {
+        networks.is_empty() || networks.iter().any(|network| network.contains(&self.from))
+    }
+
+    fn has(&self, what: Condition) -> bool {
+        match what {
+            Condition::Certificate => self.who.has_certificate(),
+            Condition::Password => self.who.has_password(),
+        }
+    }
+}
+
+/// `::ffff:10.0.0.0/104` is `10.0.0.0/8`: clients' addresses are compared in their short form.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(long) = network else {
+        return network;
+    };
+    let short = long
+        .addr()
+        .to_ipv4_mapped()
+        .zip(long.prefix_len().checked_sub(96));
+    short
+        .and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok())
+        .map_or(network, IpNet::V4)
 }

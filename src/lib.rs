@@ -1,7 +1,7 @@
 //! Portcullis, an authenticating reverse proxy in front of a container registry.
 //!
 //! The map of the house. A request enters through [`server`], is judged in [`gate`] and, with a
-//! permit in hand, forwarded by [`upstream`].
+//! permit in hand, forwarded by [`upstream`]; every use of a credential ends in [`audit`].
 //!
 //! | where | what |
 //! |---|---|
@@ -9,9 +9,17 @@
 //! | [`identity`] | who is calling: peer, credential presented, identity found |
 //! | [`policy`] | roles and rules, and the one decision |
 //! | [`token`] | docker's token protocol: scopes, claims, minting, verification |
+//! | [`authn`] | whether a password is right: htpasswd, bounded hashing, verified credentials |
+//! | [`tls`] | key material, and the listener's configuration made of it |
+//! | [`upstream`] | connections to the registry, and forwarding what has a permit |
+//! | [`audit`] | the trail: one record for each credential use and decision |
+//! | [`gate`] | from a request's head to a permit or a refusal; the token service |
+//! | [`server`] | listeners, connections, requests, drain |
 //! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
+//! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
+//! | [`telemetry`] | the log |
 //!
-//! The first group is pure: it sees no clock, file, socket or environment; time is an argument.
+//! The first four are pure: they see no clock, file, socket or environment; time is an argument.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod identity;
@@ -26,8 +34,8 @@ pub mod audit;
 pub mod authn;
 pub mod config;
 pub mod gate;
+pub mod reload;
 pub mod server;
+pub mod telemetry;
 pub mod tls;
 pub mod upstream;
-pub mod reload;
-pub mod telemetry;

@@ -12,7 +12,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use zeroize::Zeroizing;
 
 use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
-use crate::authn::{Authenticator, LineError, LineWarning, Memory, Users};
+use crate::authn::htpasswd::{LineError, LineWarning, Users};
+use crate::authn::{Authenticator, Memory};
 use crate::config::Config;
 use crate::gate::Rules;
 use crate::server::Proxy;
@@ -179,6 +180,7 @@ async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
         tracing::warn!(%warning, "htpasswd");
     }
     ledger.audit.reopen(file, config.audit.when_unwritable).await;
+    ledger.memory.set_cache_ttl(config.auth.cache_ttl);
     proxy.swap(rules);
     Ok(generation)
 }

@@ -164,7 +164,7 @@ impl Refusal {
             Self::Revoked { .. } => "user gone or password changed since the token".to_owned(),
             Self::TagExists => "tag exists, overwrite not allowed".to_owned(),
             Self::Unauthenticated { .. } => "no credential".to_owned(),
-            Self::Undecided(failure) => failure.to_string(),
+            Self::Undecided(failure) => failure.as_str().to_owned(),
             Self::UploadUnknown => "not an upload session of this caller".to_owned(),
             Self::Upstream(error) => error.to_string(),
         }

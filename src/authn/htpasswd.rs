@@ -1,0 +1,212 @@
+//! Users and hashes from an htpasswd file, as Apache's `htpasswd` and `portcullis passwd` write it.
+//!
+//! A file is read strictly and whole: either each line is understood, or all the lines that are
+//! not are reported and nothing is used. Accepted are bcrypt (`$2y$`, `$2a$`, `$2b$`), SHA-crypt
+//! (`$5$`, `$6$`), apr1 and `{SHA}`; verifying any of them takes a bounded time. An unknown user
+//! costs as much as most of the known ones, so time does not tell who exists.
+
+mod apr1;
+mod edit;
+mod finding;
+mod hash;
+mod line;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::authn::Rejection;
+use crate::identity::Password;
+
+pub use edit::{only, removed, replaced};
+pub use finding::{Finding, LineError, LineWarning, Problem, Weakness, check_user};
+pub use hash::{BCRYPT_PASSWORD, MAX_COST, SOUND_COST};
+
+use hash::{Effort, Hash};
+use line::{Line, lines};
+
+/// The longest user name, in bytes; requests cannot present a longer one.
+const MAX_USER: usize = 256;
+
+/// The users of one file. There is at least one.
+pub struct Users {
+    entries: HashMap<Box<str>, Entry>,
+    /// Verified instead of the hash of a user who is unknown.
+    stand_in: Hash,
+}
+
+struct Entry {
+    hash: Hash,
+    fingerprint: Fingerprint,
+}
+
+/// A digest over a user's name and stored hash: another password, salt or cost gives another.
+///
+/// What was made for a fingerprint (a token, a remembered login) is void once the user's entry no
+/// longer has it. It does not depend on the process, the machine or the rest of the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 16]);
+
+impl Fingerprint {
+    fn new(user: &str, hash: &str) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("portcullis 2026 htpasswd entry");
+        hasher.update(&user.len().to_le_bytes());
+        hasher.update(user.as_bytes());
+        hasher.update(hash.as_bytes());
+        Self(first_half(&hasher))
+    }
+
+    /// The fingerprint under a secret key, for what leaves the process. The bare digest must not:
+    /// for an unsalted hash it would let its reader try passwords.
+    pub fn keyed(&self, key: &[u8; 32]) -> [u8; 16] {
+        first_half(blake3::Hasher::new_keyed(key).update(&self.0))
+    }
+
+    /// The bare digest, for keyed hashes within this process.
+    pub(super) fn bare(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn first_half(hasher: &blake3::Hasher) -> [u8; 16] {
+    let mut half = [0; 16];
+    hasher.finalize_xof().fill(&mut half);
+    half
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint(****)")
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Users")
+            .field("count", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Users {
+    /// Reads a file's content; `file` is its name for the findings, which are in line order.
+    pub fn parse(text: &[u8], file: &Path) -> Result<(Self, Vec<LineWarning>), Vec<LineError>> {
+        let file = Arc::from(file);
+        let (mut entries, mut seen) = (HashMap::new(), HashMap::new());
+        let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+        for line in lines(text) {
+            match enter(&mut entries, &mut seen, &line) {
+                Ok((_, None)) => {}
+                Ok((user, Some(weak))) => warnings.push(LineWarning::new(&file, &line, user, weak)),
+                Err(problem) => errors.push(LineError::new(&file, &line, problem)),
+            }
+        }
+        let Some(effort) = usual_effort(&entries).filter(|_| errors.is_empty()) else {
+            if errors.is_empty() {
+                errors.push(LineError::no_users(&file));
+            }
+            return Err(errors);
+        };
+        let stand_in = Hash::stand_in(effort);
+        Ok((Self { entries, stand_in }, warnings))
+    }
+
+    /// Verifies a password. It occupies a core for up to a second: call it on the hashing pool.
+    ///
+    /// Exactly one hash is computed, of a stand-in where the user is unknown; none at all where the
+    /// password is longer than the hash can read.
+    pub fn verify(&self, user: &str, password: &Password) -> Result<(), Rejection> {
+        let entry = self.entries.get(user);
+        let hash = entry.map_or(&self.stand_in, |entry| &entry.hash);
+        let password = password.expose().as_bytes();
+        if !hash.reads_whole(password) {
+            return Err(Rejection::PasswordTooLong);
+        }
+        let matches = hash.matches(password);
+        match (entry, matches) {
+            (Some(_), true) => Ok(()),
+            (Some(_), false) => Err(Rejection::WrongPassword),
+            (None, _) => Err(Rejection::UnknownUser),
+        }
+    }
+
+    /// The fingerprint of a user's entry; `None` for unknown users.
+    pub fn fingerprint(&self, user: &str) -> Option<Fingerprint> {
+        self.entries.get(user).map(|entry| entry.fingerprint)
+    }
+
+    /// All names, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(AsRef::as_ref)
+    }
+
+    /// How many users there are.
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// Hashes a new password for a file, with bcrypt. `cost` is [`SOUND_COST`] to [`MAX_COST`].
+pub fn hash_password(password: &Password, cost: u32) -> Result<String, UnfitPassword> {
+    if !(SOUND_COST..=MAX_COST).contains(&cost) {
+        return Err(UnfitPassword::Cost);
+    }
+    let password = password.expose().as_bytes();
+    if password.len() > BCRYPT_PASSWORD {
+        return Err(UnfitPassword::TooLong);
+    }
+    hash::bcrypt_line(password, cost).map_err(UnfitPassword::Bcrypt)
+}
+
+/// Why a password was not hashed.
+#[derive(Debug, thiserror::Error)]
+pub enum UnfitPassword {
+    /// The system has no randomness for a salt.
+    #[error("no salt could be made")]
+    Bcrypt(#[source] bcrypt::BcryptError),
+    /// Outside of the band.
+    #[error("the cost must be {SOUND_COST} to {MAX_COST}")]
+    Cost,
+    /// bcrypt would ignore the end of it.
+    #[error("the password is longer than the {BCRYPT_PASSWORD} bytes that bcrypt reads")]
+    TooLong,
+}
+
+/// Puts a line's user into the table, and says whether the hash is weak. `seen` also remembers the
+/// users whose lines are broken.
+fn enter<'a>(
+    entries: &mut HashMap<Box<str>, Entry>,
+    seen: &mut HashMap<&'a str, usize>,
+    line: &Line<'a>,
+) -> Result<(&'a str, Option<Weakness>), Problem> {
+    if !line.utf8 {
+        return Err(Problem::NotUtf8);
+    }
+    let (user, text) = line.user.zip(line.hash).ok_or(Problem::NoColon)?;
+    check_user(user)?;
+    let first = *seen.entry(user).or_insert(line.number);
+    if first != line.number {
+        return Err(Problem::Duplicate(first));
+    }
+    let hash = Hash::parse(text)?;
+    let weakness = hash.weakness();
+    let fingerprint = Fingerprint::new(user, text);
+    entries.insert(user.into(), Entry { hash, fingerprint });
+    Ok((user, weakness))
+}
+
+/// The effort that most entries share; of equally frequent ones the greatest.
+fn usual_effort(entries: &HashMap<Box<str>, Entry>) -> Option<Effort> {
+    let mut efforts: Vec<_> = entries.values().map(|entry| entry.hash.effort()).collect();
+    efforts.sort_unstable();
+    let alike = efforts.chunk_by(|one, other| one == other);
+    // The last of equal maxima is taken, and they are in order.
+    alike
+        .max_by_key(|alike| alike.len())
+        .and_then(|alike| alike.first().copied())
+}
+
+#[cfg(test)]
+mod tests;

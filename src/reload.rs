@@ -84,13 +84,18 @@ pub fn build(
         errors.extend(found);
         None
     });
-    let tls = tls::server_config(&config.tls).map_err(|error| errors.push(error.into())).ok();
-    let keys = keys(config, foundation.spare_key).map_err(|error| errors.push(error)).ok();
+    let tls = tls::server_config(&config.tls)
+        .map_err(|error| errors.push(error.into()))
+        .ok();
+    let keys = keys(config, foundation.spare_key)
+        .map_err(|error| errors.push(error))
+        .ok();
     let upstream = keys.as_ref().and_then(|keys| {
-        upstream(config, keys, foundation.pool).map_err(|error| errors.push(error)).ok()
+        upstream(config, keys, foundation.pool)
+            .map_err(|error| errors.push(error))
+            .ok()
     });
-    let (Some(tls), Some(keys), Some(upstream), true) =
-        (tls, keys, upstream, errors.is_empty())
+    let (Some(tls), Some(keys), Some(upstream), true) = (tls, keys, upstream, errors.is_empty())
     else {
         return Err(errors);
     };
@@ -114,9 +119,15 @@ pub fn build(
 type Found = Option<(Users, Vec<LineWarning>)>;
 
 fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
-    let Some(path) = &config.auth.htpasswd else { return Ok(None) };
-    let text = std::fs::read(path)
-        .map_err(|source| vec![BuildError::Read { path: path.clone(), source }])?;
+    let Some(path) = &config.auth.htpasswd else {
+        return Ok(None);
+    };
+    let text = std::fs::read(path).map_err(|source| {
+        vec![BuildError::Read {
+            path: path.clone(),
+            source,
+        }]
+    })?;
     let parsed = Users::parse(&text, path)
         .map_err(|lines| lines.into_iter().map(BuildError::User).collect::<Vec<_>>())?;
     Ok(Some(parsed))
@@ -153,7 +164,10 @@ pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
             record.answer(Outcome::Allowed, 0);
         }
         Err(reason) => {
-            tracing::error!(reason, "configuration not reloaded, the old one stays in force");
+            tracing::error!(
+                reason,
+                "configuration not reloaded, the old one stays in force"
+            );
             record.answer(Outcome::Error, 0);
             record.reason(reason);
         }
@@ -179,7 +193,10 @@ async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
     for warning in warnings {
         tracing::warn!(%warning, "htpasswd");
     }
-    ledger.audit.reopen(file, config.audit.when_unwritable).await;
+    ledger
+        .audit
+        .reopen(file, config.audit.when_unwritable)
+        .await;
     ledger.memory.set_cache_ttl(config.auth.cache_ttl);
     proxy.swap(rules);
     Ok(generation)

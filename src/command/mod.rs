@@ -1,29 +1,62 @@
 //! The commands, one file each. Here and in `main` errors are `anyhow`'s and become exit codes:
 //! 0 good, 1 findings or failure, 2 usage, 3 `explain` says deny, 78 wrong configuration.
 
+mod serve;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// The configuration is wrong (`EX_CONFIG` of sysexits.h).
+const WRONG_CONFIGURATION: u8 = 78;
+
 /// An authenticating reverse proxy in front of a container registry.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    about,
-    propagate_version = true,
-    arg_required_else_help = true
-)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Serve(serve::Serve),
+}
 
 impl Cli {
     /// Runs the command and says how it ended.
     pub(crate) fn run(self) -> ExitCode {
-        match self.command {}
+        let result = match self.command {
+            Command::Serve(command) => command.run(),
+        };
+        result.unwrap_or_else(|error| {
+            complain(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        })
     }
+}
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// Configuration file
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PORTCULLIS_CONFIG",
+        default_value = "/etc/portcullis/portcullis.toml"
+    )]
+    config: PathBuf,
+}
+
+/// Says something on stderr. Nobody is left to tell when that fails.
+fn complain(text: &str) {
+    let _told = writeln!(std::io::stderr(), "{}", text.trim_end()).is_ok();
+}
+
+/// Whether stderr wants colours (<https://no-color.org>).
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }

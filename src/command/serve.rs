@@ -16,7 +16,7 @@ use portcullis::upstream::Pool;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{ConfigFile, WRONG_CONFIGURATION, complain};
+use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain};
 
 /// Run the proxy.
 #[derive(Debug, clap::Args)]
@@ -27,12 +27,12 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let path = self.config.path();
+        let path = self.config.config;
         let (config, warnings) = match Config::load(&path) {
             Ok(loaded) => loaded,
             Err(errors) => {
-                complain(&errors);
-                return Ok(WRONG_CONFIGURATION);
+                complain(&errors.render(colours()));
+                return Ok(WRONG_CONFIGURATION.into());
             }
         };
         telemetry::start(config.log.format);
@@ -60,7 +60,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
             for error in errors {
                 tracing::error!(%error, "cannot start");
             }
-            return Ok(WRONG_CONFIGURATION);
+            return Ok(WRONG_CONFIGURATION.into());
         }
     };
     for warning in warnings {

@@ -239,10 +239,7 @@ fn claims(
         jti: format!("{:032x}", u128::from_be_bytes(name)),
         kind,
         access: grants.iter().map(Into::into).collect(),
-        credential: who
-            .user()
-            .and_then(|user| rules.authenticator.knows(user))
-            .map(|fingerprint| fingerprint.to_string()),
+        credential: who.user().and_then(|user| rules.credential_state(user)),
     })
 }
 

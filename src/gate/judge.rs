@@ -139,10 +139,7 @@ pub(super) fn bearer(
     let Some(user) = &verified.user else {
         return Ok(Identity::verified_token(None, [].into(), false, scope));
     };
-    let current = rules
-        .authenticator
-        .knows(user)
-        .map(|fingerprint| fingerprint.to_string());
+    let current = rules.credential_state(user);
     if current.is_none() || current != verified.claims.credential {
         return Err(Refusal::Revoked { user: user.clone() });
     }

@@ -189,10 +189,9 @@ impl Refusal {
                 Fault::Gone | Fault::Stalled => Outcome::Aborted,
                 Fault::TooLarge => Outcome::Denied,
             },
-            Self::AuditUnwritable
-            | Self::Internal(_)
-            | Self::Undecided(_)
-            | Self::Upstream(_) => Outcome::Error,
+            Self::AuditUnwritable | Self::Internal(_) | Self::Undecided(_) | Self::Upstream(_) => {
+                Outcome::Error
+            }
         }
     }
 

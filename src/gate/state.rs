@@ -37,6 +37,17 @@ pub struct Rules {
     pub body_timeout: Duration,
 }
 
+impl Rules {
+    /// The present state of a user's credential, as tokens name it; `None` once the user is gone.
+    pub(super) fn credential_state(&self, user: &str) -> Option<String> {
+        let state = self
+            .authenticator
+            .knows(user)?
+            .keyed(self.keys.credential_key());
+        Some(format!("{:032x}", u128::from_be_bytes(state)))
+    }
+}
+
 /// What outlives a reload.
 pub struct Ledger {
     /// The audit trail.

@@ -58,7 +58,11 @@ struct Head {
 
 impl Default for Framing {
     fn default() -> Self {
-        Self { state: State::Head { first: true }, line: Vec::new(), head: Head::default() }
+        Self {
+            state: State::Head { first: true },
+            line: Vec::new(),
+            head: Head::default(),
+        }
     }
 }
 
@@ -67,7 +71,9 @@ impl Framing {
     fn feed(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let taken = self.step(rest).map_err(|Violation| bytes.len().saturating_sub(rest.len()))?;
+            let taken = self
+                .step(rest)
+                .map_err(|Violation| bytes.len().saturating_sub(rest.len()))?;
             rest = rest.get(taken..).unwrap_or_default();
         }
         Ok(())
@@ -80,7 +86,11 @@ impl Framing {
                 let available = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                 let taken = available.min(left);
                 let left = left.saturating_sub(taken);
-                self.state = if left > 0 { State::Data { left, then } } else { then.begin() };
+                self.state = if left > 0 {
+                    State::Data { left, then }
+                } else {
+                    then.begin()
+                };
                 Ok(usize::try_from(taken).unwrap_or(bytes.len()))
             }
             State::ChunkEnd { seen_cr } => {
@@ -95,7 +105,11 @@ impl Framing {
                 let found = bytes.iter().position(|byte| *byte == b'\n');
                 let taken = found.map_or(bytes.len(), |at| at.saturating_add(1));
                 let part = bytes.get(..taken).unwrap_or_default();
-                let longest = if self.state == State::ChunkSize { MAX_CHUNK_LINE } else { MAX_LINE };
+                let longest = if self.state == State::ChunkSize {
+                    MAX_CHUNK_LINE
+                } else {
+                    MAX_LINE
+                };
                 if self.line.len().saturating_add(taken) > longest {
                     return Err(Violation);
                 }
@@ -128,7 +142,10 @@ impl Framing {
             }
             State::ChunkSize => match chunk_size(line)? {
                 0 => Ok(State::Trailer),
-                left => Ok(State::Data { left, then: After::Chunk }),
+                left => Ok(State::Data {
+                    left,
+                    then: After::Chunk,
+                }),
             },
             State::Trailer if line.is_empty() => Ok(State::Head { first: true }),
             State::ChunkEnd { .. } | State::Data { .. } | State::Trailer => Ok(self.state),
@@ -147,7 +164,10 @@ impl After {
 
 impl Head {
     fn field(&mut self, line: &[u8]) -> Result<(), Violation> {
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(Violation)?;
+        let colon = line
+            .iter()
+            .position(|byte| *byte == b':')
+            .ok_or(Violation)?;
         let (name, value) = line.split_at_checked(colon).ok_or(Violation)?;
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         if name.eq_ignore_ascii_case(b"content-length") {
@@ -170,7 +190,10 @@ impl Head {
         match (self.chunked, self.length) {
             (true, _) => State::ChunkSize,
             (false, None | Some(0)) => State::Head { first: true },
-            (false, Some(left)) => State::Data { left, then: After::Message },
+            (false, Some(left)) => State::Data {
+                left,
+                then: After::Message,
+            },
         }
     }
 }
@@ -194,7 +217,11 @@ pub(super) struct Strict<S> {
 
 impl<S> Strict<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, framing: Framing::default(), violated: false }
+        Self {
+            inner,
+            framing: Framing::default(),
+            violated: false,
+        }
     }
 }
 
@@ -208,7 +235,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
         let new = buf.filled_mut().get_mut(before..).unwrap_or_default();
-        let fine = if this.violated { Err(0) } else { this.framing.feed(new) };
+        let fine = if this.violated {
+            Err(0)
+        } else {
+            this.framing.feed(new)
+        };
         if let Err(fine) = fine {
             this.violated = true;
             // No head, chunk or trailer may hold these.
@@ -276,20 +307,46 @@ mod tests {
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
         for head in [
-            "Content-Length: 3\r\nContent-Length: 3", "Content-Length: 3, 3", "Content-Length: +3",
-            "Content-Length: -3", "Content-Length: 0x3", "Content-Length:", "Content-Length: 3 3",
-            "Content-Length: 99999999999999999999", "Content-Length: 3\r\nTransfer-Encoding: chunked",
-            "Transfer-Encoding: chunked\r\nContent-Length: 3", "Transfer-Encoding: xchunked",
-            "Transfer-Encoding: chunked, chunked", "Transfer-Encoding: gzip, chunked",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "Transfer-Encoding: identity",
-            "Transfer-Encoding: chunked;q=1", "Transfer-Encoding: \x0bchunked", "no colon",
-            "A: b\nC: d", "A: b\rC: d", "A: b\0",
+            "Content-Length: 3\r\nContent-Length: 3",
+            "Content-Length: 3, 3",
+            "Content-Length: +3",
+            "Content-Length: -3",
+            "Content-Length: 0x3",
+            "Content-Length:",
+            "Content-Length: 3 3",
+            "Content-Length: 99999999999999999999",
+            "Content-Length: 3\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 3",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding: chunked, chunked",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: identity",
+            "Transfer-Encoding: chunked;q=1",
+            "Transfer-Encoding: \x0bchunked",
+            "no colon",
+            "A: b\nC: d",
+            "A: b\rC: d",
+            "A: b\0",
         ] {
-            assert!(feed(&format!("PUT / HTTP/1.1\r\n{head}\r\n\r\n")).is_err(), "{head:?}");
+            assert!(
+                feed(&format!("PUT / HTTP/1.1\r\n{head}\r\n\r\n")).is_err(),
+                "{head:?}"
+            );
         }
         for body in [
-            "3\nabc\r\n", "3\r\nabcd\r\n", "3\r\nabc\n", "\r\n", "0x3\r\nabc", "+3\r\nabc", "3 \r\nabc",
-            "fffffffffffffffff\r\n", "3;\nabc", "3\r\r\nabc", "g\r\n", "0\r\nTrailer: x\n\r\n",
+            "3\nabc\r\n",
+            "3\r\nabcd\r\n",
+            "3\r\nabc\n",
+            "\r\n",
+            "0x3\r\nabc",
+            "+3\r\nabc",
+            "3 \r\nabc",
+            "fffffffffffffffff\r\n",
+            "3;\nabc",
+            "3\r\r\nabc",
+            "g\r\n",
+            "0\r\nTrailer: x\n\r\n",
         ] {
             let text = format!("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
             assert!(feed(&text).is_err(), "{body:?}");

@@ -115,7 +115,11 @@ impl Proxy {
             }
             Err(refusal) => {
                 let challenged = matches!(refusal, Refusal::Unauthenticated { .. });
-                let wait = if is_token && !challenged { Wait::Yes } else { wait_for(&head.method) };
+                let wait = if is_token && !challenged {
+                    Wait::Yes
+                } else {
+                    wait_for(&head.method)
+                };
                 self.refuse(&rules, Some(&authority), refusal, wait, record)
                     .await
             }

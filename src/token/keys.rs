@@ -56,7 +56,8 @@ pub struct Keys {
     decoding: DecodingKey,
     validation: Validation,
     verified: Cache<[u8; 32], Arc<Verified>>,
-    derived: [u8; 32],
+    session_key: [u8; 32],
+    credential_key: [u8; 32],
 }
 
 impl std::fmt::Debug for Keys {
@@ -88,13 +89,19 @@ impl Keys {
             decoding: DecodingKey::from_ec_der(pair.public_key().as_ref()),
             validation,
             verified: Cache::new(VERIFIED),
-            derived: blake3::derive_key("portcullis 2026 upload session seal", pkcs8.as_ref()),
+            session_key: blake3::derive_key("portcullis 2026 upload session", pkcs8.as_ref()),
+            credential_key: blake3::derive_key("portcullis 2026 credential", pkcs8.as_ref()),
         })
     }
 
     /// The key that seals upload sessions; the same wherever the same signing key is configured.
     pub fn session_key(&self) -> &[u8; 32] {
-        &self.derived
+        &self.session_key
+    }
+
+    /// The key under which a token names the state of its user's credential.
+    pub fn credential_key(&self) -> &[u8; 32] {
+        &self.credential_key
     }
 
     /// The issuer to put into claims.

@@ -178,7 +178,10 @@ pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
 
 async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
     let ledger = proxy.ledger();
-    let (config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
+    let (config, warnings): (Config, Vec<String>) = {
+        let _ = path;
+        return Err("x".to_owned());
+    };
     for warning in warnings {
         tracing::warn!(%warning, "configuration");
     }

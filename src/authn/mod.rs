@@ -205,7 +205,10 @@ mod tests {
                 assert_eq!(identity.user(), Some(user));
                 assert_eq!(identity.authentication(), Authentication::Htpasswd);
                 assert_eq!(identity.groups(), []);
-                assert!(identity.has_password() && identity.scope().is_none());
+                assert!(
+                    identity.has_password()
+                        && identity.scope_covers(crate::registry::Action::Delete, None)
+                );
                 Ok(identity.cached())
             }
             Outcome::Reject(rejection) => Err(rejection),

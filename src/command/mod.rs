@@ -14,7 +14,12 @@ const WRONG_CONFIGURATION: u8 = 78;
 
 /// An authenticating reverse proxy in front of a container registry.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    version,
+    about,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -48,8 +48,10 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Time for a TLS handshake.
     pub handshake_timeout: Duration,
-    /// Time for a request's head; also how long an idle connection is kept.
+    /// Time for a request's head.
     pub header_timeout: Duration,
+    /// How long a connection may be idle between requests.
+    pub idle_timeout: Duration,
     /// Time without any progress of a body, either way.
     pub body_timeout: Duration,
     /// Networks that may tell us a client's address.

@@ -102,8 +102,8 @@ pub(super) async fn drive(admitted: Admitted) {
             }
         }
     } else {
-        let io = TokioIo::new(Strict::new(stream));
-        let connection = h1(limits.header_timeout).serve_connection(io, service);
+        let io = TokioIo::new(Strict::new(stream, limits.header_timeout));
+        let connection = h1(limits.idle_timeout).serve_connection(io, service);
         tokio::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -119,11 +119,11 @@ pub(super) async fn drive(admitted: Admitted) {
     drop(place);
 }
 
-fn h1(header_timeout: Duration) -> http1::Builder {
+fn h1(idle_timeout: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        .header_read_timeout(idle_timeout)
         .max_header_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER);

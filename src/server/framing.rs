@@ -8,9 +8,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 /// Bytes of one line of a head at most; the whole head is hyper's to bound.
 const MAX_LINE: usize = 32 * 1024;
@@ -27,6 +29,8 @@ pub(super) struct Framing {
     state: State,
     line: Vec<u8>,
     head: Head,
+    /// Whether a whole head has been seen.
+    begun: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +66,22 @@ impl Default for Framing {
             state: State::Head { first: true },
             line: Vec::new(),
             head: Head::default(),
+            begun: false,
         }
     }
 }
 
 impl Framing {
+    /// Whether a head is due: it has begun to arrive, or the connection is new.
+    fn in_head(&self) -> bool {
+        match self.state {
+            State::Head { first } => !self.begun || !first || !self.line.is_empty(),
+            State::ChunkEnd { .. } | State::ChunkSize | State::Data { .. } | State::Trailer => {
+                false
+            }
+        }
+    }
+
     /// Takes the next bytes. On a violation, `Err` with how many of them were fine.
     fn feed(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut rest = bytes;
@@ -134,6 +149,7 @@ impl Framing {
             State::Head { first: true } if line.is_empty() => Ok(self.state),
             State::Head { first: true } => Ok(State::Head { first: false }),
             State::Head { first: false } if line.is_empty() => {
+                self.begun = true;
                 Ok(std::mem::take(&mut self.head).body())
             }
             State::Head { first: false } => {
@@ -208,20 +224,41 @@ fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
     u64::from_str_radix(text, 16).map_err(|_not_hex| Violation)
 }
 
-/// A stream of HTTP/1.1 requests with [`Framing`] watching what is read from it.
+/// A stream of HTTP/1.1 requests with [`Framing`] watching what is read from it. A head that has
+/// begun must end in time; between requests a connection may be idle for as long as hyper lets it.
 pub(super) struct Strict<S> {
     inner: S,
     framing: Framing,
     violated: bool,
+    head_limit: Duration,
+    head_ends: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Strict<S> {
-    pub(super) fn new(inner: S) -> Self {
+    pub(super) fn new(inner: S, head_limit: Duration) -> Self {
+        let framing = Framing::default();
         Self {
             inner,
-            framing: Framing::default(),
+            framing,
             violated: false,
+            head_limit,
+            head_ends: None,
         }
+    }
+
+    /// Runs the head's timer while more of it is awaited.
+    fn awaiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.framing.in_head() {
+            self.head_ends = None;
+            return Poll::Pending;
+        }
+        let limit = self.head_limit;
+        let ends = self
+            .head_ends
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ends.as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -233,7 +270,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        match Pin::new(&mut this.inner).poll_read(cx, buf) {
+            Poll::Pending => return this.awaiting(cx),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) => {}
+        }
         let new = buf.filled_mut().get_mut(before..).unwrap_or_default();
         let fine = if this.violated {
             Err(0)
@@ -244,6 +285,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             this.violated = true;
             // No head, chunk or trailer may hold these.
             new.get_mut(fine..).unwrap_or_default().fill(0);
+        }
+        if !this.framing.in_head() {
+            this.head_ends = None;
         }
         Poll::Ready(Ok(()))
     }

@@ -5,12 +5,14 @@
 //! answer.
 
 mod authority;
+mod creating;
 mod issue;
 mod judge;
 mod refusal;
 mod state;
 
 pub use authority::Authority;
+pub use creating::{Claim, Creating};
 pub use issue::{MAX_FORM, Minted, issue};
 pub use judge::{Admission, judge};
 pub use refusal::Refusal;

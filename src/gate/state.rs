@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Creating;
 use crate::audit::Audit;
 use crate::authn::{Authenticator, Memory};
 use crate::config::Challenge;
@@ -56,6 +57,8 @@ pub struct Ledger {
     pub memory: Arc<Memory>,
     /// Idle connections to the registry.
     pub pool: Arc<Pool>,
+    /// Tags being created.
+    pub creating: Arc<Creating>,
     /// The signing key used while the configuration names none (PKCS #8).
     pub spare_key: zeroize::Zeroizing<Vec<u8>>,
 }

@@ -15,9 +15,9 @@ use super::answer::{json, refused, unstored};
 use super::body::AnswerBody;
 use super::catalog;
 use crate::audit::{Effect, Event, Outcome, Record};
-use crate::gate::{Admission, Authority, Ledger, MAX_FORM, Refusal, Rules, issue, judge};
+use crate::gate::{Admission, Authority, Claim, Ledger, MAX_FORM, Refusal, Rules, issue, judge};
 use crate::identity::Peer;
-use crate::policy::{Decision, Tags};
+use crate::policy::{Decision, Permit, Tags};
 use crate::registry::{Call, CallError, ManifestVerb};
 use crate::upstream::{Answer, ClientBody, Fault, Forward, RequestBody, UpstreamError};
 
@@ -320,18 +320,7 @@ impl Exchange<'_> {
             who,
             session,
         } = admission;
-        if permit.tags() == Tags::CreateOnly {
-            for tag in permit.call().tags_written() {
-                if self
-                    .rules
-                    .upstream
-                    .tag_exists(&permit, tag, self.authority.as_str())
-                    .await?
-                {
-                    return Err(Refusal::TagExists);
-                }
-            }
-        }
+        let _claim = self.claim_new_tags(&permit).await?;
         let reads = permit.call().is_read();
         let body = self.body(permit.call(), body, record)?;
         let with = Forward {
@@ -356,6 +345,35 @@ impl Exchange<'_> {
         } else {
             whole(answer, record).await
         }
+    }
+
+    /// Makes sure that a caller who may only create tags moves none: those written must not exist,
+    /// and nobody else may be creating them meanwhile.
+    async fn claim_new_tags(&self, permit: &Permit) -> Result<Option<Claim>, Refusal> {
+        let tags = permit.call().tags_written();
+        let Some(repo) = permit.call().repository().filter(|_| !tags.is_empty()) else {
+            return Ok(None);
+        };
+        if permit.tags() == Tags::Move {
+            return Ok(None);
+        }
+        let claim = self
+            .proxy
+            .ledger
+            .creating
+            .claim(repo, &tags)
+            .ok_or(Refusal::TagExists)?;
+        for tag in tags {
+            if self
+                .rules
+                .upstream
+                .tag_exists(permit, tag, self.authority.as_str())
+                .await?
+            {
+                return Err(Refusal::TagExists);
+            }
+        }
+        Ok(Some(claim))
     }
 
     /// The body that goes upstream: the client's, bounded and watched, or none.

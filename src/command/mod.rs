@@ -1,6 +1,9 @@
 //! The commands, one file each. Here and in `main` errors are `anyhow`'s and become exit codes:
 //! 0 good, 1 findings or failure, 2 usage, 3 `explain` says deny, 78 wrong configuration.
 
+mod passwd;
+
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -19,11 +22,20 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Passwd(passwd::Passwd),
+}
 
 impl Cli {
     /// Runs the command and says how it ended.
     pub(crate) fn run(self) -> ExitCode {
-        match self.command {}
+        let ended = match self.command {
+            Command::Passwd(passwd) => passwd.run(),
+        };
+        ended.unwrap_or_else(|error| {
+            // Where standard error is closed there is nobody to tell.
+            drop(writeln!(io::stderr(), "error: {error:#}"));
+            ExitCode::FAILURE
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a password is right.
 //!
 //! The users of one htpasswd file are known so far. Verifying takes place on a
-//! [hashing pool](hashing), and what was verified is [remembered](cache) for a while. Nothing here
+//! bounded pool of threads, and what was verified is remembered for a while. Nothing here
 //! decides what a user may do, and no answer tells a client why a password was refused.
 //!
 //! An outage is not an answer about a person: [`Outcome::Fail`] is neither counted as a wrong

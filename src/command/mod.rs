@@ -1,6 +1,7 @@
 //! The commands, one file each. Here and in `main` errors are `anyhow`'s and become exit codes:
 //! 0 good, 1 findings or failure, 2 usage, 3 `explain` says deny, 78 wrong configuration.
 
+mod passwd;
 mod serve;
 
 use std::io::{IsTerminal, Write};
@@ -28,6 +29,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Passwd(passwd::Passwd),
 }
 
 impl Cli {
@@ -35,6 +37,7 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(command) => command.run(),
+            Command::Passwd(command) => command.run(),
         };
         result.unwrap_or_else(|error| {
             complain(&format!("error: {error:#}"));

@@ -1,7 +1,9 @@
-//! What the configuration means. What is written, and how it is read, is `file`'s.
+//! What the configuration means. What is written is `file`'s, how it is read `read`'s, how it comes
+//! to mean something `meaning`'s, and what is wrong with it `error`'s: everything at once, each with
+//! its place and what to write instead.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,21 @@ use ipnet::IpNet;
 use crate::identity::Secret;
 use crate::policy::Policy;
 
-/// A checked configuration. Paths are absolute; everything named by path still has to be opened.
+mod error;
+mod file;
+mod mask;
+mod meaning;
+mod policy_test;
+mod read;
+mod rules;
+mod value;
+
+pub use error::{Diagnostic, Errors, Severity, Source, Warning};
+pub use file::schema;
+pub use policy_test::{Expected, PolicyTest};
+
+/// A checked configuration. Paths are absolute; what is named by path still has to be opened, but
+/// for files with passwords, which have been read.
 #[derive(Debug)]
 pub struct Config {
     /// The file it was read from.
@@ -27,10 +43,60 @@ pub struct Config {
     pub token: Token,
     /// `[[access]]`, `[[deny]]`, `[groups]`, `[roles]`
     pub policy: Arc<Policy>,
+    /// `[[policy_test]]`
+    pub policy_tests: Vec<PolicyTest>,
+    /// `[limits]`
+    pub limits: Limits,
     /// `[audit]`
     pub audit: Audit,
+    /// `[admin]`
+    pub admin: Admin,
     /// `[log]`
     pub log: Log,
+    /// The text, to quote from.
+    source: Source,
+}
+
+impl Config {
+    /// Reads a file, with the process's environment. Errors come together with the warnings.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Errors> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let message = format!("the configuration cannot be read: {error}");
+                return Err(Diagnostic::about_file(path, message)
+                    .with_help("name it with --config FILE or $PORTCULLIS_CONFIG")
+                    .into());
+            }
+        };
+        Self::parse(&text, path, &|name| std::env::var(name).ok())
+    }
+
+    /// Reads a text as if it stood at `path`. `env` is asked for `${env:NAME}`. The only files
+    /// opened are those with passwords.
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Vec<Warning>), Errors> {
+        let read::Reading {
+            file,
+            source,
+            mut found,
+        } = read::read(text, path);
+        let config = file.map(|file| meaning::understand(&file, source, path, env, &mut found));
+        match (Errors::among(&mut found), config) {
+            (None, Some(config)) => Ok((config, found)),
+            (Some(errors), _) => Err(errors),
+            (None, None) => Err(Diagnostic::about_file(path, "this cannot be read").into()),
+        }
+    }
+
+    /// An error at a key, for whoever finds that what the key names is no good: the key's dotted
+    /// path, as in `tls.private_key`.
+    pub fn error_at(&self, key: &str, message: impl Into<String>) -> Diagnostic {
+        self.source.error_at_key(key, message)
+    }
 }
 
 /// `[server]`
@@ -76,6 +142,52 @@ pub struct Tls {
     pub private_key: PathBuf,
     /// The oldest version accepted.
     pub min_version: TlsVersion,
+    /// `[tls.client_certificates]`
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificateMode {
+    /// They are not.
+    #[default]
+    Off,
+    /// They are, and may come without.
+    Optional,
+    /// Without one there is no connection.
+    Required,
+}
+
+/// A part of a certificate that can name somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateField {
+    /// A DNS name among the alternative names.
+    SanDns,
+    /// A mail address among the alternative names.
+    SanEmail,
+    /// A URI among the alternative names.
+    SanUri,
+    /// The common name.
+    SubjectCn,
+    /// The organisation.
+    SubjectO,
+    /// The organisational unit.
+    SubjectOu,
+}
+
+/// `[tls.client_certificates]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// Whether clients are asked for one.
+    pub mode: ClientCertificateMode,
+    /// PEM, the authorities that issue them; there whenever `mode` is not off.
+    pub ca: Option<PathBuf>,
+    /// Revocation lists.
+    pub crl: Vec<PathBuf>,
+    /// Whom it names: the first kind present. Empty: it is a gate only.
+    pub username: Vec<CertificateField>,
+    /// Where it names groups.
+    pub groups: Option<CertificateField>,
 }
 
 /// Where the registry is.
@@ -83,14 +195,14 @@ pub struct Tls {
 pub enum UpstreamUrl {
     /// `http://host:port`
     Http {
-        /// Name or address.
+        /// Name or address; IPv6 without brackets.
         host: Box<str>,
         /// Port, 80 by default.
         port: u16,
     },
     /// `https://host:port`
     Https {
-        /// Name or address; also the name its certificate must carry.
+        /// Name or address, IPv6 without brackets; also the name its certificate must carry.
         host: Box<str>,
         /// Port, 443 by default.
         port: u16,
@@ -123,15 +235,106 @@ pub enum Challenge {
     Bearer,
 }
 
+/// Who knows passwords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A file.
+    Htpasswd,
+    /// A directory.
+    Ldap,
+}
+
 /// `[auth]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Auth {
     /// What an unauthenticated client is told to send.
     pub challenge: Challenge,
-    /// `[auth.htpasswd] file`
+    /// Who is asked, in which order.
+    pub order: Vec<Backend>,
+    /// `[auth.htpasswd] file`; there whenever `order` names it.
     pub htpasswd: Option<PathBuf>,
+    /// `[auth.ldap]`; there whenever `order` names it.
+    pub ldap: Option<Ldap>,
+    /// `[auth.keys] file`
+    pub keys: PathBuf,
     /// How long a verified credential is remembered.
     pub cache_ttl: Duration,
+}
+
+/// How groups are found in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LdapGroups {
+    /// Active Directory, with groups in groups.
+    AdNested,
+    /// `groupOfNames` entries that name the user.
+    GroupOfNames,
+    /// The user's own `memberOf`.
+    MemberOf,
+    /// Not at all.
+    None,
+    /// `posixGroup` entries with `memberUid`.
+    Posix,
+}
+
+/// One directory server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LdapServer {
+    /// Whether the connection begins with TLS (`ldaps://`).
+    pub tls: bool,
+    /// Name or address.
+    pub host: Box<str>,
+    /// Port, 389 or 636 by default.
+    pub port: u16,
+}
+
+/// `[auth.ldap]`
+#[derive(Clone, Debug)]
+pub struct Ldap {
+    /// Asked in turn.
+    pub servers: Vec<LdapServer>,
+    /// Whether `ldap://` is made safe by `StartTLS`.
+    pub start_tls: bool,
+    /// PEM, the authority that issued the servers' certificates.
+    pub ca: Option<PathBuf>,
+    /// Who searches, and its password; anonymous otherwise.
+    pub bind: Option<(Box<str>, Secret<String>)>,
+    /// Below what users are searched.
+    pub user_base: Box<str>,
+    /// How a user is found, with `{username}`.
+    pub user_filter: Box<str>,
+    /// How groups are found.
+    pub groups: LdapGroups,
+    /// Below what groups are searched.
+    pub group_base: Option<Box<str>>,
+    /// For one answer.
+    pub timeout: Duration,
+}
+
+/// So many in such a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// How many; 0 is unlimited.
+    pub count: u32,
+    /// In what time.
+    pub per: Duration,
+}
+
+/// `[limits]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Pulls per IPv4 address or IPv6 /64 without a user.
+    pub anonymous_pulls: Quota,
+    /// Pulls per user.
+    pub authenticated_pulls: Quota,
+    /// Distinct wrong passwords per user and network.
+    pub failed_logins: Quota,
+}
+
+/// `[admin]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where health, metrics and status are served; nowhere without the table.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[token]`
@@ -180,3 +383,6 @@ pub struct Log {
     /// How the log is written.
     pub format: LogFormat,
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,6 +98,22 @@ pub enum Verdict {
     OtherRepository,
 }
 
+/// The reason, as a person would give it.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Applies => "applies",
+            Self::Expired => "its `not_after` is past",
+            Self::Lacking(Condition::Certificate) => "requires a client certificate",
+            Self::Lacking(Condition::Password) => "requires a password",
+            Self::OtherAction => "not this action",
+            Self::OtherCaller => "not this caller",
+            Self::OtherNetwork => "not this address",
+            Self::OtherRepository => "not this repository",
+        })
+    }
+}
+
 /// The compiled policy.
 #[derive(Debug, Default)]
 pub struct Policy {

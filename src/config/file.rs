@@ -1,0 +1,438 @@
+//! What is written in the configuration file, before it is judged. Every table and key stands here,
+//! and nowhere else: the schema, the search for unknown keys and the test of `conf/reference.toml`
+//! are made from these types. Nothing has a default here; what absence means is `meaning`'s.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// A value and where it stands, in bytes.
+#[derive(Default)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) span: Range<usize>,
+}
+
+/// Most values are texts, judged later: that keeps their place for the message.
+pub(super) type Text = At<String>;
+pub(super) type List = At<Vec<Text>>;
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = toml::Spanned::<T>::deserialize(deserializer)?;
+        Ok(Self {
+            span: spanned.span(),
+            value: spanned.into_inner(),
+        })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> std::borrow::Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+// Compared by value, for the keys of `[groups]` and `[roles]`.
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for At<T> {}
+
+impl<T: Ord> PartialOrd for At<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T: Ord> Ord for At<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.value.cmp(&other.value)
+    }
+}
+
+/// Configuration of portcullis, an authenticating reverse proxy in front of a container registry.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "portcullis.toml", extend("required" = ["tls", "upstream"]))]
+pub(super) struct File {
+    /// The listener.
+    #[serde(default)]
+    pub(super) server: At<Server>,
+    /// The certificate shown to clients.
+    #[serde(default)]
+    pub(super) tls: At<Tls>,
+    /// The registry behind.
+    #[serde(default)]
+    pub(super) upstream: At<Upstream>,
+    /// How callers prove who they are.
+    #[serde(default)]
+    pub(super) auth: At<Auth>,
+    /// The token service.
+    #[serde(default)]
+    pub(super) token: At<Token>,
+    /// Groups by name, besides what back ends say: lists of users.
+    #[serde(default)]
+    pub(super) groups: BTreeMap<Text, List>,
+    /// Roles besides the built-in guest, developer, maintainer and admin: lists of actions.
+    #[schemars(extend("examples" = [{"ci": ["pull", "push"]}]))]
+    #[serde(default)]
+    pub(super) roles: BTreeMap<Text, List>,
+    /// Rules that give rights. They add up.
+    #[serde(default)]
+    pub(super) access: Vec<At<Access>>,
+    /// Rules that take rights away. One of them wins over every access.
+    #[serde(default)]
+    pub(super) deny: Vec<At<Deny>>,
+    /// Questions to the policy whose answers must not change.
+    #[serde(default)]
+    pub(super) policy_test: Vec<At<PolicyTest>>,
+    /// Pulls and failed logins per time.
+    #[serde(default)]
+    pub(super) limits: At<Limits>,
+    /// The audit file.
+    #[serde(default)]
+    pub(super) audit: At<Audit>,
+    /// Health, metrics and status.
+    pub(super) admin: Option<At<Admin>>,
+    /// The log.
+    #[serde(default)]
+    pub(super) log: At<Log>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Server {
+    /// Addresses to listen on.
+    #[schemars(extend("examples" = [["0.0.0.0:443", "[::]:443"]]))]
+    pub(super) listen: Option<List>,
+    /// How clients reach this server; requests for other hosts are answered with 421.
+    #[schemars(extend("examples" = ["https://registry.example.com"]))]
+    pub(super) public_url: Option<Text>,
+    /// Connections at a time.
+    pub(super) max_connections: Option<At<u32>>,
+    /// Connections at a time from one IPv4 address or IPv6 /64.
+    pub(super) max_connections_per_source: Option<At<u32>>,
+    /// How long requests may take to finish after SIGTERM.
+    #[schemars(extend("examples" = ["60s"]))]
+    pub(super) drain_timeout: Option<Text>,
+    /// Time for a TLS handshake.
+    #[schemars(extend("examples" = ["10s"]))]
+    pub(super) handshake_timeout: Option<Text>,
+    /// Time for a request's head, and for an idle connection.
+    #[schemars(extend("examples" = ["10s"]))]
+    pub(super) header_timeout: Option<Text>,
+    /// Time without any progress of a body.
+    #[schemars(extend("examples" = ["30s"]))]
+    pub(super) body_timeout: Option<Text>,
+    /// Networks that may say for whom they connect.
+    #[schemars(extend("examples" = [["10.0.0.0/8"]]))]
+    pub(super) trusted_proxies: Option<List>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// PEM file, the chain.
+    #[schemars(required)]
+    pub(super) certificate: Option<Text>,
+    /// PEM file, the key of the chain's first certificate.
+    #[schemars(required)]
+    pub(super) private_key: Option<Text>,
+    /// The oldest version of TLS accepted.
+    #[schemars(extend("enum" = ["1.2", "1.3"]))]
+    pub(super) min_version: Option<Text>,
+    /// Certificates of clients.
+    #[serde(default)]
+    pub(super) client_certificates: At<ClientCertificates>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientCertificates {
+    /// Whether clients are asked for a certificate.
+    #[schemars(extend("enum" = ["off", "optional", "required"]))]
+    pub(super) mode: Option<Text>,
+    /// PEM file, the authorities that issue them.
+    pub(super) ca: Option<Text>,
+    /// PEM or DER files, revocation lists.
+    pub(super) crl: Option<List>,
+    /// Where a certificate names a user: the first kind present counts.
+    #[schemars(extend("examples" = [["san.uri", "san.dns", "subject.cn"]]))]
+    pub(super) username: Option<List>,
+    /// Where it names groups.
+    #[schemars(extend("examples" = ["subject.ou"]))]
+    pub(super) groups: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Upstream {
+    /// Where the registry is: `http://`, `https://` or `unix:/path`.
+    #[schemars(required, extend("examples" = ["http://127.0.0.1:5000"]))]
+    pub(super) url: Option<Text>,
+    /// User name, for a registry that asks for one.
+    pub(super) username: Option<Text>,
+    /// Its password, as `${env:NAME}` or `${credential:NAME}`.
+    #[schemars(extend("examples" = ["${credential:registry}"]))]
+    pub(super) password: Option<Text>,
+    /// File with its password.
+    pub(super) password_file: Option<Text>,
+    /// PEM file, the authority that issued the registry's certificate.
+    pub(super) ca: Option<Text>,
+    /// Time to connect.
+    #[schemars(extend("examples" = ["5s"]))]
+    pub(super) connect_timeout: Option<Text>,
+    /// Time until the registry begins to answer.
+    #[schemars(extend("examples" = ["60s"]))]
+    pub(super) response_timeout: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Auth {
+    /// Password back ends in the order in which they are asked.
+    #[schemars(extend("examples" = [["htpasswd"]]))]
+    pub(super) order: Option<List>,
+    /// What a client without credentials is told to send.
+    #[schemars(extend("enum" = ["bearer", "basic"]))]
+    pub(super) challenge: Option<Text>,
+    /// Users in a file.
+    pub(super) htpasswd: Option<At<Htpasswd>>,
+    /// Users in a directory.
+    pub(super) ldap: Option<At<Ldap>>,
+    /// Robot keys.
+    pub(super) keys: Option<At<Keys>>,
+    /// Verified credentials.
+    #[serde(default)]
+    pub(super) cache: At<Cache>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Htpasswd {
+    /// Apache's format.
+    #[schemars(required)]
+    pub(super) file: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ldap {
+    /// Servers, asked in turn.
+    #[schemars(required, extend("examples" = [["ldaps://ldap.example.com"]]))]
+    pub(super) urls: Option<List>,
+    /// Whether `ldap://` connections are made safe by `StartTLS`.
+    pub(super) start_tls: Option<At<bool>>,
+    /// PEM file, the authority that issued the servers' certificates.
+    pub(super) ca: Option<Text>,
+    /// Who searches.
+    pub(super) bind_dn: Option<Text>,
+    /// Its password, as `${env:NAME}` or `${credential:NAME}`.
+    #[schemars(extend("examples" = ["${credential:ldap}"]))]
+    pub(super) bind_password: Option<Text>,
+    /// File with its password.
+    pub(super) bind_password_file: Option<Text>,
+    /// Below what users are searched.
+    #[schemars(required)]
+    pub(super) user_base: Option<Text>,
+    /// How a user is found; `{username}` stands for the name given.
+    #[schemars(extend("examples" = ["(uid={username})"]))]
+    pub(super) user_filter: Option<Text>,
+    /// How groups are found.
+    #[schemars(extend("enum" = ["member_of", "group_of_names", "posix", "ad_nested", "none"]))]
+    pub(super) groups: Option<Text>,
+    /// Below what groups are searched.
+    pub(super) group_base: Option<Text>,
+    /// Time for one answer.
+    #[schemars(extend("examples" = ["3s"]))]
+    pub(super) timeout: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keys {
+    /// Robot keys, hashed.
+    pub(super) file: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cache {
+    /// How long a verified credential is remembered.
+    #[schemars(extend("examples" = ["5m"]))]
+    pub(super) ttl: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Token {
+    /// How long an access token is good, at least a minute.
+    #[schemars(extend("examples" = ["5m"]))]
+    pub(super) lifetime: Option<Text>,
+    /// How long a refresh token is good; `0s` for none.
+    #[schemars(extend("examples" = ["90d"]))]
+    pub(super) refresh_lifetime: Option<Text>,
+    /// PEM file, a P-256 key.
+    pub(super) signing_key: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Access {
+    /// Patterns: `*` within a path part, `**` across, `${user}` the caller's name.
+    #[schemars(required, extend("examples" = [["team-a/**"]]))]
+    pub(super) repositories: Option<List>,
+    /// `anonymous`, `authenticated`, `user:NAME`, `group:NAME`.
+    #[schemars(required, extend("examples" = [["group:team-a", "user:alice"]]))]
+    pub(super) who: Option<List>,
+    /// A built-in role or one of `[roles]`.
+    #[schemars(required, extend("examples" = ["developer"]))]
+    pub(super) role: Option<Text>,
+    /// From where; anywhere when absent.
+    #[schemars(extend("examples" = [["10.0.0.0/8"]]))]
+    pub(super) networks: Option<List>,
+    /// With what besides: `certificate`, `password`.
+    #[schemars(extend("examples" = [["password"]]))]
+    pub(super) require: Option<List>,
+    /// Until when.
+    #[schemars(extend("examples" = ["2027-01-31T00:00:00Z"]))]
+    pub(super) not_after: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Deny {
+    /// Patterns, as in an access.
+    #[schemars(required, extend("examples" = [["**/prod"]]))]
+    pub(super) repositories: Option<List>,
+    /// `anonymous` is here who has no user; `authenticated`, `user:NAME`, `group:NAME`.
+    #[schemars(required, extend("examples" = [["group:contractors"]]))]
+    pub(super) who: Option<List>,
+    /// What is denied; everything when absent.
+    #[schemars(extend("examples" = [["push", "delete"]]))]
+    pub(super) actions: Option<List>,
+    /// From where; anywhere when absent.
+    #[schemars(extend("examples" = [["10.0.0.0/8"]]))]
+    pub(super) networks: Option<List>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyTest {
+    /// `anonymous` or `user:NAME`.
+    #[schemars(required, extend("examples" = ["user:alice"]))]
+    pub(super) who: Option<Text>,
+    /// Groups that a back end would name, besides `[groups]`.
+    pub(super) groups: Option<List>,
+    /// From where; 127.0.0.1 when absent.
+    #[schemars(extend("examples" = ["10.1.2.3"]))]
+    pub(super) address: Option<Text>,
+    /// What is to be done.
+    #[schemars(required, extend("enum" = ["pull", "push", "overwrite", "delete", "catalog"]))]
+    pub(super) action: Option<Text>,
+    /// Where.
+    #[schemars(required, extend("examples" = ["team-a/app"]))]
+    pub(super) repository: Option<Text>,
+    /// What the policy must answer.
+    #[schemars(required, extend("enum" = ["allow", "deny"]))]
+    pub(super) expect: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Pulls per IPv4 address or IPv6 /64 without a user.
+    #[schemars(extend("examples" = [{"count": 100, "per": "6h"}]))]
+    pub(super) anonymous_pulls: Option<At<Quota>>,
+    /// Pulls per user.
+    #[schemars(extend("examples" = [{"count": 0, "per": "6h"}]))]
+    pub(super) authenticated_pulls: Option<At<Quota>>,
+    /// Distinct wrong passwords per user and network.
+    #[schemars(extend("examples" = [{"count": 10, "per": "5m"}]))]
+    pub(super) failed_logins: Option<At<Quota>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quota {
+    /// How many; 0 is unlimited.
+    #[schemars(required)]
+    pub(super) count: Option<At<u32>>,
+    /// In what time.
+    #[schemars(required, extend("examples" = ["6h"]))]
+    pub(super) per: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Audit {
+    /// JSON lines are appended here.
+    pub(super) file: Option<Text>,
+    /// What happens to requests when it cannot be written.
+    #[schemars(extend("enum" = ["refuse", "refuse-writes", "serve"]))]
+    pub(super) when_unwritable: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    /// Address, plain HTTP.
+    #[schemars(extend("examples" = ["127.0.0.1:9090"]))]
+    pub(super) listen: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    /// How lines look.
+    #[schemars(extend("enum" = ["text", "json"]))]
+    pub(super) format: Option<Text>,
+}
+
+/// The JSON schema of the file, with every table in its place.
+pub fn schema() -> Value {
+    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    let schema = settings.into_generator().into_root_schema_for::<File>();
+    let mut schema = schema.to_value();
+    drop_null(&mut schema);
+    schema
+}
+
+/// TOML has no null: what may be absent is simply not required.
+fn drop_null(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(Value::Array(types)) = map.get_mut("type") {
+                types.retain(|one| one != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    map.insert("type".to_owned(), only);
+                }
+            }
+            map.values_mut().for_each(drop_null);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_null),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

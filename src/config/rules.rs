@@ -1,0 +1,298 @@
+//! Rules, roles, groups and policy tests: from written to meant.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+
+use jiff::Timestamp;
+
+use super::ClientCertificateMode;
+use super::error::nearest;
+use super::file::{self, At, File, List, Text};
+use super::meaning::{Judge, network};
+use super::policy_test::{Expected, PolicyTest};
+use super::value::{self, Wrong};
+use crate::policy::{AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Pattern, Policy, Who};
+use crate::registry::{Action, RepoName};
+
+/// What the rules refer to.
+struct Names<'a> {
+    roles: HashMap<&'a str, Vec<Action>>,
+    groups: HashMap<Box<str>, Vec<Box<str>>>,
+    /// Whether a back end or a certificate can name groups that stand nowhere in the file.
+    others_name_groups: bool,
+}
+
+/// `[[access]]`, `[[deny]]`, `[groups]`, `[roles]`.
+pub(super) fn policy(
+    judge: &mut Judge<'_>,
+    file: &File,
+    others_name_groups: bool,
+    certificates: ClientCertificateMode,
+) -> Policy {
+    let names = Names {
+        roles: judge.roles(file),
+        groups: judge.groups(file),
+        others_name_groups,
+    };
+    let access: Vec<AccessRule> = file
+        .access
+        .iter()
+        .map(|rule| judge.access(rule, &names, certificates))
+        .collect();
+    let deny = file
+        .deny
+        .iter()
+        .map(|rule| judge.deny(rule, &names))
+        .collect();
+    Policy::new(access, deny, names.groups)
+}
+
+/// `[[policy_test]]`; those that cannot be understood are left out.
+pub(super) fn policy_tests(judge: &mut Judge<'_>, file: &File) -> Vec<PolicyTest> {
+    file.policy_test
+        .iter()
+        .filter_map(|test| judge.policy_test(test))
+        .collect()
+}
+
+impl Judge<'_> {
+    fn roles<'a>(&mut self, file: &'a File) -> HashMap<&'a str, Vec<Action>> {
+        let built_in = BUILT_IN_ROLES
+            .into_iter()
+            .map(|(name, actions)| (name, actions.to_vec()));
+        let mut roles: HashMap<&str, Vec<Action>> = built_in.collect();
+        for (name, actions) in &file.roles {
+            if BUILT_IN_ROLES
+                .iter()
+                .any(|(built_in, _)| *built_in == name.value)
+            {
+                let message = format!("the role {:?} is built in", name.value);
+                self.error(&name.span, Wrong::new(message).help("choose another name"));
+                continue;
+            }
+            self.not_empty(Some(actions), "a role without actions gives nothing");
+            roles.insert(&name.value, self.list(Some(actions), action));
+        }
+        roles
+    }
+
+    fn groups(&mut self, file: &File) -> HashMap<Box<str>, Vec<Box<str>>> {
+        let mut groups = HashMap::new();
+        for (name, members) in &file.groups {
+            if name.value.is_empty() {
+                self.error(&name.span, Wrong::new("the group has no name"));
+            }
+            let members = self.list(Some(members), |member| match member.split_once(':') {
+                Some(("user", user)) => Err(Wrong::new("members are users, without a prefix")
+                    .help(format!("write {user:?}"))),
+                Some(("group", _)) => Err(Wrong::new("groups in groups are not supported")),
+                _ if member.is_empty() => Err(Wrong::new("the user has no name")),
+                _ => Ok(Box::from(member)),
+            });
+            groups.insert(name.value.as_str().into(), members);
+        }
+        groups
+    }
+
+    fn access(
+        &mut self,
+        rule: &At<file::Access>,
+        names: &Names<'_>,
+        certificates: ClientCertificateMode,
+    ) -> AccessRule {
+        let At { value: rule, span } = rule;
+        self.not_empty(rule.require.as_ref(), EMPTY);
+        let require = self.list(rule.require.as_ref(), |text| {
+            let known = [
+                ("certificate", Condition::Certificate),
+                ("password", Condition::Password),
+            ];
+            value::word(text, &known)
+        });
+        if let Some(written) = &rule.require
+            && require.contains(&Condition::Certificate)
+            && certificates == ClientCertificateMode::Off
+        {
+            let wrong = Wrong::new("nobody has a certificate: clients are not asked for one");
+            self.warning(&written.span, wrong);
+        }
+        AccessRule {
+            place: self.source.place(span),
+            repositories: self.patterns(rule.repositories.as_ref()),
+            who: self.who(rule.who.as_ref(), names),
+            actions: self
+                .text(rule.role.as_ref(), |role| find_role(role, names))
+                .unwrap_or_default(),
+            networks: self.networks(rule.networks.as_ref()),
+            require,
+            not_after: self.text(rule.not_after.as_ref(), timestamp),
+        }
+    }
+
+    fn deny(&mut self, rule: &At<file::Deny>, names: &Names<'_>) -> DenyRule {
+        let At { value: rule, span } = rule;
+        let message = "no action is named: nothing is denied";
+        let actions = rule.actions.as_ref();
+        if let Some(list) = actions.filter(|list| list.value.is_empty()) {
+            let wrong = Wrong::new(message).help("leave `actions` out to deny everything");
+            self.error(&list.span, wrong);
+        }
+        DenyRule {
+            place: self.source.place(span),
+            repositories: self.patterns(rule.repositories.as_ref()),
+            who: self.who(rule.who.as_ref(), names),
+            actions: match actions {
+                Some(_) => self.list(actions, action),
+                None => Action::ALL.to_vec(),
+            },
+            networks: self.networks(rule.networks.as_ref()),
+        }
+    }
+
+    fn policy_test(&mut self, test: &At<file::PolicyTest>) -> Option<PolicyTest> {
+        let At { value: test, span } = test;
+        let who = self.text(test.who.as_ref(), one_caller);
+        let groups = self.list(test.groups.as_ref(), |group| Ok(Box::from(group)));
+        let address = self.text(test.address.as_ref(), |text| {
+            let wrong = || Wrong::new(format!("{text:?} is not an address"));
+            text.parse::<IpAddr>().ok().ok_or_else(wrong)
+        });
+        let action = self.text(test.action.as_ref(), action);
+        let repository = self.text(test.repository.as_ref(), |text| {
+            let wrong = || Wrong::new(format!("no repository can be called {text:?}"));
+            RepoName::parse(text).ok_or_else(wrong)
+        });
+        let answers = [("allow", Expected::Allow), ("deny", Expected::Deny)];
+        let expect = self.text(test.expect.as_ref(), |text| value::word(text, &answers));
+        if test.address.is_some() && address.is_none() {
+            return None;
+        }
+        Some(PolicyTest {
+            place: self.source.place(span),
+            user: who?,
+            groups,
+            address: address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            address_given: test.address.is_some(),
+            action: action?,
+            repository: repository?,
+            expect: expect?,
+            span: test
+                .expect
+                .as_ref()
+                .map_or(span, |expect| &expect.span)
+                .clone(),
+        })
+    }
+
+    fn networks(&mut self, list: Option<&List>) -> Vec<ipnet::IpNet> {
+        self.not_empty(list, EMPTY);
+        self.list(list, network)
+    }
+
+    fn patterns(&mut self, list: Option<&List>) -> Vec<Pattern> {
+        self.not_empty(list, "no repository is named: this rule is about nothing");
+        let items = list.into_iter().flat_map(|list| &list.value);
+        let pattern = |item: &Text| match Pattern::parse(&item.value) {
+            Ok(pattern) => Some(pattern),
+            Err(wrong) => {
+                self.error(&at_byte(item, wrong.at), Wrong::new(wrong.message));
+                None
+            }
+        };
+        items.filter_map(pattern).collect()
+    }
+
+    fn who(&mut self, list: Option<&List>, names: &Names<'_>) -> Vec<Who> {
+        self.not_empty(list, "nobody is named: this rule is about nobody");
+        for item in list.into_iter().flat_map(|list| &list.value) {
+            let unknown = item
+                .value
+                .strip_prefix("group:")
+                .filter(|group| !names.others_name_groups && !names.groups.contains_key(*group));
+            if let Some(group) = unknown.filter(|group| !group.is_empty()) {
+                let wrong = Wrong::new(format!("the group {group:?} has no members"));
+                let known = names.groups.keys().map(|group| &**group);
+                let help = match nearest(group, known) {
+                    Some(near) => format!("did you mean \"group:{near}\"?"),
+                    None => format!("name them in `[groups]`: {group} = [\"alice\"]"),
+                };
+                self.warning(&item.span, wrong.help(help));
+            }
+        }
+        self.list(list, who)
+    }
+}
+
+/// For optional lists of conditions, whose emptiness could mean "none" or "any".
+const EMPTY: &str = "the list is empty; leave it out to ask for nothing";
+
+fn action(text: &str) -> Result<Action, Wrong> {
+    value::word(text, &Action::ALL.map(|action| (action.as_str(), action)))
+}
+
+fn who(text: &str) -> Result<Who, Wrong> {
+    match text.split_once(':') {
+        Some(("user", name)) if !name.is_empty() => return Ok(Who::User(name.into())),
+        Some(("group", name)) if !name.is_empty() => return Ok(Who::Group(name.into())),
+        _ => {}
+    }
+    let wrong = Wrong::new(format!("{text:?} is nobody"));
+    match text {
+        "anonymous" => Ok(Who::Anonymous),
+        "authenticated" => Ok(Who::Authenticated),
+        other => Err(match nearest(other, ["anonymous", "authenticated"]) {
+            Some(near) => wrong.help(format!("did you mean {near:?}?")),
+            None if other.contains(':') || other.is_empty() => wrong
+                .help("write \"anonymous\", \"authenticated\", \"user:NAME\" or \"group:NAME\""),
+            None => wrong.help(format!("write \"user:{other}\" or \"group:{other}\"")),
+        }),
+    }
+}
+
+/// A test asks about one caller: a user, or `None` for anonymous.
+fn one_caller(text: &str) -> Result<Option<Box<str>>, Wrong> {
+    let help = "write \"anonymous\" or \"user:NAME\", and `groups` beside it";
+    match who(text)? {
+        Who::Anonymous => Ok(None),
+        Who::User(name) => Ok(Some(name)),
+        Who::Authenticated | Who::Group(_) => {
+            Err(Wrong::new("a test asks about one caller").help(help))
+        }
+    }
+}
+
+fn find_role(name: &str, names: &Names<'_>) -> Result<Vec<Action>, Wrong> {
+    if let Some(actions) = names.roles.get(name) {
+        return Ok(actions.clone());
+    }
+    let mut known: Vec<&str> = names.roles.keys().copied().collect();
+    known.sort_unstable();
+    let help = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("there are {}; define others in `[roles]`", known.join(", ")),
+    };
+    Err(Wrong::new(format!("unknown role {name:?}")).help(help))
+}
+
+fn timestamp(text: &str) -> Result<Timestamp, Wrong> {
+    text.parse().map_err(|_not_a_time| {
+        Wrong::new(format!("{text:?} is not a time"))
+            .help("write date, time and zone, for example \"2027-01-31T00:00:00Z\"")
+    })
+}
+
+/// One byte of a string, given by its offset in the value. Escapes would shift it; patterns have
+/// none that are legal.
+fn at_byte(text: &Text, offset: usize) -> Range<usize> {
+    let quotes = text.span.len().saturating_sub(text.value.len());
+    if quotes != 2 || text.value.is_empty() {
+        return text.span.clone();
+    }
+    let start = text.span.start.saturating_add(1).saturating_add(offset);
+    let length = text
+        .value
+        .get(offset..)
+        .and_then(|rest| rest.chars().next());
+    start..start.saturating_add(length.map_or(1, char::len_utf8))
+}

@@ -1,0 +1,591 @@
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::{
+    Backend, Challenge, ClientCertificateMode, Config, Errors, Expected, LogFormat, TlsVersion,
+    UpstreamUrl, Warning, WhenUnwritable,
+};
+use crate::identity::Identity;
+use crate::registry::{Action, RepoName};
+
+const LEAST: &str = r#"
+[tls]
+certificate = "server.pem"
+private_key = "server.key"
+
+[upstream]
+url = "http://127.0.0.1:5000"
+
+[auth.htpasswd]
+file = "htpasswd"
+"#;
+
+const RULE: &str = r#"
+[[access]]
+repositories = ["**"]
+who = ["authenticated"]
+role = "developer"
+"#;
+
+fn parse(text: &str) -> Result<(Config, Vec<Warning>), Errors> {
+    let env = |name: &str| (name == "REGISTRY_PASSWORD").then(|| "hunter2".to_owned());
+    Config::parse(text, Path::new("portcullis.toml"), &env)
+}
+
+fn good(text: &str) -> Config {
+    match parse(text) {
+        Ok((config, _)) => config,
+        Err(errors) => panic!("{}", errors.render(false)),
+    }
+}
+
+fn bad(text: &str) -> String {
+    match parse(text) {
+        Ok(_) => panic!("accepted"),
+        Err(errors) => errors.render(false),
+    }
+}
+
+/// With everything a configuration needs before the text.
+fn bad_besides(text: &str) -> String {
+    bad(&format!("{LEAST}{text}"))
+}
+
+fn warnings(text: &str) -> String {
+    let (_, warnings) = parse(text).unwrap();
+    let shown: Vec<_> = warnings
+        .iter()
+        .map(|warning| warning.render(false))
+        .collect();
+    shown.join("\n\n")
+}
+
+#[test]
+fn the_least_configuration_has_every_default() {
+    let config = good(&format!("{LEAST}{RULE}"));
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(config.file, here.join("portcullis.toml"));
+    assert_eq!(config.server.listen, ["0.0.0.0:443".parse().unwrap()]);
+    assert_eq!(config.server.public_authority, None);
+    assert_eq!(config.server.max_connections, 10_000);
+    assert_eq!(config.server.max_connections_per_source, 1_000);
+    assert_eq!(config.server.drain_timeout, Duration::from_mins(1));
+    assert_eq!(config.server.handshake_timeout, Duration::from_secs(10));
+    assert_eq!(config.server.header_timeout, Duration::from_secs(10));
+    assert_eq!(config.server.body_timeout, Duration::from_secs(30));
+    assert!(config.server.trusted_proxies.is_empty());
+    assert_eq!(config.tls.certificate, here.join("server.pem"));
+    assert_eq!(config.tls.min_version, TlsVersion::Tls12);
+    assert_eq!(
+        config.tls.client_certificates.mode,
+        ClientCertificateMode::Off
+    );
+    let host = "127.0.0.1".into();
+    assert_eq!(config.upstream.url, UpstreamUrl::Http { host, port: 5000 });
+    assert!(config.upstream.login.is_none());
+    assert_eq!(config.upstream.connect_timeout, Duration::from_secs(5));
+    assert_eq!(config.upstream.response_timeout, Duration::from_mins(1));
+    assert_eq!(config.auth.challenge, Challenge::Bearer);
+    assert_eq!(config.auth.order, [Backend::Htpasswd]);
+    assert_eq!(config.auth.htpasswd, Some(here.join("htpasswd")));
+    assert_eq!(config.auth.keys, here.join("keys.toml"));
+    assert_eq!(config.auth.cache_ttl, Duration::from_mins(5));
+    assert_eq!(config.token.lifetime, Duration::from_mins(5));
+    assert_eq!(config.token.refresh_lifetime, Duration::from_hours(90 * 24));
+    assert_eq!(config.token.signing_key, None);
+    assert_eq!(config.limits.anonymous_pulls.count, 100);
+    assert_eq!(config.limits.anonymous_pulls.per, Duration::from_hours(6));
+    assert_eq!(config.limits.authenticated_pulls.count, 0);
+    assert_eq!(config.limits.failed_logins.count, 10);
+    assert_eq!(config.limits.failed_logins.per, Duration::from_mins(5));
+    assert_eq!(config.audit.file, here.join("audit.jsonl"));
+    assert_eq!(config.audit.when_unwritable, WhenUnwritable::RefuseWrites);
+    assert_eq!(config.admin.listen, None);
+    assert_eq!(config.log.format, LogFormat::Text);
+}
+
+#[test]
+fn everything_written_arrives() {
+    let config = good(
+        r#"
+        groups = { team-a = ["alice"] }
+        roles.ci = ["pull", "push"]
+        admin = {}
+        log.format = "json"
+        [server]
+        listen = ["127.0.0.1:8443", "[::1]:8443"]
+        public_url = "https://registry.example.com:8443"
+        max_connections = 5
+        drain_timeout = "0s"
+        trusted_proxies = ["10.0.0.0/8", "192.0.2.1"]
+        [tls]
+        certificate = "/etc/server.pem"
+        private_key = "server.key"
+        min_version = "1.3"
+        [upstream]
+        url = "unix:run/registry.sock"
+        username = "proxy"
+        password = "${env:REGISTRY_PASSWORD}"
+        [auth]
+        challenge = "basic"
+        cache.ttl = "0s"
+        [token]
+        lifetime = "1h"
+        refresh_lifetime = "0s"
+        [[access]]
+        repositories = ["team-a/**"]
+        who = ["group:team-a"]
+        role = "ci"
+        [[policy_test]]
+        who = "user:bob"
+        groups = ["team-a"]
+        address = "10.1.2.3"
+        action = "push"
+        repository = "team-a/app"
+        expect = "allow"
+        [limits]
+        anonymous_pulls = { count = 5, per = "1d" }
+        [audit]
+        file = "/var/log/audit.jsonl"
+        when_unwritable = "serve"
+        "#,
+    );
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(config.server.listen.len(), 2);
+    assert_eq!(
+        config.server.public_authority.as_deref(),
+        Some("registry.example.com:8443")
+    );
+    let networks: Vec<_> = config
+        .server
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32"]);
+    assert_eq!(config.tls.certificate, PathBuf::from("/etc/server.pem"));
+    assert_eq!(config.tls.min_version, TlsVersion::Tls13);
+    assert_eq!(
+        config.upstream.url,
+        UpstreamUrl::Unix(here.join("run/registry.sock"))
+    );
+    let (user, password) = config.upstream.login.as_ref().unwrap();
+    assert_eq!((&**user, password.expose().as_str()), ("proxy", "hunter2"));
+    assert_eq!(config.auth.challenge, Challenge::Basic);
+    assert!(config.auth.order.is_empty() && config.auth.htpasswd.is_none());
+    assert_eq!(config.admin.listen, Some("127.0.0.1:9090".parse().unwrap()));
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.limits.anonymous_pulls.count, 5);
+    let [test] = config.policy_tests.as_slice() else {
+        panic!("one test")
+    };
+    assert_eq!(&*test.place.0, "portcullis.toml:30");
+    assert_eq!(
+        (test.user.as_deref(), test.expect),
+        (Some("bob"), Expected::Allow)
+    );
+    let now = Timestamp::UNIX_EPOCH;
+    assert!(config.run_policy_tests(now).is_empty());
+    let name = RepoName::parse("team-a/app").unwrap();
+    let from: IpAddr = "10.1.2.3".parse().unwrap();
+    let may = |user, action| {
+        let who = Identity::supposed(user, &[]);
+        config
+            .policy
+            .allows(&who, from, action, &name, now)
+            .is_allow()
+    };
+    assert!(may("alice", Action::Push));
+    assert!(!may("alice", Action::Overwrite));
+    assert!(!may("bob", Action::Pull));
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn an_unknown_key_comes_with_a_suggestion() {
+    assert_snapshot!(bad_besides("[server]\nlisen = [\"0.0.0.0:443\"]\n"));
+}
+
+#[test]
+fn several_errors_are_shown_at_once() {
+    assert_snapshot!(bad(r#"[server]
+lisen = ["0.0.0.0:443"]
+max_connections = "many"
+drain_timeout = 60
+max_connections_per_source = -1
+url = "http://127.0.0.1:5000"
+
+[tls]
+certificate = "server.pem"
+min_version = "1.1"
+
+[upstrem]
+url = "http://127.0.0.1:5000"
+
+[auth]
+order = ["htpaswd", "ldap", 7]
+
+[access]
+who = ["anonymous"]
+
+[[policy_test]]
+who = "group:team-a"
+action = "pul"
+repository = "Team"
+expect = "allowed"
+"#));
+}
+
+#[test]
+fn broken_toml_is_shown_with_its_places() {
+    assert_snapshot!(bad(
+        "[server\nlisten = [\"0.0.0.0:443\"]\n\n[tls]\ncertificate = server.pem\nprivate_kye = \"x\"\n"
+    ));
+}
+
+#[test]
+fn a_bad_pattern_is_shown_at_its_character() {
+    assert_snapshot!(bad_besides(
+        r#"
+[[access]]
+repositories = ["public/**", "home/${name}/*", "Team/x"]
+who = ["authenticated"]
+role = "guest"
+"#
+    ));
+}
+
+#[test]
+fn an_unknown_role_or_caller_is_shown() {
+    assert_snapshot!(bad_besides(
+        r#"
+[[access]]
+repositories = ["**"]
+who = ["alice", "anonymus", "user:", "group:team-b"]
+role = "develper"
+
+[[deny]]
+repositories = []
+who = []
+actions = []
+networks = []
+
+[roles]
+guest = ["pull"]
+ci = ["pul"]
+none = []
+
+[groups]
+team-a = ["user:alice"]
+"#
+    ));
+}
+
+#[test]
+fn bad_durations_networks_and_times_are_shown() {
+    assert_snapshot!(bad_besides(
+        r#"
+[server]
+listen = [":443", "localhost:443", "::1"]
+public_url = "http://registry.example.com"
+drain_timeout = "60"
+header_timeout = "5min"
+body_timeout = "0s"
+max_connections = 0
+trusted_proxies = ["10.0.0.1/8", "intranet"]
+
+[token]
+lifetime = "59s"
+
+[[access]]
+repositories = ["**"]
+who = ["authenticated"]
+role = "guest"
+networks = ["10.0.0.0/33"]
+require = ["passwd"]
+not_after = "2027-01-31"
+"#
+    ));
+}
+
+#[test]
+fn what_this_version_lacks_is_refused() {
+    assert_snapshot!(bad(r#"
+[tls]
+certificate = "server.pem"
+private_key = "server.key"
+[tls.client_certificates]
+mode = "optional"
+ca = "ca.pem"
+[upstream]
+url = "http://127.0.0.1:5000"
+[auth.ldap]
+urls = ["ldaps://ldap.example.com"]
+user_base = "dc=example"
+[auth.keys]
+file = "keys.toml"
+"#));
+    let off = LEAST.replace(
+        "[upstream]",
+        "[tls.client_certificates]\nmode = \"off\"\n[upstream]",
+    );
+    good(&off);
+}
+
+#[test]
+fn a_failing_policy_test_says_why() {
+    let config = good(&format!(
+        "{LEAST}{}",
+        r#"
+[[access]]
+repositories = ["team-a/**"]
+who = ["user:alice"]
+role = "developer"
+networks = ["10.0.0.0/8"]
+
+[[deny]]
+repositories = ["**/prod"]
+who = ["authenticated"]
+
+[[policy_test]]
+who = "user:alice"
+action = "push"
+repository = "team-a/app"
+expect = "allow"
+
+[[policy_test]]
+who = "user:alice"
+address = "10.1.2.3"
+action = "push"
+repository = "team-a/prod"
+expect = "allow"
+
+[[policy_test]]
+who = "user:alice"
+address = "10.1.2.3"
+action = "push"
+repository = "team-a/app"
+expect = "deny"
+
+[[policy_test]]
+who = "anonymous"
+action = "pull"
+repository = "team-a/app"
+expect = "deny"
+"#
+    ));
+    let mut failures = config.run_policy_tests(Timestamp::UNIX_EPOCH);
+    assert_eq!(failures.len(), 3);
+    assert_snapshot!(Errors::among(&mut failures).unwrap().render(false));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let errors = Config::load(Path::new("/nonexistent/portcullis.toml")).unwrap_err();
+    assert_snapshot!(errors.render(false));
+}
+
+#[test]
+fn a_log_gets_one_line_and_a_machine_gets_places() {
+    let text = format!("{LEAST}[server]\nlisen = []\nmax_conections = 1\n");
+    let errors = parse(&text).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "portcullis.toml:12:1: unknown key `lisen` in `[server]`, did you mean `listen`?  (+1 more)"
+    );
+    let json = errors.to_json();
+    assert_eq!(json[0]["line"], 12);
+    assert_eq!(json[0]["column"], 1);
+    assert_eq!(json[0]["severity"], "error");
+    assert_eq!(json[1]["help"], "did you mean `max_connections`?");
+    assert!(errors.render(true).contains("\u{1b}["));
+    assert!(!errors.render(false).contains('\u{1b}'));
+}
+
+#[test]
+fn what_somebody_should_look_at_is_a_warning() {
+    assert_snapshot!(warnings(
+        r#"
+[tls]
+certificate = "server.pem"
+private_key = "server.key"
+[upstream]
+url = "http://127.0.0.1:5000"
+ca = "ca.pem"
+username = "proxy"
+password = "hunter2"
+[auth]
+order = []
+[auth.htpasswd]
+file = "htpasswd"
+[admin]
+listen = "0.0.0.0:9090"
+"#
+    ));
+    assert_snapshot!(warnings(&format!(
+        "{LEAST}{}",
+        r#"
+[groups]
+team-a = ["alice"]
+[[access]]
+repositories = ["**"]
+who = ["group:team-b", "group:ops"]
+role = "guest"
+require = ["certificate"]
+"#
+    )));
+}
+
+#[test]
+fn no_message_quotes_a_password() {
+    let upstream = |lines: &str| {
+        format!(
+            "[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n[upstream]\nurl = \"http://r\"\n{lines}\n"
+        )
+    };
+    for lines in [
+        "password = \"hunter2\"",
+        "username = \"u\"\npassword = [\"hunter2\"]",
+        "pasword = \"hunter2\"",
+        "password = \"hunter2",
+        "password = hunter2",
+        "username = \"u\"\npassword = \"hunter2\"\npassword = \"hunter2\"",
+        "x = { password = \"hunter2\" }",
+    ] {
+        let text = upstream(lines);
+        let errors = parse(&text).unwrap_err();
+        let told = format!(
+            "{} {errors} {} {errors:?}",
+            errors.render(false),
+            errors.to_json()
+        );
+        assert!(!told.contains("hunter2"), "{lines}\n{told}");
+    }
+    let in_url = LEAST.replace("127.0.0.1", "bob:hunter2@127.0.0.1");
+    let errors = parse(&in_url).unwrap_err();
+    assert!(!format!("{} {errors}", errors.render(false)).contains("hunter2"));
+}
+
+#[test]
+fn passwords_come_from_files_variables_and_credentials() {
+    let folder = Folder::new("secrets");
+    std::fs::write(folder.0.join("pw"), "hunter2\n").unwrap();
+    std::fs::write(folder.0.join("empty"), "\n").unwrap();
+    let config = |how: &str| {
+        let text = format!(
+            "[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n\
+             [upstream]\nurl = \"http://r\"\nusername = \"u\"\n{how}\n"
+        );
+        let credentials = folder.0.to_str().unwrap().to_owned();
+        let env = |name: &str| match name {
+            "CREDENTIALS_DIRECTORY" => Some(credentials.clone()),
+            "PW" => Some("hunter2".to_owned()),
+            _ => None,
+        };
+        Config::parse(&text, &folder.0.join("portcullis.toml"), &env)
+    };
+    for how in [
+        "password_file = \"pw\"",
+        "password = \"${env:PW}\"",
+        "password = \"${credential:pw}\"",
+        "password = \"hunter2\"",
+    ] {
+        let (config, _) = config(how).unwrap();
+        assert_eq!(
+            config.upstream.login.unwrap().1.expose(),
+            "hunter2",
+            "{how}"
+        );
+    }
+    for (how, words) in [
+        ("password_file = \"none\"", "cannot be read"),
+        ("password_file = \"empty\"", "is empty"),
+        ("password = \"${env:NONE}\"", "NONE is not set"),
+        ("password = \"${credential:../pw}\"", "refers to nothing"),
+        ("password = \"${file:pw}\"", "refers to nothing"),
+        ("password = \"${env:PW}\"\npassword_file = \"pw\"", "both"),
+        ("", "without a password"),
+    ] {
+        let errors = config(how).unwrap_err();
+        assert!(errors.to_string().contains(words), "{how}: {errors}");
+        let errors = errors.diagnostics().iter().filter(|one| !one.is_warning());
+        assert_eq!(errors.count(), 1, "{how}");
+    }
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_a_warning() {
+    let folder = Folder::new("modes");
+    let text = "[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n\
+                [upstream]\nurl = \"http://r\"\nusername = \"u\"\npassword_file = \"pw\"\n";
+    let path = folder.0.join("portcullis.toml");
+    std::fs::write(&path, text).unwrap();
+    let told = |mode| {
+        for name in ["k", "pw"] {
+            std::fs::write(folder.0.join(name), "x").unwrap();
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(folder.0.join(name), permissions).unwrap();
+        }
+        let (_, warnings) = Config::load(&path).unwrap();
+        let about = |one: &&Warning| one.message().contains("every user of this machine");
+        warnings
+            .iter()
+            .filter(about)
+            .filter_map(Warning::position)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(0o640), []);
+    assert_eq!(told(0o644), [(3, 15), (7, 17)]);
+}
+
+#[test]
+fn whoever_opens_what_is_named_can_point_at_the_key() {
+    let config = good(LEAST);
+    let at = |key| config.error_at(key, "no good").position();
+    assert_eq!(at("tls.private_key"), Some((4, 15)));
+    assert_eq!(at("auth.htpasswd.file"), Some((10, 8)));
+    assert_eq!(at("tls.client_certificates.ca"), Some((2, 1)));
+    assert_eq!(at("token.signing_key"), None);
+}
+
+/// A folder that goes when it is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("portcullis-config-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics_and_every_error_has_words(
+        lines in prop::collection::vec(prop_oneof![
+            Just("[server]".to_owned()), Just("[tls]".to_owned()), Just("[[access]]".to_owned()),
+            Just("[auth.htpasswd]".to_owned()), Just("[groups]".to_owned()),
+            "(listen|who|role|url|file|x) = .{0,20}",
+            "(repositories|who|networks) = \\[\"[a-z*$\\{\\}:/]{0,10}\"\\]",
+            ".{0,20}",
+        ], 0..12)
+    ) {
+        if let Err(errors) = parse(&lines.join("\n")) {
+            prop_assert!(!errors.diagnostics().is_empty());
+            prop_assert!(!errors.render(false).is_empty() && !errors.to_string().is_empty());
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Values that are written as text: durations, addresses, URLs. Pure; the caller knows the place.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::UpstreamUrl;
+use super::error::nearest;
+
+/// What is wrong with a value, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Wrong {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            message,
+            help: None,
+        }
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// No duration is longer: ten years. Deadlines far away overflow clocks.
+const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// A whole number and a unit: `30s`, `6h`, `90d`.
+pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shape = "write a whole number and one of ms, s, m, h, d, w, for example \"30s\"";
+    if number.is_empty() {
+        return Err(Wrong::new(format!("{text:?} is not a duration")).help(shape));
+    }
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "w" => 604_800_000,
+        "" => {
+            let help = format!("write \"{number}s\" for seconds");
+            return Err(Wrong::new("the duration has no unit").help(help));
+        }
+        _ => return Err(Wrong::new(format!("{text:?} is not a duration")).help(shape)),
+    };
+    let number: Option<u64> = number.parse().ok();
+    let length = number.and_then(|number| number.checked_mul(milliseconds));
+    match length.map(Duration::from_millis) {
+        Some(length) if length <= LONGEST => Ok(length),
+        Some(_) | None => Err(Wrong::new("the duration is longer than ten years")),
+    }
+}
+
+/// Where the registry is.
+pub(super) fn upstream(text: &str) -> Result<UpstreamUrl, Wrong> {
+    let known = "write http://HOST:PORT, https://HOST:PORT or unix:/PATH";
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.is_empty() {
+            Err(Wrong::new("the path of the socket is missing").help(known))
+        } else {
+            Ok(UpstreamUrl::Unix(PathBuf::from(path)))
+        };
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(Wrong::new("this is not a URL").help(known));
+    };
+    let (host, port) = host_and_port(rest)?;
+    match scheme {
+        "http" => Ok(UpstreamUrl::Http {
+            host,
+            port: port.unwrap_or(80),
+        }),
+        "https" => Ok(UpstreamUrl::Https {
+            host,
+            port: port.unwrap_or(443),
+        }),
+        other => Err(Wrong::new(format!("unknown scheme {other:?}")).help(known)),
+    }
+}
+
+/// The authority of our own URL, which is https: `host` or `host:port`, in lower case, without
+/// the default port.
+pub(super) fn public_authority(text: &str) -> Result<Box<str>, Wrong> {
+    let help = "write https://HOST or https://HOST:PORT";
+    let rest = text
+        .strip_prefix("https://")
+        .ok_or_else(|| Wrong::new("clients reach this server by https").help(help))?;
+    let (host, port) = host_and_port(rest)?;
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.into()
+    };
+    let host = host.to_ascii_lowercase();
+    Ok(match port {
+        None | Some(443) => host.into(),
+        Some(port) => format!("{host}:{port}").into(),
+    })
+}
+
+/// `host[:port][/]`; IPv6 addresses lose their brackets. Never quotes what it was given, which may
+/// hold a password.
+pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, Option<u16>), Wrong> {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    if text.contains('@') {
+        return Err(Wrong::new("credentials do not stand in the URL")
+            .help("use `username` and `password_file`"));
+    }
+    if text.contains(['/', '?', '#']) {
+        return Err(Wrong::new("the URL has a path").help("end it after host and port"));
+    }
+    let bad_host = || Wrong::new("the URL has no valid host");
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']').ok_or_else(bad_host)?;
+            let address: std::net::Ipv6Addr = host.parse().ok().ok_or_else(bad_host)?;
+            let port = match rest {
+                "" => None,
+                rest => Some(rest.strip_prefix(':').ok_or_else(bad_host)?),
+            };
+            (address.to_string(), port)
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host.to_owned(), Some(port)),
+            None => (text.to_owned(), None),
+        },
+    };
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+    if host.is_empty() || !host.chars().all(legal) {
+        return Err(bad_host());
+    }
+    let bad_port = || Wrong::new("the port is not a number from 1 to 65535");
+    let port = match port {
+        None => None,
+        Some(port) => match port.parse() {
+            Ok(0) | Err(_) => return Err(bad_port()),
+            Ok(port) => Some(port),
+        },
+    };
+    Ok((host.into(), port))
+}
+
+/// The meaning of a word.
+pub(super) fn word<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, Wrong> {
+    if let Some((_, meaning)) = known.iter().find(|(word, _)| *word == text) {
+        return Ok(*meaning);
+    }
+    let words = || known.iter().map(|(word, _)| *word);
+    let help = nearest(text, words()).map_or_else(
+        || {
+            let all: Vec<String> = words().map(|word| format!("{word:?}")).collect();
+            format!("write one of {}", all.join(", "))
+        },
+        |near| format!("did you mean {near:?}?"),
+    );
+    Err(Wrong::new(format!("unknown value {text:?}")).help(help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{UpstreamUrl, duration, public_authority, upstream, word};
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, seconds) in [
+            ("0s", 0),
+            ("30s", 30),
+            ("5m", 300),
+            ("6h", 21_600),
+            ("90d", 7_776_000),
+            ("2w", 1_209_600),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for (text, words) in [
+            ("30", "\"30s\""),
+            ("", "for example"),
+            ("s", "for example"),
+            ("-1s", "for example"),
+            ("1.5h", "for example"),
+            ("30 s", "for example"),
+            ("5min", "for example"),
+            ("5M", "for example"),
+            ("1h30m", "for example"),
+        ] {
+            let help = duration(text).unwrap_err().help.unwrap();
+            assert!(help.contains(words), "{text}: {help}");
+        }
+        for text in ["99999999999999999999s", "18446744073709551615w", "4000d"] {
+            assert!(
+                duration(text).unwrap_err().message.contains("ten years"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn upstreams_are_a_host_or_a_socket() {
+        let http = |host: &str, port| UpstreamUrl::Http {
+            host: host.into(),
+            port,
+        };
+        let https = |host: &str, port| UpstreamUrl::Https {
+            host: host.into(),
+            port,
+        };
+        for (text, url) in [
+            ("http://127.0.0.1:5000", http("127.0.0.1", 5000)),
+            ("http://registry/", http("registry", 80)),
+            ("https://r.example.com", https("r.example.com", 443)),
+            ("https://[2001:db8::1]:5000", https("2001:db8::1", 5000)),
+            ("unix:/run/r.sock", UpstreamUrl::Unix("/run/r.sock".into())),
+            (
+                "unix:///run/r.sock",
+                UpstreamUrl::Unix("/run/r.sock".into()),
+            ),
+            ("unix:r.sock", UpstreamUrl::Unix("r.sock".into())),
+        ] {
+            assert_eq!(upstream(text), Ok(url), "{text}");
+        }
+        for text in [
+            "",
+            "registry:5000",
+            "ftp://x",
+            "http://",
+            "http://:5000",
+            "http://a:0",
+            "http://a:b",
+            "http://a:99999",
+            "http://a/v2/",
+            "http://a?x",
+            "http://[::1",
+            "http://[x]:1",
+            "http://a b",
+            "unix:",
+            "http://ä",
+            "http://[::1]x",
+        ] {
+            assert!(upstream(text).is_err(), "{text}");
+        }
+        let wrong = upstream("http://bob:hunter2@r:5000").unwrap_err();
+        assert!(!format!("{wrong:?}").contains("hunter2"));
+        assert!(wrong.help.unwrap().contains("password_file"));
+    }
+
+    #[test]
+    fn the_public_authority_is_as_clients_send_it() {
+        for (text, authority) in [
+            ("https://R.Example.com", "r.example.com"),
+            ("https://r.example.com/", "r.example.com"),
+            ("https://r.example.com:443", "r.example.com"),
+            ("https://r.example.com:8443", "r.example.com:8443"),
+            ("https://[::1]:8443", "[::1]:8443"),
+        ] {
+            assert_eq!(public_authority(text).as_deref(), Ok(authority), "{text}");
+        }
+        for text in ["http://r", "r.example.com", "https://r/x", "https://u@r"] {
+            assert!(public_authority(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_come_with_a_suggestion() {
+        let known = [("bearer", 1), ("basic", 2)];
+        assert_eq!(word("basic", &known), Ok(2));
+        let near = word("baerer", &known).unwrap_err().help.unwrap();
+        assert!(near.contains("\"bearer\""), "{near}");
+        let far = word("x", &known).unwrap_err().help.unwrap();
+        assert!(far.contains("\"bearer\", \"basic\""), "{far}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,30}") {
+            let _: [bool; 3] =
+                [duration(&text).is_ok(), upstream(&text).is_ok(), public_authority(&text).is_ok()];
+        }
+    }
+}

@@ -178,10 +178,7 @@ pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
 
 async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
     let ledger = proxy.ledger();
-    let (config, warnings): (Config, Vec<String>) = {
-        let _ = path;
-        return Err("x".to_owned());
-    };
+    let (config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
     for warning in warnings {
         tracing::warn!(%warning, "configuration");
     }

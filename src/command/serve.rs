@@ -79,6 +79,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
             audit: Arc::clone(&audit),
             memory,
             pool,
+            creating: Arc::default(),
             spare_key,
         },
     );

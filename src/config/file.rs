@@ -139,9 +139,12 @@ pub(super) struct Server {
     /// Time for a TLS handshake.
     #[schemars(extend("examples" = ["10s"]))]
     pub(super) handshake_timeout: Option<Text>,
-    /// Time for a request's head, and for an idle connection.
+    /// Time for a request's head.
     #[schemars(extend("examples" = ["10s"]))]
     pub(super) header_timeout: Option<Text>,
+    /// How long a connection may be idle between requests.
+    #[schemars(extend("examples" = ["60s"]))]
+    pub(super) idle_timeout: Option<Text>,
     /// Time without any progress of a body.
     #[schemars(extend("examples" = ["30s"]))]
     pub(super) body_timeout: Option<Text>,

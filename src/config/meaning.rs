@@ -134,6 +134,7 @@ impl Judge<'_> {
             handshake_timeout: self
                 .time_out(server.handshake_timeout.as_ref(), Duration::from_secs(10)),
             header_timeout: self.time_out(server.header_timeout.as_ref(), Duration::from_secs(10)),
+            idle_timeout: self.time_out(server.idle_timeout.as_ref(), MINUTE),
             body_timeout: self.time_out(server.body_timeout.as_ref(), Duration::from_secs(30)),
             trusted_proxies: self.list(server.trusted_proxies.as_ref(), network),
         }

@@ -158,7 +158,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 #[cfg(test)]
 mod tests {
     use super::{TlsError, server_config, upstream_config};
-    use crate::config::{Tls, TlsVersion};
+    use crate::config::{ClientCertificates, Tls, TlsVersion};
     use std::path::{Path, PathBuf};
 
     struct Folder(PathBuf);
@@ -194,6 +194,7 @@ mod tests {
             certificate: certificate.into(),
             private_key: private_key.into(),
             min_version: TlsVersion::Tls12,
+            client_certificates: ClientCertificates::default(),
         }
     }
 

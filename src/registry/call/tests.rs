@@ -1,4 +1,4 @@
-use super::{Action, Call, CallError};
+use super::{Action, Call, CallError, RepoName};
 use crate::registry::query::QueryError;
 use http::Method;
 use proptest::prelude::*;
@@ -15,6 +15,7 @@ fn parse(method: &str, target: &str) -> Result<Call, CallError> {
 
 /// Every end point: method, target, action, repository, canonical target.
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn every_end_point_is_parsed_and_written_anew() {
     let digest = format!("sha256:{HEX}");
     let cases = [
@@ -165,7 +166,7 @@ fn every_end_point_is_parsed_and_written_anew() {
         let call = parse(method, &target).unwrap_or_else(|e| panic!("{method} {target}: {e}"));
         assert_eq!(call.action(), action, "{method} {target}");
         assert_eq!(
-            call.repository().map(|r| r.as_str()),
+            call.repository().map(RepoName::as_str),
             repository,
             "{method} {target}"
         );
@@ -301,7 +302,7 @@ fn a_mount_needs_its_source_and_can_be_taken_out() {
         &format!("/v2/a/blobs/uploads/?mount=sha256:{HEX}&from=b"),
     )
     .unwrap();
-    assert_eq!(call.mount_source().map(|r| r.as_str()), Some("b"));
+    assert_eq!(call.mount_source().map(RepoName::as_str), Some("b"));
     let plain = call.without_mount();
     assert_eq!(plain.mount_source(), None);
     assert_eq!(plain.target(), "/v2/a/blobs/uploads/");
@@ -312,7 +313,7 @@ fn tags_written_are_those_of_path_and_query() {
     let names = |call: &Call| {
         call.tags_written()
             .iter()
-            .map(|t| t.to_string())
+            .map(ToString::to_string)
             .collect::<Vec<_>>()
     };
     assert_eq!(names(&parse("PUT", "/v2/a/manifests/v1").unwrap()), ["v1"]);
@@ -345,7 +346,7 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(target in "\\PC{0,80}") {
-        let _ = parse("GET", &target);
-        let _ = parse("POST", &format!("/v2/a/blobs/uploads/?{target}"));
+        drop(parse("GET", &target));
+        drop(parse("POST", &format!("/v2/a/blobs/uploads/?{target}")));
     }
 }

@@ -7,10 +7,30 @@
     clippy::string_slice,
     clippy::arithmetic_side_effects,
     clippy::print_stderr,
-    reason = "a test fails by panicking, also in the helpers that are no #[test] themselves"
+    clippy::large_futures,
+    clippy::match_bool,
+    clippy::format_collect,
+    reason = "a test fails by panicking, also in the helpers that are no #[test] themselves, and \
+              may be plain and slow"
 )]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod architecture;
+mod audit;
+mod catalog;
+mod cli;
+mod delete;
+mod differential;
+mod drain;
+mod login;
+mod memory;
+mod pull;
+mod push;
+mod reload;
+mod roles;
+mod slow_client;
+mod smuggling;
+mod token;
+mod upstream_faults;

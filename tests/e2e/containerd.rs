@@ -1,0 +1,127 @@
+//! containerd, by its `ctr` and a daemon of the test's own.
+
+use std::process::Command;
+
+use crate::support::process::Process;
+use crate::support::{Lab, password};
+use crate::tool::{Challenge, Ran, can_run, run, seed};
+
+struct Containerd<'a> {
+    lab: &'a Lab,
+    _daemon: Process,
+}
+
+impl<'a> Containerd<'a> {
+    async fn start(lab: &'a Lab) -> Self {
+        let folder = &lab.folder;
+        let base = folder.join("containerd");
+        std::fs::create_dir_all(&base).unwrap();
+        let base = base.display();
+        let config = folder.write(
+            "containerd/config.toml",
+            format!(
+                "version = 2\nroot = \"{base}/root\"\nstate = \"{base}/state\"\n\
+                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+                 [grpc]\naddress = \"{base}/sock\"\n"
+            ),
+        );
+        let host = lab.authority();
+        let hosts = folder.join("hosts.d").join(&host);
+        std::fs::create_dir_all(&hosts).unwrap();
+        let ca = folder.join("ca.pem");
+        let text = format!(
+            "server = \"https://{host}\"\n[host.\"https://{host}\"]\n\
+             capabilities = [\"pull\", \"resolve\", \"push\"]\nca = \"{}\"\n",
+            ca.display()
+        );
+        std::fs::write(hosts.join("hosts.toml"), text).unwrap();
+        let mut command = Command::new("containerd");
+        command.arg("--config").arg(config);
+        let mut daemon = Process::start(&mut command, &folder.join("containerd.log"));
+        let socket = folder.join("containerd/sock");
+        crate::support::eventually("containerd", || {
+            assert!(
+                daemon.exited().is_none(),
+                "containerd ended:\n{}",
+                daemon.log()
+            );
+            std::os::unix::net::UnixStream::connect(&socket).ok()
+        })
+        .await;
+        Self {
+            lab,
+            _daemon: daemon,
+        }
+    }
+
+    fn ctr(&self, line: &str) -> Ran {
+        let folder = &self.lab.folder;
+        let mut command = Command::new("ctr");
+        command
+            .arg("-a")
+            .arg(folder.join("containerd/sock"))
+            .args(["-n", "test", "images"]);
+        run(folder, command.args(line.split_whitespace()), "")
+    }
+
+    fn pull(&self, more: &str, image: &str) -> Ran {
+        let hosts = self.lab.folder.join("hosts.d");
+        self.ctr(&format!(
+            "pull --snapshotter native --hosts-dir {} {more} {image}",
+            hosts.display()
+        ))
+    }
+
+    fn push(&self, more: &str, image: &str) -> Ran {
+        let hosts = self.lab.folder.join("hosts.d");
+        self.ctr(&format!(
+            "push --hosts-dir {} {more} {image}",
+            hosts.display()
+        ))
+    }
+}
+
+async fn pulls_and_pushes(challenge: Challenge) {
+    if !can_run(&["containerd", "ctr", "skopeo", "umoci"]) {
+        return;
+    }
+    let lab = challenge.lab().await;
+    seed(&lab, &["team-a/app", "public/app"]);
+    let containerd = Containerd::start(&lab).await;
+    let host = lab.authority();
+    let alice = format!("-u alice:{}", password("alice"));
+    let image = format!("{host}/team-a/app:v1");
+
+    containerd.pull("-u alice:wrong", &image).fails();
+    containerd.pull("", &image).fails();
+    containerd.pull(&alice, &image).ok();
+
+    let pushed = format!("{host}/team-a/ctr:v1");
+    containerd.ctr(&format!("tag {image} {pushed}")).ok();
+    containerd.push(&alice, &pushed).ok();
+    containerd
+        .push("", &format!("{host}/team-a/anon:v1"))
+        .fails();
+    let denied = format!("{host}/team-b/ctr:v1");
+    containerd.ctr(&format!("tag {image} {denied}")).ok();
+    let said = containerd.push(&alice, &denied).fails();
+    // containerd shows no body, only the status.
+    assert!(said.contains("403") || said.contains("denied"), "{said}");
+
+    containerd.pull("", &format!("{host}/public/app:v1")).ok();
+    // A wrong password is wrong also where none is needed.
+    containerd
+        .pull("-u alice:wrong", &format!("{host}/public/app:v1"))
+        .fails();
+    lab.assert_no_secret(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_pulls_and_pushes() {
+    pulls_and_pushes(Challenge::Bearer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_does_with_basic_what_basic_can() {
+    pulls_and_pushes(Challenge::Basic).await;
+}

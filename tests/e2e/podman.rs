@@ -1,0 +1,92 @@
+//! podman, with storage of the test's own.
+
+use std::process::Command;
+
+use crate::support::{Lab, password};
+use crate::tool::{
+    Challenge, Ran, assert_our_denial, can_run, cert_dir, holds_password, rootfs, run,
+};
+
+struct Podman<'a>(&'a Lab);
+
+impl Podman<'_> {
+    /// Runs `podman VERB --cert-dir ... REST`; of the verbs only those that talk to a registry
+    /// know of certificates.
+    fn remote(&self, verb: &str, rest: &str, input: &str) -> Ran {
+        let cert_dir = cert_dir(self.0);
+        self.podman(
+            &format!("{verb} --cert-dir {} {rest}", cert_dir.display()),
+            input,
+        )
+    }
+
+    fn podman(&self, line: &str, input: &str) -> Ran {
+        let folder = &self.0.folder;
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(folder.join("podman/root"));
+        command.arg("--runroot").arg(folder.join("podman/run"));
+        command.arg("--tmpdir").arg(folder.join("podman/tmp"));
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+        command.args(["--events-backend", "file"]);
+        run(folder, command.args(line.split_whitespace()), input)
+    }
+
+    fn login(&self, user: &str, password: &str) -> Ran {
+        let rest = format!("-u {user} --password-stdin {}", self.0.authority());
+        self.remote("login", &rest, password)
+    }
+}
+
+async fn logs_in_pushes_and_pulls(challenge: Challenge) {
+    if !can_run(&["podman", "tar"]) {
+        return;
+    }
+    let lab = challenge.lab().await;
+    let podman = Podman(&lab);
+    let host = lab.authority();
+    let rootfs = rootfs(&lab);
+
+    let said = podman.login("alice", "wrong").fails();
+    assert!(said.contains("invalid username/password"), "{said}");
+    podman.login("alice", &password("alice")).ok();
+
+    let image = format!("{host}/team-a/pod:v1");
+    podman
+        .podman(&format!("import {} {image}", rootfs.display()), "")
+        .ok();
+    podman.remote("push", &image, "").ok();
+    podman.podman(&format!("rmi {image}"), "").ok();
+    podman.remote("pull", &image, "").ok();
+
+    let denied = format!("{host}/team-b/pod:v1");
+    podman.podman(&format!("tag {image} {denied}"), "").ok();
+    assert_our_denial(&podman.remote("push", &denied, "").fails());
+
+    podman.login("ada", &password("ada")).ok();
+    let public = format!("{host}/public/pod:v1");
+    podman.podman(&format!("tag {image} {public}"), "").ok();
+    podman.remote("push", &public, "").ok();
+    podman.podman(&format!("logout {host}"), "").ok();
+    assert!(!holds_password(&lab.folder.read("auth.json"), "ada"));
+    podman
+        .podman(&format!("rmi {image} {public} {denied}"), "")
+        .ok();
+    podman.remote("pull", &image, "").fails();
+    // With Basic as the challenge podman gives up before it has asked for the image.
+    let anonymous = podman.remote("pull", &public, "");
+    if challenge == Challenge::Bearer {
+        anonymous.ok();
+        podman.remote("push", &public, "").fails();
+    }
+    lab.assert_no_secret(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_logs_in_pushes_and_pulls() {
+    logs_in_pushes_and_pulls(Challenge::Bearer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_does_with_basic_what_basic_can() {
+    logs_in_pushes_and_pulls(Challenge::Basic).await;
+}

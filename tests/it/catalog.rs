@@ -1,0 +1,139 @@
+//! The catalog shows what one may pull.
+
+use crate::support::image::Image;
+use crate::support::{Answer, Client, Lab};
+
+const REPOS: [&str; 9] = [
+    "home/alice/x",
+    "home/bob/y",
+    "public/a",
+    "public/b",
+    "team-a/1",
+    "team-a/2",
+    "team-a/3",
+    "team-b/1",
+    "zoo/1",
+];
+
+async fn filled() -> Lab {
+    let lab = Lab::start().await;
+    for repo in REPOS {
+        Image::new(1)
+            .push(&lab.registry().client(), repo, "v1")
+            .await;
+    }
+    lab
+}
+
+fn names(answer: &Answer) -> Vec<String> {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let json = answer.json();
+    let names = json["repositories"].as_array().unwrap().iter();
+    names
+        .map(|name| name.as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Where the next page is.
+fn next(answer: &Answer) -> Option<String> {
+    let link = answer.header("link")?;
+    let (target, rest) = link.trim_start_matches('<').split_once('>').unwrap();
+    assert_eq!(rest, "; rel=\"next\"");
+    assert!(target.starts_with("/v2/_catalog?"), "{link}");
+    Some(target.to_owned())
+}
+
+async fn pages(client: &Client, n: usize) -> Vec<Vec<String>> {
+    let mut path = format!("/v2/_catalog?n={n}");
+    let mut pages = Vec::new();
+    loop {
+        let answer = client.get(&path).send().await;
+        pages.push(names(&answer));
+        match next(&answer) {
+            Some(link) => path = link,
+            None => return pages,
+        }
+        assert!(pages.len() < 20, "endless: {pages:?}");
+    }
+}
+
+fn visible(user: &str) -> Vec<&'static str> {
+    let may = |repo: &&str| match user {
+        "ada" => true,
+        "alice" => ["home/alice/", "public/", "team-a/"]
+            .iter()
+            .any(|start| repo.starts_with(start)),
+        "bob" => ["home/bob/", "public/", "team-b/"]
+            .iter()
+            .any(|start| repo.starts_with(start)),
+        _ => repo.starts_with("public/"),
+    };
+    REPOS.into_iter().filter(may).collect()
+}
+
+#[tokio::test]
+async fn everybody_sees_what_he_may_pull() {
+    let lab = filled().await;
+    for user in ["ada", "alice", "bob", "stranger"] {
+        let answer = lab.user(user).get("/v2/_catalog").send().await;
+        assert_eq!(names(&answer), visible(user), "{user}");
+        assert_eq!(next(&answer), None);
+    }
+    let nobody = lab.anonymous().get("/v2/_catalog").send().await;
+    match nobody.status {
+        401 => nobody.assert_problem(401, "UNAUTHORIZED"),
+        _ => assert_eq!(names(&nobody), visible("anonymous")),
+    }
+}
+
+#[tokio::test]
+async fn pages_are_full_in_order_and_complete() {
+    let lab = filled().await;
+    for user in ["ada", "alice", "bob", "stranger"] {
+        for n in [1, 2, 3, 4, 100] {
+            let pages = pages(&lab.user(user), n).await;
+            let all: Vec<_> = pages.concat();
+            assert_eq!(all, visible(user), "{user} by {n}");
+            let (last, full) = pages.split_last().unwrap();
+            assert!(
+                full.iter().all(|page| page.len() == n),
+                "{user} by {n}: {pages:?}"
+            );
+            assert!(last.len() <= n);
+        }
+    }
+}
+
+#[tokio::test]
+async fn last_says_where_to_begin() {
+    let lab = filled().await;
+    let alice = lab.user("alice");
+    let after = async |last: &str| {
+        names(
+            &alice
+                .get(&format!("/v2/_catalog?n=2&last={last}"))
+                .send()
+                .await,
+        )
+    };
+    assert_eq!(after("public/b").await, ["team-a/1", "team-a/2"]);
+    // Also when it is no name she may see, or none at all.
+    assert_eq!(after("team-b/1").await, Vec::<String>::new());
+    assert_eq!(after("q").await, ["team-a/1", "team-a/2"]);
+}
+
+#[tokio::test]
+async fn odd_page_sizes_are_refused_or_bounded() {
+    let lab = filled().await;
+    let alice = lab.user("alice");
+    for n in ["x", "-1", "1e3", "0x2", "%20", "1;2"] {
+        let answer = alice.get(&format!("/v2/_catalog?n={n}")).send().await;
+        assert_eq!(answer.status, 400, "{n}: {answer:?}");
+    }
+    for n in ["99999999999999999999", "4294967295", "100000"] {
+        let answer = alice.get(&format!("/v2/_catalog?n={n}")).send().await;
+        assert_eq!(names(&answer), visible("alice"), "{n}");
+    }
+    let both = alice.get("/v2/_catalog?n=1&n=2").send().await;
+    assert_eq!(both.status, 400);
+}

@@ -1,0 +1,306 @@
+//! What the command line says, and with which exit code.
+
+use std::process::{Command, Output, Stdio};
+
+use crate::support::folder::Folder;
+use crate::support::lab::{PROGRAM, htpasswd};
+use crate::support::pki::Pki;
+
+fn run(folder: &Folder, arguments: &[&str]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(arguments)
+        .current_dir(folder.path())
+        .stdin(Stdio::null());
+    command
+        .env("NO_COLOR", "1")
+        .env_remove("PORTCULLIS_CONFIG")
+        .env("COLUMNS", "100");
+    command.output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn both(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+/// A folder with a good configuration.
+fn configured() -> Folder {
+    let folder = Folder::new();
+    let pki = Pki::new();
+    let pair = pki.server();
+    folder.write("server.pem", pair.certificate);
+    folder.write("server.key", pair.key);
+    folder.write("htpasswd", htpasswd(&[("alice", "pw"), ("bob", "pw")]));
+    folder.write("portcullis.toml", CONFIG);
+    folder
+}
+
+const CONFIG: &str = r#"[server]
+listen = ["127.0.0.1:0"]
+
+[tls]
+certificate = "server.pem"
+private_key = "server.key"
+
+[upstream]
+url = "http://127.0.0.1:5000"
+
+[auth]
+order = ["htpasswd"]
+
+[auth.htpasswd]
+file = "htpasswd"
+
+[audit]
+file = "audit.jsonl"
+
+[groups]
+team-a = ["alice"]
+
+[[access]]
+repositories = ["public/**"]
+who = ["anonymous"]
+role = "guest"
+
+[[access]]
+repositories = ["team-a/**"]
+who = ["group:team-a"]
+role = "developer"
+
+[[deny]]
+repositories = ["**/prod"]
+who = ["authenticated"]
+actions = ["push"]
+
+[[policy_test]]
+who = "user:alice"
+action = "push"
+repository = "team-a/app"
+expect = "allow"
+"#;
+
+fn check(folder: &Folder) -> Output {
+    run(folder, &["check", "--config", "portcullis.toml"])
+}
+
+#[test]
+fn a_good_configuration_checks() {
+    let folder = configured();
+    let output = check(&folder);
+    assert_eq!(code(&output), 0, "{}", both(&output));
+    // Checking leaves nothing behind.
+    assert!(!folder.join("audit.jsonl").exists());
+    let json = run(&folder, &["check", "--config", "portcullis.toml", "--json"]);
+    assert_eq!(code(&json), 0);
+    serde_json::from_slice::<serde_json::Value>(&json.stdout).unwrap();
+}
+
+#[test]
+fn every_mistake_is_shown_at_once_with_its_place() {
+    let folder = configured();
+    let wrong = CONFIG
+        .replace("role = \"guest\"", "role = \"gest\"")
+        .replace("who = [\"group:team-a\"]", "who = [\"team-a\"]")
+        .replace(
+            "url = \"http://127.0.0.1:5000\"",
+            "url = \"ftp://127.0.0.1\"",
+        );
+    folder.write("portcullis.toml", wrong);
+    let output = check(&folder);
+    assert_eq!(code(&output), 78, "{}", both(&output));
+    insta::assert_snapshot!("three_mistakes", shown(&folder, &output));
+}
+
+/// What the user reads, without what differs from run to run.
+fn shown(folder: &Folder, output: &Output) -> String {
+    let text = both(output).replace(&format!("{}/", folder.path().display()), "");
+    text.replace(&folder.path().display().to_string(), "FOLDER")
+}
+
+#[test]
+fn each_kind_of_mistake_reads_well() {
+    let folder = configured();
+    let users = folder.read("htpasswd");
+    let key = folder.read("server.key");
+    let cases = [
+        (
+            "unknown_key",
+            "portcullis.toml",
+            CONFIG.replace("certificate =", "certifcate ="),
+        ),
+        (
+            "no_toml",
+            "portcullis.toml",
+            CONFIG.replace("[tls]", "[tls"),
+        ),
+        (
+            "bad_duration",
+            "portcullis.toml",
+            CONFIG.replace("[tls]", "drain_timeout = \"60\"\n\n[tls]"),
+        ),
+        (
+            "bad_glob",
+            "portcullis.toml",
+            CONFIG.replace("\"public/**\"", "\"public/***\""),
+        ),
+        (
+            "failing_policy_test",
+            "portcullis.toml",
+            CONFIG.replace("\"team-a/app\"", "\"team-a/prod\""),
+        ),
+        (
+            "broken_htpasswd_line",
+            "htpasswd",
+            "alice:$2y$05$short\nbob\n".to_owned(),
+        ),
+        ("foreign_key", "server.key", Pki::new().server().key),
+        ("no_key", "server.key", "nothing\n".to_owned()),
+    ];
+    for (name, file, text) in cases {
+        folder.write(file, text);
+        let output = check(&folder);
+        assert_eq!(code(&output), 78, "{name}: {}", both(&output));
+        insta::assert_snapshot!(name, shown(&folder, &output));
+        folder.write("portcullis.toml", CONFIG);
+        folder.write("htpasswd", &users);
+        folder.write("server.key", &key);
+    }
+    std::fs::remove_file(folder.join("htpasswd")).unwrap();
+    assert_eq!(code(&check(&folder)), 78);
+    assert_eq!(
+        code(&run(&folder, &["check", "--config", "nowhere.toml"])),
+        78
+    );
+}
+
+#[test]
+fn serving_a_wrong_configuration_is_refused() {
+    let folder = configured();
+    folder.write("portcullis.toml", CONFIG.replace("[tls]", "[tsl]"));
+    let output = run(&folder, &["serve", "--config", "portcullis.toml"]);
+    assert_eq!(code(&output), 78, "{}", both(&output));
+    assert!(
+        both(&output).contains("portcullis.toml:"),
+        "{}",
+        both(&output)
+    );
+}
+
+#[test]
+fn explain_tells_the_decision_by_its_exit_code() {
+    let folder = configured();
+    let config = ["--config", "portcullis.toml"];
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["--user", "alice", "push", "team-a/app"], 0, "allow"),
+        (&["--user", "alice", "push", "team-a/prod"], 3, "deny"),
+        (&["--user", "bob", "pull", "team-a/app"], 3, "deny"),
+        (
+            &["--user", "bob", "--group", "team-a", "pull", "team-a/app"],
+            0,
+            "allow",
+        ),
+        (&["--anonymous", "pull", "public/app"], 0, "allow"),
+        (&["--anonymous", "push", "public/app"], 3, "deny"),
+    ];
+    for (arguments, expected, word) in cases {
+        let output = run(&folder, &[&["explain"], &config[..], arguments].concat());
+        assert_eq!(code(&output), expected, "{arguments:?}: {}", both(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(word), "{arguments:?}: {text}");
+        if expected == 0 || word == "deny" && arguments.contains(&"team-a/prod") {
+            assert!(text.contains("portcullis.toml:"), "no rule named: {text}");
+        }
+    }
+    let matrix = run(
+        &folder,
+        &["explain", "--config", "portcullis.toml", "--matrix"],
+    );
+    assert_eq!(code(&matrix), 0, "{}", both(&matrix));
+    assert!(both(&matrix).contains("alice"));
+}
+
+#[test]
+fn usage_errors_are_two() {
+    let folder = Folder::new();
+    for arguments in [
+        &["--frobnicate"][..],
+        &["check", "--nope"],
+        &["frobnicate"],
+        &["explain"],
+    ] {
+        let output = run(&folder, arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", both(&output));
+        assert!(output.stdout.is_empty());
+    }
+    assert_eq!(code(&run(&folder, &["--version"])), 0);
+    assert_eq!(code(&run(&folder, &["--help"])), 0);
+    assert_eq!(code(&run(&folder, &["serve", "--help"])), 0);
+}
+
+#[test]
+fn passwd_writes_a_file_that_both_can_read() {
+    let folder = Folder::new();
+    let passwd = |arguments: &[&str], input: &str| {
+        use std::io::Write as _;
+        let mut child = Command::new(PROGRAM)
+            .arg("passwd")
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let added = passwd(&["--stdin", "users", "alice"], "first\n");
+    assert_eq!(code(&added), 0, "{}", both(&added));
+    assert_eq!(code(&passwd(&["--stdin", "users", "bob"], "other\n")), 0);
+    assert_eq!(code(&passwd(&["--stdin", "users", "alice"], "second\n")), 0);
+    let file = folder.read("users");
+    assert_eq!(file.lines().count(), 2, "{file}");
+    assert!(
+        file.contains("alice:$2") && !file.contains("second"),
+        "{file}"
+    );
+    assert_eq!(
+        code(&passwd(
+            &["--verify", "--stdin", "users", "alice"],
+            "second\n"
+        )),
+        0
+    );
+    assert_eq!(
+        code(&passwd(
+            &["--verify", "--stdin", "users", "alice"],
+            "first\n"
+        )),
+        1
+    );
+    if crate::support::process::on_path("htpasswd") {
+        let ours = |password: &str| {
+            let mut command = Command::new("htpasswd");
+            command
+                .args(["-vb", "users", "alice", password])
+                .current_dir(folder.path());
+            command.output().unwrap().status.success()
+        };
+        assert!(ours("second"));
+        assert!(!ours("first"));
+    } else {
+        crate::support::process::skip("htpasswd is not installed");
+    }
+    assert_eq!(code(&passwd(&["--delete", "users", "alice"], "")), 0);
+    assert!(!folder.read("users").contains("alice"));
+}

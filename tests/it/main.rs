@@ -1,0 +1,36 @@
+//! Integration tests: the built binary before the real registry, one module per promise.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects,
+    clippy::print_stderr,
+    clippy::large_futures,
+    clippy::match_bool,
+    clippy::format_collect,
+    reason = "a test fails by panicking, also in the helpers that are no #[test] themselves, and \
+              may be plain and slow"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod architecture;
+mod audit;
+mod catalog;
+mod cli;
+mod delete;
+mod differential;
+mod drain;
+mod login;
+mod memory;
+mod pull;
+mod push;
+mod reload;
+mod roles;
+mod slow_client;
+mod smuggling;
+mod token;
+mod upstream_faults;

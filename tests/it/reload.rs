@@ -1,0 +1,256 @@
+//! SIGHUP swaps everything in one step, or nothing, and cuts nobody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use bytes::Bytes;
+
+use crate::support::http::Outgoing;
+use crate::support::image::{Image, begin_upload, digest, finish_upload, noise};
+use crate::support::lab::htpasswd;
+use crate::support::{Http, Lab, password};
+
+#[tokio::test]
+async fn new_users_and_rules_are_in_force() {
+    let lab = Lab::start().await;
+    let nora = lab.anonymous().basic("nora", "pw");
+    assert_eq!(nora.get("/v2/").send().await.status, 401);
+    let users = lab.folder.read("htpasswd") + &htpasswd(&[("nora", "pw")]);
+    lab.folder.replace("htpasswd", users);
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(nora.get("/v2/").send().await.status, 200);
+    assert_eq!(
+        nora.get("/v2/team-a/app/tags/list").send().await.status,
+        403
+    );
+
+    let config = lab.config()
+        + "\n[[access]]\nrepositories = [\"team-a/**\"]\nwho = [\"user:nora\"]\nrole = \"guest\"\n";
+    lab.folder.replace("portcullis.toml", config);
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(
+        nora.get("/v2/team-a/app/tags/list").send().await.status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_to_new_connections() {
+    let lab = Lab::start().await;
+    let fingerprint = async || {
+        let stream = lab.anonymous().raw().await.unwrap();
+        let (_, session) = stream.get_ref();
+        digest(&session.peer_certificates().unwrap()[0])
+    };
+    let mut old_connection = lab.user("alice").connect().await;
+    assert_eq!(
+        old_connection
+            .send(lab.user("alice").get("/v2/"))
+            .await
+            .status,
+        200
+    );
+    let before = fingerprint().await;
+    let pair = lab.pki.server();
+    lab.folder.replace("server.pem", pair.certificate);
+    lab.folder.replace("server.key", pair.key);
+    assert_eq!(lab.reload().await, "allowed");
+    assert_ne!(fingerprint().await, before);
+    // The old connection goes on.
+    assert_eq!(
+        old_connection
+            .send(lab.user("alice").get("/v2/"))
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_the_old_configuration_stays() {
+    let lab = Lab::start().await;
+    let alice = lab.user("alice");
+    let config = lab.config();
+    let users = lab.folder.read("htpasswd");
+    let key = lab.folder.read("server.key");
+    let other_key = lab.pki.server().key;
+    let failing_test = "\n[[policy_test]]\nwho = \"user:alice\"\naction = \"delete\"\n\
+                        repository = \"team-a/app\"\nexpect = \"allow\"\n";
+    let broken = [
+        ("portcullis.toml", "this is no TOML".to_owned(), &config),
+        ("portcullis.toml", String::new(), &config),
+        ("portcullis.toml", config.replace("[tls]", "[tsl]"), &config),
+        (
+            "portcullis.toml",
+            config.replace("role = \"guest\"", "role = \"gest\""),
+            &config,
+        ),
+        ("portcullis.toml", config.clone() + failing_test, &config),
+        ("htpasswd", users.clone() + "mallory:plain\n", &users),
+        ("htpasswd", users.clone() + "alice:$2y$05$short\n", &users),
+        ("htpasswd", String::new(), &users),
+        ("server.key", other_key, &key),
+        ("server.key", "no key".to_owned(), &key),
+    ];
+    for (file, text, good) in broken {
+        lab.folder.replace(file, &text);
+        let outcome = lab.reload().await;
+        assert_ne!(outcome, "allowed", "{file} became {text:?}");
+        assert_eq!(alice.get("/v2/").send().await.status, 200);
+        assert_eq!(
+            alice.get("/v2/team-a/app/tags/list").send().await.status,
+            404
+        );
+        lab.folder.replace(file, good);
+    }
+    std::fs::remove_file(lab.folder.join("htpasswd")).unwrap();
+    assert_ne!(lab.reload().await, "allowed");
+    assert_eq!(alice.get("/v2/").send().await.status, 200);
+    lab.folder.replace("htpasswd", &users);
+    assert_eq!(lab.reload().await, "allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_no_request_is_dropped() {
+    let lab = Lab::start().await;
+    let image = Image::new(1);
+    image.push(&lab.user("ada"), "team-a/app", "v1").await;
+    let ends = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicU32::new(0));
+    let mut load = tokio::task::JoinSet::new();
+    for number in 0..6_u32 {
+        let http = if number.is_multiple_of(2) {
+            Http::One
+        } else {
+            Http::Two
+        };
+        let user = if number < 3 { "alice" } else { "gina" };
+        let (client, ends, served) = (lab.user(user).over(http), ends.clone(), served.clone());
+        let manifest = image.manifest.clone();
+        load.spawn(async move {
+            let mut connection = client.connect().await;
+            while !ends.load(Ordering::Relaxed) {
+                // Half of them on a connection that stays, half on new ones.
+                let call = client.get("/v2/team-a/app/manifests/v1");
+                let call = call.header("accept", crate::support::image::MANIFEST);
+                let answer = match number % 3 {
+                    0 => call.send().await,
+                    _ => connection.send(call).await,
+                };
+                assert_eq!(
+                    (answer.status, &answer.body),
+                    (200, &manifest),
+                    "{answer:?}"
+                );
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let config = lab.config();
+    let users = lab.folder.read("htpasswd");
+    for round in 0..4 {
+        let name = format!("user{round}");
+        lab.folder.replace(
+            "htpasswd",
+            users.clone() + &htpasswd(&[(name.as_str(), "pw")]),
+        );
+        assert_eq!(lab.reload().await, "allowed");
+        assert_eq!(
+            lab.anonymous()
+                .basic(&name, "pw")
+                .get("/v2/")
+                .send()
+                .await
+                .status,
+            200
+        );
+        let rule = format!(
+            "\n[[access]]\nrepositories = [\"x{round}/**\"]\nwho = [\"user:{name}\"]\nrole = \"guest\"\n"
+        );
+        lab.folder
+            .replace("portcullis.toml", config.clone() + &rule);
+        assert_eq!(lab.reload().await, "allowed");
+        let pair = lab.pki.server();
+        lab.folder.replace("server.pem", pair.certificate);
+        lab.folder.replace("server.key", pair.key);
+        assert_eq!(lab.reload().await, "allowed");
+        lab.folder
+            .replace("portcullis.toml", config.clone() + "oops");
+        assert_ne!(lab.reload().await, "allowed");
+        lab.folder.replace("portcullis.toml", &config);
+        let so_far = served.load(Ordering::Relaxed);
+        crate::support::eventually("more requests", || {
+            (served.load(Ordering::Relaxed) > so_far + 10).then_some(())
+        })
+        .await;
+    }
+    ends.store(true, Ordering::Relaxed);
+    while let Some(outcome) = load.join_next().await {
+        outcome.unwrap();
+    }
+    assert!(served.load(Ordering::Relaxed) > 50);
+}
+
+#[tokio::test]
+async fn a_push_begun_before_completes() {
+    let lab = Lab::start().await;
+    for http in Http::BOTH {
+        let alice = lab.user("alice").over(http);
+        let blob = noise(3, 400_000);
+        let session = begin_upload(&alice, "team-a/app").await;
+        let (feeder, body) = Outgoing::fed();
+        let sent = tokio::spawn(alice.patch(&session).body(body).send());
+        feeder.send(Ok(blob.slice(..200_000))).await.unwrap();
+        // The new rules no longer let her push, the new file no longer knows her.
+        let config = lab.config();
+        let users = lab.folder.read("htpasswd");
+        lab.folder.replace(
+            "portcullis.toml",
+            config.replace("\"developer\"", "\"guest\""),
+        );
+        lab.folder
+            .replace("htpasswd", users.replace("alice:", "alicia:"));
+        assert_eq!(lab.reload().await, "allowed");
+        feeder.send(Ok(blob.slice(200_000..))).await.unwrap();
+        drop(feeder);
+        let answer = sent.await.unwrap();
+        assert_eq!(answer.status, 202, "{answer:?}");
+        // The next request is a new one.
+        let digest = digest(&blob);
+        let late = finish_upload(&alice, &answer.location(), Bytes::new(), &digest).await;
+        assert_eq!(late.status, 401, "{late:?}");
+        lab.folder.replace("portcullis.toml", config);
+        lab.folder.replace("htpasswd", users);
+        assert_eq!(lab.reload().await, "allowed");
+        // And the session has survived both reloads.
+        let done = finish_upload(&alice, &answer.location(), Bytes::new(), &digest).await;
+        assert_eq!(done.status, 201, "{done:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_signals_ends_with_the_last_configuration() {
+    let lab = Lab::start().await;
+    let users = lab.folder.read("htpasswd");
+    for round in 0..30 {
+        let name = format!("storm{round}");
+        lab.folder.replace(
+            "htpasswd",
+            users.clone() + &htpasswd(&[(name.as_str(), "pw")]),
+        );
+        lab.process.signal(rustix::process::Signal::HUP);
+    }
+    // Signals may be folded into one, but the last one counts.
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(
+        lab.anonymous()
+            .basic("storm29", "pw")
+            .get("/v2/")
+            .send()
+            .await
+            .status,
+        200
+    );
+    let alice = lab.anonymous().basic("alice", &password("alice"));
+    assert_eq!(alice.get("/v2/").send().await.status, 200);
+}

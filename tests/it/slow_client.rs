@@ -1,0 +1,166 @@
+//! Clients that dawdle are cut off, and hold up nobody.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::image::{begin_upload, noise, push_blob};
+use crate::support::{Http, Lab, within};
+
+const TIMEOUTS: &str = "handshake_timeout = \"1s\"\nheader_timeout = \"1s\"\nbody_timeout = \"1s\"";
+const SOON: Duration = Duration::from_secs(15);
+
+async fn lab() -> Lab {
+    Lab::builder().server(TIMEOUTS).start().await
+}
+
+/// Reads until the other side closes; what it said.
+async fn until_closed(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut answer = Vec::new();
+    drop(within(SOON, "being cut off", stream.read_to_end(&mut answer)).await);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let lab = lab().await;
+    let mut silent = TcpStream::connect(lab.address).await.unwrap();
+    assert_eq!(until_closed(&mut silent).await, "");
+    // The first bytes of a TLS record, and no more.
+    let mut stalled = TcpStream::connect(lab.address).await.unwrap();
+    stalled
+        .write_all(b"\x16\x03\x01\x02\x00\x01")
+        .await
+        .unwrap();
+    until_closed(&mut stalled).await;
+    assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_is_cut_off() {
+    let lab = lab().await;
+    let mut stream = lab.anonymous().raw().await.unwrap();
+    stream
+        .write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+        .await
+        .unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    // One byte now and then is no progress.
+    let drip = tokio::spawn(async move {
+        while write.write_all(b"x").await.is_ok() && write.flush().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let answer = until_closed(&mut read).await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+        "{answer}"
+    );
+    drip.abort();
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_cut_off() {
+    let lab = lab().await;
+    let alice = lab.user("alice");
+    let session = begin_upload(&alice, "team-a/app").await;
+    for http in Http::BOTH {
+        let (feeder, body) = crate::support::http::Outgoing::fed();
+        let sent = tokio::spawn(alice.over(http).patch(&session).body(body).try_send());
+        feeder.send(Ok(noise(1, 10_000))).await.unwrap();
+        let outcome = within(SOON, "being cut off", sent).await.unwrap();
+        match outcome {
+            Ok(answer) => assert!(answer.status == 408 || answer.status >= 500, "{answer:?}"),
+            Err(_cut) => {}
+        }
+        drop(feeder);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_but_moving_body_is_not_cut_off() {
+    let lab = lab().await;
+    let alice = lab.user("alice");
+    let session = begin_upload(&alice, "team-a/app").await;
+    let (feeder, body) = crate::support::http::Outgoing::fed();
+    let sent = tokio::spawn(alice.patch(&session).body(body).try_send());
+    // Twice the limit in all, never as much as the limit at a time.
+    for number in 0..8 {
+        feeder.send(Ok(noise(number, 1000))).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    drop(feeder);
+    let answer = sent.await.unwrap().unwrap();
+    assert_eq!(answer.status, 202, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_is_cut_off() {
+    let lab = lab().await;
+    let blob = noise(5, 32 << 20);
+    push_blob(&lab.registry().client(), "team-a/app", &blob).await;
+    let digest = crate::support::image::digest(&blob);
+    let mut stream = lab.anonymous().raw().await.unwrap();
+    let authorization = crate::support::http::basic("gina", &crate::support::password("gina"));
+    let request = format!(
+        "GET /v2/team-a/app/blobs/{digest} HTTP/1.1\r\nHost: {}\r\nAuthorization: {authorization}\r\n\r\n",
+        lab.authority()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0; 1000];
+    stream.read_exact(&mut first).await.unwrap();
+    let record = lab
+        .audit()
+        .find("the end of the stalled pull", |record| {
+            record["reference"] == digest.as_str()
+        })
+        .await;
+    assert_eq!(record["outcome"], "aborted", "{record:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_slow_clients_hold_up_nobody() {
+    let lab = Lab::start().await;
+    let mut slow = Vec::new();
+    for _ in 0..50 {
+        let mut stream = lab.anonymous().raw().await.unwrap();
+        stream
+            .write_all(b"GET /v2/ HTTP/1.1\r\nHost: loc")
+            .await
+            .unwrap();
+        slow.push(stream);
+    }
+    let answer = within(
+        Duration::from_secs(5),
+        "an answer",
+        lab.user("alice").get("/v2/").send(),
+    );
+    assert_eq!(answer.await.status, 200);
+}
+
+#[tokio::test]
+async fn huge_heads_are_refused() {
+    let lab = Lab::start().await;
+    let alice = lab.user("alice");
+    let many: String = (0..500)
+        .map(|number| format!("X-{number}: 1\r\n"))
+        .collect();
+    let big = format!("X-Big: {}\r\n", "x".repeat(200_000));
+    for fields in [many, big] {
+        let request = format!("GET /v2/ HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        let answer = alice.raw_exchange(request.as_bytes()).await;
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{answer}"
+        );
+        let call = alice
+            .over(Http::Two)
+            .get("/v2/")
+            .header("x-big", "x".repeat(200_000));
+        if let Ok(answer) = call.try_send().await {
+            assert!((400..500).contains(&answer.status), "{answer:?}");
+        }
+    }
+    assert_eq!(alice.get("/v2/").send().await.status, 200);
+}

@@ -1,6 +1,10 @@
 //! The commands, one file each. Here and in `main` errors are `anyhow`'s and become exit codes:
 //! 0 good, 1 findings or failure, 2 usage, 3 `explain` says deny, 78 wrong configuration.
 
+mod certs;
+mod files;
+#[cfg(test)]
+mod scratch;
 mod serve;
 
 use std::io::{IsTerminal, Write};
@@ -14,7 +18,12 @@ const WRONG_CONFIGURATION: u8 = 78;
 
 /// An authenticating reverse proxy in front of a container registry.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    version,
+    about,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -23,6 +32,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Certs(certs::Certs),
 }
 
 impl Cli {
@@ -30,6 +40,7 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(command) => command.run(),
+            Command::Certs(command) => command.run(),
         };
         result.unwrap_or_else(|error| {
             complain(&format!("error: {error:#}"));

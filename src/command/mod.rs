@@ -2,6 +2,7 @@
 //! 0 good, 1 findings or failure, 2 usage, 3 `explain` says deny, 78 wrong configuration.
 
 mod certs;
+mod demo;
 mod files;
 #[cfg(test)]
 mod scratch;

@@ -19,12 +19,7 @@ const WRONG_CONFIGURATION: u8 = 78;
 
 /// An authenticating reverse proxy in front of a container registry.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    about,
-    propagate_version = true,
-    arg_required_else_help = true
-)]
+#[command(version, about, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,6 +29,7 @@ pub(crate) struct Cli {
 enum Command {
     Serve(serve::Serve),
     Certs(certs::Certs),
+    Demo(demo::Demo),
 }
 
 impl Cli {
@@ -42,6 +38,7 @@ impl Cli {
         let result = match self.command {
             Command::Serve(command) => command.run(),
             Command::Certs(command) => command.run(),
+            Command::Demo(command) => command.run(),
         };
         result.unwrap_or_else(|error| {
             complain(&format!("error: {error:#}"));

@@ -53,7 +53,11 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     let memory = Arc::new(Memory::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
     let spare_key = reload::spare_key()?;
-    let foundation = Foundation { memory: &memory, pool: &pool, spare_key: &spare_key };
+    let foundation = Foundation {
+        memory: &memory,
+        pool: &pool,
+        spare_key: &spare_key,
+    };
     let (rules, warnings) = match reload::build(&config, &foundation, 1) {
         Ok(built) => built,
         Err(errors) => {
@@ -69,7 +73,15 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     let listeners = server::bind(&config.server.listen)?;
     let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
     note(&audit, Event::Start).await?;
-    let proxy = Proxy::new(rules, Ledger { audit: Arc::clone(&audit), memory, pool, spare_key });
+    let proxy = Proxy::new(
+        rules,
+        Ledger {
+            audit: Arc::clone(&audit),
+            memory,
+            pool,
+            spare_key,
+        },
+    );
 
     let (stop, stopping) = watch::channel(false);
     for address in listeners.addresses() {
@@ -88,7 +100,10 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     let cut = serving.await.context("the server failed")?;
     note(&audit, Event::Stop).await?;
     if cut > 0 {
-        tracing::warn!(connections = cut, "stopped; connections were cut at the drain time-out");
+        tracing::warn!(
+            connections = cut,
+            "stopped; connections were cut at the drain time-out"
+        );
     } else {
         tracing::info!("stopped; nothing was cut");
     }
@@ -99,7 +114,10 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
 async fn note(audit: &Arc<Audit>, event: Event) -> Result<()> {
     let mut record = Record::open(audit, audit.slot().await, event);
     record.answer(Outcome::Allowed, 0);
-    record.close_and_wait().await.context("no record, no service")
+    record
+        .close_and_wait()
+        .await
+        .context("no record, no service")
 }
 
 struct Signals {

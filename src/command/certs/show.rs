@@ -10,19 +10,25 @@ use anyhow::{Context, Result, anyhow, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
 use clap::ValueHint;
 use jiff::Timestamp;
+use portcullis::config::Config;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Serialize, Serializer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::command::{WRONG_CONFIGURATION, colours, complain};
+
 const DAY: i64 = 24 * 60 * 60;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// PEM files; every certificate in them is shown.
-    #[arg(required = true, value_hint = ValueHint::FilePath)]
+    #[arg(required_unless_present = "config", value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
+    /// A configuration; the certificates that it names are shown.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
     /// Counts certificates that end within this many days as ended.
     #[arg(long, default_value_t = 0, value_name = "DAYS")]
     within: u32,
@@ -52,8 +58,18 @@ fn rfc3339<S: Serializer>(time: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
 
 impl Args {
     pub(super) fn run(self, now: Timestamp, out: &mut dyn Write) -> Result<ExitCode> {
+        let mut files = self.files;
+        if let Some(path) = &self.config {
+            match Config::load(path) {
+                Ok((config, _warnings)) => files.extend(named_by(config)),
+                Err(errors) => {
+                    complain(&errors.render(colours()));
+                    return Ok(WRONG_CONFIGURATION.into());
+                }
+            }
+        }
         let mut shown = Vec::new();
-        for file in &self.files {
+        for file in &files {
             shown.extend(read(file, now)?);
         }
         if self.json {
@@ -66,6 +82,10 @@ impl Args {
         let ended = |one: &Shown| one.not_after <= now || one.days_left < limit;
         Ok(ExitCode::from(u8::from(shown.iter().any(ended))))
     }
+}
+
+fn named_by(config: Config) -> impl Iterator<Item = PathBuf> {
+    std::iter::once(config.tls.certificate).chain(config.upstream.ca)
 }
 
 /// Every certificate of a PEM file.

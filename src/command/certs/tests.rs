@@ -138,6 +138,29 @@ fn show_fails_for_what_has_ended_or_will() {
 }
 
 #[test]
+fn show_reads_what_a_configuration_names() {
+    let folder = made();
+    let config = folder.path().join("portcullis.toml");
+    let text = "[server]\nlisten = [\"127.0.0.1:0\"]\n\
+                [tls]\ncertificate = \"server.pem\"\nprivate_key = \"server.key\"\n\
+                [upstream]\nurl = \"https://127.0.0.1:5000\"\nca = \"ca.pem\"\n\
+                [audit]\nfile = \"audit.jsonl\"\n";
+    fs::write(&config, text).unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let mut out = Vec::new();
+    let args = ["certs", "show", "--config", config.to_str().unwrap()];
+    let code = Line::parse_from(args).args.perform(Timestamp::now(), &mut out).unwrap();
+    let out = String::from_utf8(out).unwrap();
+    assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
+    assert!(out.contains(&format!("{dir}/server.pem\n  subject    CN=localhost")), "{out}");
+    assert!(out.contains(&format!("{dir}/ca.pem\n")), "{out}");
+
+    fs::write(&config, "[tsl]\n").unwrap();
+    let code = certs(&folder, "show --config DIR/portcullis.toml").unwrap();
+    assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(78)));
+}
+
+#[test]
 fn errors_name_the_remedy() {
     let folder = made();
     let empty = Folder::new();

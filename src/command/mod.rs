@@ -1,7 +1,12 @@
 //! The commands, one file each. Here and in `main` errors are `anyhow`'s and become exit codes:
 //! 0 good, 1 findings or failure, 2 usage, 3 `explain` says deny, 78 wrong configuration.
 
+mod certs;
+mod demo;
+mod files;
 mod passwd;
+#[cfg(test)]
+mod scratch;
 mod serve;
 
 use std::io::{IsTerminal, Write};
@@ -30,6 +35,8 @@ pub(crate) struct Cli {
 enum Command {
     Serve(serve::Serve),
     Passwd(passwd::Passwd),
+    Certs(certs::Certs),
+    Demo(demo::Demo),
 }
 
 impl Cli {
@@ -38,6 +45,8 @@ impl Cli {
         let result = match self.command {
             Command::Serve(command) => command.run(),
             Command::Passwd(command) => command.run(),
+            Command::Certs(command) => command.run(),
+            Command::Demo(command) => command.run(),
         };
         result.unwrap_or_else(|error| {
             complain(&format!("error: {error:#}"));

@@ -1,0 +1,209 @@
+//! `portcullis certs`: a trial CA, certificates of it, and how long certificates still last.
+//!
+//! For trials, tests and small sites. It keeps the CA's key in a file and no list of what it
+//! issued; a company with a CA of its own uses that.
+
+pub(crate) mod make;
+mod show;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Subcommand, ValueHint};
+use jiff::Timestamp;
+
+use self::make::{Authority, Client, Pair, Validity};
+use super::files::{self, Existing, Readers};
+
+const CA_YEARS: u16 = 10;
+/// With the day before the first, 825: clients of Apple refuse more, from whatever CA.
+const LEAF_DAYS: u32 = 824;
+
+/// Make a trial CA and certificates, show when certificates end.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Certs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Makes a CA: ca.pem, which clients are given, and ca.key, which nobody is given.
+    Ca {
+        /// Where its files go; made if missing.
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// What the CA calls itself.
+        #[arg(long, default_value = "Portcullis trial CA")]
+        name: String,
+        /// Replaces the CA that is there; what it issued is worthless afterwards.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Makes the certificate of a server: server.pem and server.key.
+    Server {
+        /// Where ca.pem and ca.key are and the new files go.
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// A host name or address that clients type; may be repeated.
+        #[arg(long = "name", required = true, value_name = "HOST")]
+        names: Vec<String>,
+        /// For how many days it is good.
+        #[arg(long, default_value_t = LEAF_DAYS, value_parser = clap::value_parser!(u32).range(1..))]
+        days: u32,
+        /// Replaces server.pem and server.key if they are there.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Makes the certificate of a client: NAME.pem and NAME.key.
+    Client {
+        /// Where ca.pem and ca.key are and the new files go.
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Whom it names: the subject's CN, and the name of the files.
+        #[arg(long)]
+        name: String,
+        /// The subject's OU, which can be read as a group; may be repeated.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// A URI it names besides, such as `spiffe://example.com/ci`.
+        #[arg(long = "uri", value_name = "URI")]
+        uris: Vec<String>,
+        /// A mail address it names besides.
+        #[arg(long = "email", value_name = "ADDRESS")]
+        emails: Vec<String>,
+        /// For how many days it is good.
+        #[arg(long, default_value_t = LEAF_DAYS, value_parser = clap::value_parser!(u32).range(1..))]
+        days: u32,
+        /// Replaces NAME.pem and NAME.key if they are there.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Shows whom certificates name and how long they last; exit code 1 if one has ended.
+    Show(show::Args),
+}
+
+impl Certs {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        self.perform(Timestamp::now(), &mut std::io::stdout().lock())
+    }
+
+    fn perform(self, now: Timestamp, out: &mut dyn Write) -> Result<ExitCode> {
+        match self.action {
+            Action::Ca { dir, name, force } => ca(&dir, &name, existing(force), now, out)?,
+            Action::Server {
+                dir,
+                names,
+                days,
+                force,
+            } => {
+                let authority = open(&dir)?;
+                let pair = authority.server(&names, Validity::days(now, days)?)?;
+                keep(&dir, "server", &pair, existing(force), out)?;
+            }
+            Action::Client {
+                dir,
+                name,
+                groups,
+                uris,
+                emails,
+                days,
+                force,
+            } => {
+                let stem = file_stem(&name)?;
+                let client = Client {
+                    name: &name,
+                    groups: &groups,
+                    uris: &uris,
+                    emails: &emails,
+                };
+                let pair = open(&dir)?.client(&client, Validity::days(now, days)?)?;
+                keep(&dir, stem, &pair, existing(force), out)?;
+            }
+            Action::Show(args) => return args.run(now, out),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn existing(force: bool) -> Existing {
+    if force {
+        Existing::Replace
+    } else {
+        Existing::Keep
+    }
+}
+
+fn ca(
+    dir: &Path,
+    name: &str,
+    existing: Existing,
+    now: Timestamp,
+    out: &mut dyn Write,
+) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    let authority = Authority::create(name, Validity::years(now, CA_YEARS)?)?;
+    keep(dir, "ca", authority.pair(), existing, out)?;
+    writeln!(
+        out,
+        "give {} to clients; keep ca.key to yourself",
+        dir.join("ca.pem").display()
+    )?;
+    Ok(())
+}
+
+fn open(dir: &Path) -> Result<Authority> {
+    let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
+    ensure!(
+        certificate.exists() && key.exists(),
+        "{0} holds no ca.pem and ca.key; make them first: portcullis certs ca {0}",
+        dir.display()
+    );
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    Authority::open(read(&certificate)?, read(&key)?.into())
+        .with_context(|| format!("{} and {}", certificate.display(), key.display()))
+}
+
+/// Writes `STEM.pem` and `STEM.key`, and says so.
+pub(crate) fn keep(
+    dir: &Path,
+    stem: &str,
+    pair: &Pair,
+    existing: Existing,
+    out: &mut dyn Write,
+) -> Result<()> {
+    // Not `with_extension`: a user may be called first.last.
+    let certificate = dir.join(format!("{stem}.pem"));
+    let key = dir.join(format!("{stem}.key"));
+    files::expect_free(&[&certificate, &key], existing)?;
+    files::write(&key, pair.key.as_bytes(), Readers::Owner, existing)?;
+    let pem = pair.certificate.as_bytes();
+    files::write(&certificate, pem, Readers::Everybody, existing)?;
+    writeln!(out, "wrote {}", certificate.display())?;
+    writeln!(out, "wrote {} (its owner alone can read it)", key.display())?;
+    Ok(())
+}
+
+fn file_stem(name: &str) -> Result<&str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | '+');
+    ensure!(
+        !name.is_empty() && !name.starts_with('.') && name.chars().all(plain),
+        "'{}' cannot name a file: use letters, digits and . _ - @ +, not beginning with a dot; \
+         other names fit into --uri or --email",
+        name.escape_debug()
+    );
+    ensure!(
+        !matches!(name, "ca" | "server"),
+        "'{name}' would overwrite the {name}'s own files; choose another --name"
+    );
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests;

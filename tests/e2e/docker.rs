@@ -33,7 +33,7 @@ impl<'a> Docker<'a> {
         let mut docker = Self {
             lab,
             host: format!("{NAME}:{}", lab.address.port()),
-            daemon: daemon,
+            daemon,
         };
         docker.ready().await;
         docker

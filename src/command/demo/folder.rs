@@ -48,7 +48,7 @@ impl Setup {
         let config = folder.join("portcullis.toml");
         if config.exists() {
             let setup = Self::read(folder, &config)?;
-            demo.agrees_with(upstream, port)?;
+            setup.agrees_with(upstream, port)?;
             return Ok(setup);
         }
         expect_empty(&folder)?;

@@ -6,27 +6,32 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     // words
     ("registry", &[]),
-    ("identity", &[]),
+    ("identity", &["registry"]),
     // judgement
     ("policy", &["identity", "registry"]),
     ("limit", &["identity"]),
     ("token", &["identity", "registry", "policy"]),
-    // the outside
-    ("authn", &["identity", "token"]),
-    ("tls", &["identity"]),
-    ("upstream", &["policy", "registry"]),
-    ("audit", &["identity", "registry", "policy"]),
+    // the outside; `config` lends them the values of their section
+    ("authn", &["identity", "token", "config"]),
+    ("tls", &["identity", "config"]),
+    (
+        "upstream",
+        &["policy", "registry", "tls", "identity", "config"],
+    ),
+    ("audit", &["identity", "registry", "policy", "config"]),
     // the life of a request
     (
         "gate",
         &[
             "authn", "policy", "limit", "token", "audit", "identity", "registry", "upstream",
+            "tls", "config",
         ],
     ),
     (
         "server",
         &[
-            "gate", "upstream", "tls", "audit", "identity", "registry", "policy", "token",
+            "gate", "upstream", "tls", "audit", "identity", "registry", "policy", "token", "authn",
+            "config",
         ],
     ),
     // running it

@@ -4,7 +4,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::http::{Outgoing, basic};
-use crate::support::image::{Image, begin_upload, digest, finish_upload, noise, push_blob};
+use crate::support::image::{
+    Image, MANIFEST, begin_upload, digest, finish_upload, noise, push_blob,
+};
 use crate::support::{Client, Http, Lab, Reply, Upstream, password};
 
 /// Does one thing, and gives the one record of it.
@@ -48,7 +50,8 @@ async fn a_pull_leaves_a_complete_record() {
     let call = lab
         .user("gina")
         .get("/v2/team-a/app/manifests/v1")
-        .header("user-agent", "test/1");
+        .header("user-agent", "test/1")
+        .header("accept", MANIFEST);
     let record = one(&lab, async {
         assert_eq!(call.send().await.status, 200);
     })
@@ -203,6 +206,7 @@ async fn the_reference_in_an_answer_is_the_records() {
 #[tokio::test]
 async fn records_are_numbered_without_a_gap() {
     let lab = Lab::start().await;
+    assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..40_u32 {
         let http = if number.is_multiple_of(2) {
@@ -217,13 +221,13 @@ async fn records_are_numbered_without_a_gap() {
         assert_eq!(status.unwrap(), 404);
     }
     let audit = lab.audit();
-    crate::support::eventually("40 requests in the file", || {
+    crate::support::eventually("41 requests in the file", || {
         let requests = audit.records();
         let requests = requests
             .iter()
             .filter(|record| record["event"] == "request")
             .count();
-        (requests == 40).then_some(())
+        (requests == 41).then_some(())
     })
     .await;
     let records = audit.records();
@@ -246,7 +250,7 @@ async fn records_are_numbered_without_a_gap() {
         .iter()
         .filter(|record| record["cached"] == true)
         .count();
-    assert!(cached >= 30, "{cached} of 40 from the cache");
+    assert_eq!(cached, 40);
 }
 
 #[tokio::test]
@@ -397,11 +401,6 @@ async fn no_secret_is_ever_written() {
     let typo = format!("typo-{}", password("alice"));
     lab.anonymous()
         .basic("alice", &typo)
-        .get("/v2/")
-        .send()
-        .await;
-    lab.anonymous()
-        .basic(&password("ada"), "alice")
         .get("/v2/")
         .send()
         .await;

@@ -1,6 +1,6 @@
 //! Deleting manifests, blobs and tags.
 
-use crate::support::image::{Image, digest, noise, push_blob};
+use crate::support::image::{Image, MANIFEST, digest, noise, push_blob};
 use crate::support::{Http, Lab};
 
 #[tokio::test]
@@ -15,10 +15,26 @@ async fn a_maintainer_deletes_manifests_and_blobs() {
         for path in [manifest, blob] {
             let alice = lab.user("alice").over(http).delete(&path).send().await;
             alice.assert_problem(403, "DENIED");
-            assert_eq!(direct.head(&path).send().await.status, 200);
+            assert_eq!(
+                direct
+                    .head(&path)
+                    .header("accept", MANIFEST)
+                    .send()
+                    .await
+                    .status,
+                200
+            );
             let mona = lab.user("mona").over(http).delete(&path).send().await;
             assert_eq!(mona.status, 202, "{mona:?}");
-            assert_eq!(direct.head(&path).send().await.status, 404);
+            assert_eq!(
+                direct
+                    .head(&path)
+                    .header("accept", MANIFEST)
+                    .send()
+                    .await
+                    .status,
+                404
+            );
         }
     }
 }

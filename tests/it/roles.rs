@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::support::image::{Image, begin_upload};
+use crate::support::image::{Image, MANIFEST, begin_upload};
 use crate::support::{Answer, Client, Lab};
 
 /// The probes, each with the right it needs.
@@ -28,7 +28,10 @@ impl Probe {
         let ada = lab.user("ada");
         let image = Image::new(seed);
         match self {
-            Self::Pull => client.get(&format!("/v2/{repo}/manifests/v1")).send().await,
+            Self::Pull => {
+                let call = client.get(&format!("/v2/{repo}/manifests/v1"));
+                call.header("accept", MANIFEST).send().await
+            }
             Self::Push => {
                 client
                     .post(&format!("/v2/{repo}/blobs/uploads/"))
@@ -162,7 +165,7 @@ async fn create_only_holds_for_digests_with_tags_too() {
     let call = |user: &str, query: &str| {
         lab.user(user)
             .put(&format!("/v2/{by_digest}{query}"))
-            .header("content-type", crate::support::image::MANIFEST)
+            .header("content-type", MANIFEST)
             .body(image.manifest.clone())
             .send()
     };

@@ -530,7 +530,12 @@ async fn a_signing_key_makes_tokens_outlive_a_restart() {
             .status,
         401
     );
-    // Asked under the first one's name, the second one is the same service after a restart.
+    // Asked under the first one's name and with its passwords, the second one is the same service
+    // after a restart.
+    second
+        .folder
+        .replace("htpasswd", first.folder.read("htpasswd"));
+    assert_eq!(second.reload().await, "allowed");
     let mut client = second.anonymous().bearer(&token);
     client.authority = first.authority();
     assert_eq!(client.get("/v2/").send().await.status, 200);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
@@ -179,6 +180,9 @@ pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
 async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
     let ledger = proxy.ledger();
     let (config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
+    if let Some(failed) = config.run_policy_tests(Timestamp::now()).first() {
+        return Err(failed.to_string());
+    }
     for warning in warnings {
         tracing::warn!(%warning, "configuration");
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
@@ -35,6 +36,13 @@ impl Serve {
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };
+        let failed = config.run_policy_tests(Timestamp::now());
+        for failure in &failed {
+            complain(&failure.render(colours()));
+        }
+        if !failed.is_empty() {
+            return Ok(WRONG_CONFIGURATION.into());
+        }
         telemetry::start(config.log.format);
         for warning in warnings {
             tracing::warn!(%warning, "configuration");

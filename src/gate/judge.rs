@@ -62,8 +62,15 @@ pub async fn judge(
     let (action, repository) = (call.action(), call.repository().cloned());
     let permit = match rules.policy.decide(&who, peer.address, call, now) {
         Ok(permit) => permit,
-        Err(_) if who.user().is_none() => return Err(Refusal::Unauthenticated { scope }),
-        Err(denial) => return Err(Refusal::Denied(denial)),
+        Err(denial) => {
+            if let Some(rule) = &denial.rule {
+                record.rule(&rule.0);
+            }
+            return Err(match who.user() {
+                Some(_) => Refusal::Denied(denial),
+                None => Refusal::Unauthenticated { scope },
+            });
+        }
     };
     if let Some(action) = action
         && !who.scope_covers(action, repository.as_ref())

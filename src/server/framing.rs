@@ -147,6 +147,8 @@ impl Framing {
         match self.state {
             // Old clients send an empty line too many after a body.
             State::Head { first: true } if line.is_empty() => Ok(self.state),
+            // A fragment is not sent in a request (RFC 9112 section 3.2); hyper would cut it off.
+            State::Head { first: true } if line.contains(&b'#') => Err(Violation),
             State::Head { first: true } => Ok(State::Head { first: false }),
             State::Head { first: false } if line.is_empty() => {
                 self.begun = true;
@@ -378,6 +380,7 @@ mod tests {
                 "{head:?}"
             );
         }
+        assert!(feed("GET /v2/#x HTTP/1.1\r\n\r\n").is_err());
         for body in [
             "3\nabc\r\n",
             "3\r\nabcd\r\n",

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -60,6 +61,16 @@ impl Proxy {
     /// Answers one request. Whatever happens, one audit record is written for it: with the answer,
     /// at the end of a streamed body, or when this future is dropped because the client has gone.
     pub async fn respond(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+        let is_head = request.method() == Method::HEAD;
+        let response = self.exchange(peer, request).await;
+        if is_head {
+            without_body(response)
+        } else {
+            response
+        }
+    }
+
+    async fn exchange(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
         let rules = self.rules.load_full();
         let now = Timestamp::now();
         let (head, body) = request.into_parts();
@@ -170,6 +181,23 @@ impl Proxy {
         }
         response
     }
+}
+
+/// The answer to a HEAD: the headers of the body, and no body. Over HTTP/1 hyper would see to that,
+/// over HTTP/2 it sends what it is given.
+fn without_body(response: Response<AnswerBody>) -> Response<AnswerBody> {
+    let (mut head, body) = response.into_parts();
+    if let (AnswerBody::Full(Some(bytes)), false) =
+        (&body, head.headers.contains_key(CONTENT_LENGTH))
+    {
+        head.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    }
+    let body = match body {
+        AnswerBody::Full(_) => AnswerBody::Full(None),
+        streaming @ AnswerBody::Stream(_) => streaming,
+    };
+    Response::from_parts(head, body)
 }
 
 /// Whether the record must be on its way to disk before the answer.

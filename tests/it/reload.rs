@@ -95,7 +95,8 @@ async fn whatever_is_wrong_the_old_configuration_stays() {
     for (file, text, good) in broken {
         lab.folder.replace(file, &text);
         let outcome = lab.reload().await;
-        assert_ne!(outcome, "allowed", "{file} became {text:?}");
+        let end = text.trim_end().rsplit("\n\n").next().unwrap_or_default();
+        assert_ne!(outcome, "allowed", "{file} ended with {end:?}");
         assert_eq!(alice.get("/v2/").send().await.status, 200);
         assert_eq!(
             alice.get("/v2/team-a/app/tags/list").send().await.status,

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::http::Outgoing;
-use crate::support::image::{begin_upload, digest, noise, push_blob};
+use crate::support::image::{begin_upload, digest, noise, push_blob, under_way};
 use crate::support::{Http, Lab, Reply, Upstream};
 
 #[tokio::test]
@@ -17,20 +17,7 @@ async fn a_running_push_finishes() {
         let sent = tokio::spawn(alice.patch(&session).body(body).send());
         feeder.send(Ok(blob.slice(..300_000))).await.unwrap();
         feeder.send(Ok(blob.slice(300_000..400_000))).await.unwrap();
-        // It is under way when the registry has begun to write it down.
-        let uploads = "storage/docker/registry/v2/repositories/team-a/app/_uploads";
-        let id = session
-            .split('?')
-            .next()
-            .unwrap()
-            .rsplit('/')
-            .next()
-            .unwrap();
-        let data = lab.folder.join(uploads).join(id).join("data");
-        crate::support::eventually("bytes at the registry", || {
-            std::fs::metadata(&data).ok().filter(|data| data.len() > 0)
-        })
-        .await;
+        let data = under_way(&lab.folder, &session).await;
         lab.process.signal(signal);
         // No new connection gets in.
         crate::support::eventually("the listener's end", || {

@@ -98,7 +98,10 @@ async fn docker_logs_in_pushes_and_pulls() {
     let rootfs = rootfs(&lab);
 
     let said = docker.login("alice", "wrong").fails();
-    assert!(said.contains("401"), "{said}");
+    assert!(
+        said.contains("unauthorized: ") && said.contains("[ref "),
+        "{said}"
+    );
     assert!(!docker.config().contains(host.as_str()));
 
     let said = docker.login("alice", &password("alice")).ok();

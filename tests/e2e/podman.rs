@@ -58,9 +58,15 @@ async fn logs_in_pushes_and_pulls(challenge: Challenge) {
     podman.podman(&format!("rmi {image}"), "").ok();
     podman.remote("pull", &image, "").ok();
 
-    let denied = format!("{host}/team-b/pod:v1");
+    // Where she may read, the refusal has a body and podman shows it; where she may not, it asks
+    // by HEAD first and shows the status.
+    let denied = format!("{host}/team-a/prod:v1");
     podman.podman(&format!("tag {image} {denied}"), "").ok();
     assert_our_denial(&podman.remote("push", &denied, "").fails());
+    let foreign = format!("{host}/team-b/pod:v1");
+    podman.podman(&format!("tag {image} {foreign}"), "").ok();
+    let said = podman.remote("push", &foreign, "").fails();
+    assert!(said.contains("403"), "{said}");
 
     podman.login("ada", &password("ada")).ok();
     let public = format!("{host}/public/pod:v1");
@@ -69,7 +75,7 @@ async fn logs_in_pushes_and_pulls(challenge: Challenge) {
     podman.podman(&format!("logout {host}"), "").ok();
     assert!(!holds_password(&lab.folder.read("auth.json"), "ada"));
     podman
-        .podman(&format!("rmi {image} {public} {denied}"), "")
+        .podman(&format!("rmi {image} {public} {denied} {foreign}"), "")
         .ok();
     podman.remote("pull", &image, "").fails();
     // With Basic as the challenge podman gives up before it has asked for the image.

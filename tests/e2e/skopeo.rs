@@ -73,12 +73,17 @@ async fn copies_lists_and_deletes(challenge: Challenge) {
         .copy(&image, &format!("docker://{host}/home/alice/sk:v1"))
         .ok();
 
-    assert_our_denial(
-        &skopeo
-            .copy(&layout, &format!("docker://{host}/team-b/sk:v1"))
-            .fails(),
-    );
-    assert_our_denial(&skopeo.remote("delete", &image).fails());
+    // Where she may read, the refusal has a body and skopeo shows it; where she may not, it asks by
+    // HEAD first and shows the status.
+    let prod = format!("docker://{host}/team-a/prod:v1");
+    assert_our_denial(&skopeo.copy(&layout, &prod).fails());
+    let said = skopeo
+        .copy(&layout, &format!("docker://{host}/team-b/sk:v1"))
+        .fails();
+    assert!(said.contains("403"), "{said}");
+    // Here it shows the whole body.
+    let said = skopeo.remote("delete", &image).fails();
+    assert!(said.contains("DENIED") && said.contains("[ref "), "{said}");
     skopeo.login("mona", &password("mona")).ok();
     skopeo.remote("delete", &image).ok();
     skopeo.remote("inspect", &image).fails();

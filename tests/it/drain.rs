@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::http::Outgoing;
-use crate::support::image::{begin_upload, digest, noise, push_blob};
+use crate::support::image::{begin_upload, digest, noise, push_blob, under_way};
 use crate::support::{Http, Lab, Reply, Upstream};
 
 #[tokio::test]
@@ -17,6 +17,7 @@ async fn a_running_push_finishes() {
         let sent = tokio::spawn(alice.patch(&session).body(body).send());
         feeder.send(Ok(blob.slice(..300_000))).await.unwrap();
         feeder.send(Ok(blob.slice(300_000..400_000))).await.unwrap();
+        let data = under_way(&lab.folder, &session).await;
         lab.process.signal(signal);
         // No new connection gets in.
         crate::support::eventually("the listener's end", || {
@@ -30,12 +31,7 @@ async fn a_running_push_finishes() {
         assert_eq!(answer.status, 202, "{answer:?}");
         assert_eq!(lab.process.wait().await.code(), Some(0));
         // The registry has all of it.
-        let uuid = session.split('?').next().unwrap();
-        let stored = lab
-            .folder
-            .join("storage/docker/registry/v2/repositories/team-a/app/_uploads");
-        let id = uuid.rsplit('/').next().unwrap();
-        let data = std::fs::read(stored.join(id).join("data")).unwrap();
+        let data = std::fs::read(data).unwrap();
         assert_eq!(digest(&data), digest(&blob));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use bytes::Bytes;
 
 use crate::support::http::Outgoing;
-use crate::support::image::{Image, begin_upload, digest, finish_upload, noise};
+use crate::support::image::{Image, begin_upload, digest, finish_upload, noise, under_way};
 use crate::support::lab::htpasswd;
 use crate::support::{Http, Lab, password};
 
@@ -95,7 +95,8 @@ async fn whatever_is_wrong_the_old_configuration_stays() {
     for (file, text, good) in broken {
         lab.folder.replace(file, &text);
         let outcome = lab.reload().await;
-        assert_ne!(outcome, "allowed", "{file} became {text:?}");
+        let end = text.trim_end().rsplit("\n\n").next().unwrap_or_default();
+        assert_ne!(outcome, "allowed", "{file} ended with {end:?}");
         assert_eq!(alice.get("/v2/").send().await.status, 200);
         assert_eq!(
             alice.get("/v2/team-a/app/tags/list").send().await.status,
@@ -201,6 +202,7 @@ async fn a_push_begun_before_completes() {
         let (feeder, body) = Outgoing::fed();
         let sent = tokio::spawn(alice.patch(&session).body(body).send());
         feeder.send(Ok(blob.slice(..200_000))).await.unwrap();
+        under_way(&lab.folder, &session).await;
         // The new rules no longer let her push, the new file no longer knows her.
         let config = lab.config();
         let users = lab.folder.read("htpasswd");

@@ -221,9 +221,16 @@ async fn the_body_of_a_refused_request_is_never_the_next_request() {
         lab.authority(),
         inner.len()
     );
-    let answer = lab.anonymous().raw_exchange(outer.as_bytes()).await;
+    // A further request, so that the end of the exchange is known whether it is answered or not.
+    let last = head(&lab, "GET /v2/ HTTP/1.1", "Connection: close\r\n");
+    let answer = lab
+        .anonymous()
+        .raw_exchange((outer + &last).as_bytes())
+        .await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    let others: Vec<_> = answer.match_indices("HTTP/1.1 ").skip(1).collect();
+    assert!(others.len() <= 1, "{answer}");
+    assert!(!answer.contains("HTTP/1.1 404"), "{answer}");
     assert!(upstream.seen().is_empty());
 }
 

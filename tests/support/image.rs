@@ -1,8 +1,11 @@
 //! Blobs and manifests, pushed by hand.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use super::folder::Folder;
 use super::http::{Answer, Client};
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -121,6 +124,25 @@ pub(crate) async fn finish_upload(
         .body(rest)
         .send()
         .await
+}
+
+/// Waits until the registry has begun to write an upload to `team-a/app` down; where it does.
+pub(crate) async fn under_way(folder: &Folder, session: &str) -> PathBuf {
+    let uploads = "storage/docker/registry/v2/repositories/team-a/app/_uploads";
+    let id = session
+        .split('?')
+        .next()
+        .unwrap()
+        .rsplit('/')
+        .next()
+        .unwrap();
+    let data = folder.join(uploads).join(id).join("data");
+    super::eventually("bytes at the registry", || {
+        let length = std::fs::metadata(&data).map_or(0, |data| data.len());
+        (length > 0).then_some(())
+    })
+    .await;
+    data
 }
 
 /// The session's path with the parameter that commits it.

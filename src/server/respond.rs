@@ -62,7 +62,14 @@ impl Proxy {
     /// at the end of a streamed body, or when this future is dropped because the client has gone.
     pub async fn respond(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
         let is_head = request.method() == Method::HEAD;
-        let response = self.exchange(peer, request).await;
+        let may_keep = request.version() == Version::HTTP_2 || request.body().is_end_stream();
+        let mut response = self.exchange(peer, request).await;
+        if !may_keep && !response.status().is_success() {
+            // What is left of the body is not read, and never taken for the next request.
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if is_head {
             without_body(response)
         } else {

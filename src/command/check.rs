@@ -39,12 +39,13 @@ impl Check {
             let report = json!({ "ok": good, "file": path, "findings": findings });
             say(&format!("{report:#}\n"))?;
         } else {
-            for one in &found {
-                complain(&format!("{}\n\n", one.render(colours())));
+            let shown: Vec<_> = found.iter().map(|one| one.render(colours())).collect();
+            if !shown.is_empty() {
+                complain(&format!("{}\n", shown.join("\n\n")));
             }
             match summary.filter(|_| good) {
                 Some(summary) => say(&format!("{} is good: {summary}\n", path.display()))?,
-                None => complain(&count(&found)),
+                None => complain(&format!("\n{}", count(&found))),
             }
         }
         Ok(if good {

@@ -2,9 +2,14 @@
 //! 0 good, 1 findings or failure, 2 usage, 3 `explain` says deny, 78 wrong configuration.
 
 mod certs;
+mod check;
+mod completions;
 mod demo;
+mod explain;
 mod files;
+mod man;
 mod passwd;
+mod schema;
 #[cfg(test)]
 mod scratch;
 mod serve;
@@ -13,6 +18,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
@@ -34,9 +40,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Check(check::Check),
+    Explain(explain::Explain),
     Passwd(passwd::Passwd),
     Certs(certs::Certs),
     Demo(demo::Demo),
+    Schema(schema::Schema),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 impl Cli {
@@ -44,9 +55,14 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(command) => command.run(),
+            Command::Check(command) => command.run(),
+            Command::Explain(command) => command.run(),
             Command::Passwd(command) => command.run(),
             Command::Certs(command) => command.run(),
             Command::Demo(command) => command.run(),
+            Command::Schema(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         };
         result.unwrap_or_else(|error| {
             complain(&format!("error: {error:#}"));
@@ -66,6 +82,16 @@ struct ConfigFile {
         default_value = "/etc/portcullis/portcullis.toml"
     )]
     config: PathBuf,
+}
+
+/// Says on stdout what was asked for. A reader that has seen enough (`| head`) is no failure.
+fn say(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Says something on stderr. Nobody is left to tell when that fails.

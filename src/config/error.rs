@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
 
 use super::mask::{MASK, mask};
@@ -40,10 +40,9 @@ pub type Warning = Diagnostic;
 struct Spot {
     line: usize,
     column: usize,
-    /// The line, without its secrets.
-    text: String,
-    /// Which bytes of the line are meant.
-    mark: Range<usize>,
+    /// The line, without its secrets, and which bytes of it are meant; `None` where the line is a
+    /// secret itself.
+    quote: Option<(String, Range<usize>)>,
 }
 
 impl Diagnostic {
@@ -55,6 +54,19 @@ impl Diagnostic {
             spot: None,
             message: message.into(),
             help: None,
+        }
+    }
+
+    /// Something wrong with a line of another file, which is not quoted.
+    pub fn about_line(file: &Path, (line, column): (usize, usize), message: String) -> Self {
+        let quote = None;
+        Self {
+            spot: Some(Spot {
+                line,
+                column,
+                quote,
+            }),
+            ..Self::about_file(file, message)
         }
     }
 
@@ -104,17 +116,20 @@ impl Diagnostic {
             Severity::Warning => Level::WARNING,
         };
         let mut group: Group<'_> = Group::with_title(level.primary_title(&self.message));
-        match &self.spot {
-            Some(spot) => {
-                let mark = AnnotationKind::Primary.span(spot.mark.clone());
-                let snippet = Snippet::source(spot.text.as_str())
-                    .line_start(spot.line)
-                    .path(&*self.file)
-                    .annotation(mark);
-                group = group.element(snippet);
+        let origin = Origin::path(&*self.file);
+        group = match &self.spot {
+            Some(Spot {
+                line,
+                quote: Some((text, mark)),
+                ..
+            }) => {
+                let mark = AnnotationKind::Primary.span(mark.clone());
+                let snippet = Snippet::source(text.as_str()).line_start(*line);
+                group.element(snippet.path(&*self.file).annotation(mark))
             }
-            None => group = group.element(annotate_snippets::Origin::path(&*self.file)),
-        }
+            Some(spot) => group.element(origin.line(spot.line).char_column(spot.column)),
+            None => group.element(origin),
+        };
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
@@ -174,6 +189,11 @@ impl Errors {
     /// Errors, and the warnings found beside them.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.0
+    }
+
+    /// The same, to be put together with others.
+    pub fn into_diagnostics(self) -> Vec<Diagnostic> {
+        self.0
     }
 
     /// Everything for people, ending in a line that counts.
@@ -303,11 +323,11 @@ impl Source {
         let head = shorten(head);
         let marked = shorten(marked.trim_end_matches('\r'));
         let mark = head.len()..head.len().saturating_add(marked.len());
+        let text = format!("{head}{marked}{}", shorten(tail.trim_end_matches('\r')));
         Some(Spot {
             line: before.matches('\n').count().saturating_add(1),
             column: head.chars().count().saturating_add(1),
-            text: format!("{head}{marked}{}", shorten(tail.trim_end_matches('\r'))),
-            mark,
+            quote: Some((text, mark)),
         })
     }
 }

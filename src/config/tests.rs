@@ -554,6 +554,127 @@ fn whoever_opens_what_is_named_can_point_at_the_key() {
     assert_eq!(at("token.signing_key"), None);
 }
 
+const REFERENCE: &str = include_str!("../../conf/reference.toml");
+
+/// The reference with the lines uncommented that `wanted` picks, given the comment above.
+fn uncommented(wanted: impl Fn(&str) -> bool) -> String {
+    let mut above = String::new();
+    let mut out = String::new();
+    for line in REFERENCE.lines() {
+        let key = line.strip_prefix('#').filter(|rest| {
+            rest.starts_with('[') || rest.starts_with(|c: char| c.is_ascii_lowercase())
+        });
+        match key {
+            Some(rest) if wanted(&above) => out.push_str(rest),
+            Some(_) | None => out.push_str(line),
+        }
+        out.push('\n');
+        if line.is_empty() {
+            above.clear();
+        } else if line.starts_with("# ") {
+            above.push_str(line);
+        }
+    }
+    out
+}
+
+fn leaves(table: &toml::Table, path: &str, out: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        let tables = value
+            .as_array()
+            .map(|items| items.iter().filter_map(toml::Value::as_table));
+        let tables: Vec<_> = tables
+            .into_iter()
+            .flatten()
+            .chain(value.as_table())
+            .collect();
+        if tables.is_empty() || path == "groups" || path == "roles" {
+            out.push(path);
+        } else {
+            for table in tables {
+                leaves(table, &path, out);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_has_every_key_and_no_other() {
+    let all = uncommented(|_| true);
+    let instead = all
+        .replace("#     ", "")
+        .replace("password_file", "file_of_password");
+    let mut written = Vec::new();
+    for text in [&all, &instead] {
+        leaves(&text.parse().unwrap(), "", &mut written);
+    }
+    written.retain(|key| !key.contains("file_of_password"));
+    written.sort();
+    written.dedup();
+    let mut known = super::read::all_keys();
+    known.sort();
+    assert_eq!(written, known);
+}
+
+#[test]
+fn the_reference_can_be_used_with_all_its_examples() {
+    let folder = Folder::new("reference");
+    for name in ["upstream.password", "ldap.password"] {
+        std::fs::write(folder.0.join(name), "hunter2").unwrap();
+    }
+    let path = folder.0.join("portcullis.toml");
+    let text =
+        uncommented(|_| true).replace("order = [\"htpasswd\"]", "order = [\"ldap\", \"htpasswd\"]");
+    let errors = Config::parse(&text, &path, &|_| None).unwrap_err();
+    let mut told = errors.diagnostics().iter().filter(|one| !one.is_warning());
+    assert!(
+        told.all(|one| one.message().contains("not available")),
+        "{}",
+        errors.render(false)
+    );
+    let text = available(&uncommented(|above| !above.contains("password")));
+    let (config, _) = Config::parse(&text, &path, &|_| None).unwrap();
+    let failed = config.run_policy_tests(Timestamp::UNIX_EPOCH);
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn the_defaults_of_the_reference_are_the_defaults() {
+    let read = |text: &str| match Config::parse(text, Path::new("reference.toml"), &|_| None) {
+        Ok((c, warnings)) => {
+            let c = (
+                c.server, c.tls, c.upstream, c.auth, c.token, c.limits, c.audit, c.admin, c.log,
+            );
+            format!("{c:#?} {warnings:#?}")
+        }
+        Err(errors) => panic!("{}", errors.render(false)),
+    };
+    let defaults = uncommented(|above| above.contains("Default"));
+    assert_eq!(read(&available(REFERENCE)), read(&available(&defaults)));
+}
+
+/// The reference without what this version lacks.
+fn available(text: &str) -> String {
+    let (begin, rest) = text.split_once("# Users in a directory.").unwrap();
+    let (_, end) = rest.split_once("# Verified credentials.").unwrap();
+    format!("{begin}{end}")
+}
+
+#[test]
+fn the_schema_is_fresh() {
+    let stored: serde_json::Value =
+        serde_json::from_str(include_str!("../../conf/schema.json")).unwrap();
+    assert!(
+        stored == super::schema(),
+        "run: portcullis schema > conf/schema.json"
+    );
+}
+
 /// A folder that goes when it is dropped.
 struct Folder(PathBuf);
 

@@ -63,6 +63,20 @@ impl Pattern {
         &self.text
     }
 
+    /// A name that matches, for a caller with this user name; `None` where none is easily found.
+    pub fn example(&self, user: Option<&str>) -> Option<RepoName> {
+        let mut name = String::new();
+        for token in &self.tokens {
+            name.push_str(match token {
+                Token::Anything | Token::Run => "app",
+                Token::Literal(text) => text,
+                Token::Parts => "app/",
+                Token::User => user?,
+            });
+        }
+        RepoName::parse(&name).filter(|name| self.matches(name, user))
+    }
+
     /// The first path part where it is fixed: no name that begins otherwise can match.
     pub(super) fn first_part(&self) -> Option<&str> {
         let Some(Token::Literal(head)) = self.tokens.first() else {
@@ -371,6 +385,25 @@ mod tests {
         ] {
             assert_eq!(Pattern::parse(text).unwrap().first_part(), first, "{text}");
         }
+    }
+
+    #[test]
+    fn an_example_matches_its_pattern() {
+        for (pattern, example) in [
+            ("**", Some("app")),
+            ("team-a/**", Some("team-a/app")),
+            ("**/prod", Some("app/prod")),
+            ("a/**/b", Some("a/app/b")),
+            ("team-*", Some("team-app")),
+            ("home/${user}/*", Some("home/bob/app")),
+            ("**.", None),
+        ] {
+            let found = Pattern::parse(pattern).unwrap().example(Some("bob"));
+            assert_eq!(found.as_ref().map(RepoName::as_str), example, "{pattern}");
+        }
+        let mine = Pattern::parse("${user}").unwrap();
+        assert_eq!(mine.example(None), None);
+        assert_eq!(mine.example(Some("Bob")), None);
     }
 
     /// Tries everything, straight from the pattern's text.

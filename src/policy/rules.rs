@@ -166,6 +166,28 @@ impl Policy {
         who.groups().iter().map(|group| &**group).chain(new)
     }
 
+    /// How many access and how many deny rules there are.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.access.len(), self.deny.len())
+    }
+
+    /// Every pattern of every rule.
+    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        let access = self.access.iter().flat_map(|rule| &rule.repositories);
+        access.chain(self.deny.iter().flat_map(|rule| &rule.repositories))
+    }
+
+    /// Every user whom a rule or a group of the configuration names, some more than once.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        let access = self.access.iter().flat_map(|rule| &rule.who);
+        let named = access.chain(self.deny.iter().flat_map(|rule| &rule.who));
+        let named = named.filter_map(|who| match who {
+            Who::User(name) => Some(&**name),
+            Who::Anonymous | Who::Authenticated | Who::Group(_) => None,
+        });
+        named.chain(self.groups_by_user.keys().map(|name| &**name))
+    }
+
     pub(super) fn own_groups(&self, who: &Identity) -> &[Box<str>] {
         who.user()
             .and_then(|user| self.groups_by_user.get(user))

@@ -1,0 +1,249 @@
+//! `portcullis check`: everything that would keep `serve` from starting, or a reload from being
+//! taken over, at once and with its place. Leaves nothing behind.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use portcullis::authn::Memory;
+use portcullis::config::{Config, Diagnostic};
+use portcullis::reload::{self, BuildError, Foundation};
+use portcullis::tls::TlsError;
+use portcullis::upstream::Pool;
+use rustix::fs::{Access, access};
+use serde_json::json;
+
+use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
+
+/// Check the configuration and everything it names
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    config: ConfigFile,
+
+    /// Print the findings as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let path = self.config.config;
+        let (summary, found) = examine(&path)?;
+        let good = found.iter().all(Diagnostic::is_warning);
+        if self.json {
+            let findings: Vec<_> = found.iter().map(Diagnostic::to_json).collect();
+            let report = json!({ "ok": good, "file": path, "findings": findings });
+            say(&format!("{report:#}\n"))?;
+        } else {
+            let shown: Vec<_> = found.iter().map(|one| one.render(colours())).collect();
+            if !shown.is_empty() {
+                complain(&format!("{}\n", shown.join("\n\n")));
+            }
+            match summary.filter(|_| good) {
+                Some(summary) => say(&format!("{} is good: {summary}\n", path.display()))?,
+                None => complain(&format!("\n{}", count(&found))),
+            }
+        }
+        Ok(if good {
+            ExitCode::SUCCESS
+        } else {
+            WRONG_CONFIGURATION.into()
+        })
+    }
+}
+
+/// What there is, if it can be said, and everything that is wrong with it.
+fn examine(path: &Path) -> Result<(Option<String>, Vec<Diagnostic>)> {
+    let (config, mut found) = match Config::load(path) {
+        Ok(loaded) => loaded,
+        Err(errors) => return Ok((None, errors.into_diagnostics())),
+    };
+    found.extend(config.run_policy_tests(Timestamp::now()));
+    found.extend(build(&config)?);
+    let (accesses, denies) = config.policy.sizes();
+    let counts = [
+        (accesses, "access rule"),
+        (denies, "deny rule"),
+        (config.policy_tests.len(), "policy test"),
+    ];
+    let summary = counts.map(|(count, what)| number(count, what)).join(", ");
+    Ok((Some(summary), found))
+}
+
+/// Opens and builds all that `serve` would.
+fn build(config: &Config) -> Result<Vec<Diagnostic>> {
+    let memory = Arc::new(Memory::new(config.auth.cache_ttl));
+    let pool = Arc::new(Pool::default());
+    let foundation = Foundation {
+        memory: &memory,
+        pool: &pool,
+        spare_key: &reload::spare_key()?,
+    };
+    let mut found: Vec<Diagnostic> = match reload::build(config, &foundation, 1) {
+        Ok((_, weak)) => weak
+            .into_iter()
+            .map(|weak| {
+                let message = about_user(weak.user.as_deref(), &weak.cause);
+                let place = (weak.line, weak.column);
+                let found = Diagnostic::about_line(&weak.file, place, message);
+                found.with_help(weak.remedy).as_warning()
+            })
+            .collect(),
+        Err(errors) => errors
+            .into_iter()
+            .map(|error| place(config, error))
+            .collect(),
+    };
+    found.extend(audit(config));
+    Ok(found)
+}
+
+/// Whether the audit file can be written, without making one.
+fn audit(config: &Config) -> Option<Diagnostic> {
+    let file = &config.audit.file;
+    let result = if file.exists() {
+        OpenOptions::new().append(true).open(file).map(drop)
+    } else {
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(Into::into)
+    };
+    let error = result.err()?;
+    let message = format!(
+        "the audit file {} cannot be written: {error}",
+        file.display()
+    );
+    Some(config.error_at("audit.file", message))
+}
+
+/// Says at which key, or in which other file, an error is to be mended.
+fn place(config: &Config, error: BuildError) -> Diagnostic {
+    let message = error.to_string();
+    let key = match error {
+        BuildError::Audit(_) => "audit.file",
+        BuildError::Read { path, .. } => key_of(config, &path),
+        BuildError::Seal | BuildError::SigningKey { .. } => "token.signing_key",
+        BuildError::Tls(error) => match error {
+            TlsError::Read { path, .. }
+            | TlsError::NoCertificate(path)
+            | TlsError::NoKey(path)
+            | TlsError::Unusable { path, .. } => key_of(config, &path),
+            TlsError::Mismatch { .. } => "tls.private_key",
+            TlsError::NoRoots => "upstream.url",
+        },
+        BuildError::User(line) => {
+            let message = about_user(line.user.as_deref(), &line.cause);
+            let place = (line.line, line.column);
+            return Diagnostic::about_line(&line.file, place, message).with_help(line.remedy);
+        }
+    };
+    config.error_at(key, message)
+}
+
+/// The key that names a file.
+fn key_of(config: &Config, path: &Path) -> &'static str {
+    let named: [(&str, Option<&PathBuf>); 5] = [
+        ("tls.certificate", Some(&config.tls.certificate)),
+        ("tls.private_key", Some(&config.tls.private_key)),
+        ("upstream.ca", config.upstream.ca.as_ref()),
+        ("auth.htpasswd.file", config.auth.htpasswd.as_ref()),
+        ("token.signing_key", config.token.signing_key.as_ref()),
+    ];
+    let found = named
+        .iter()
+        .find(|(_, named)| named.is_some_and(|named| named == path));
+    found.map_or("", |(key, _)| key)
+}
+
+fn about_user(user: Option<&str>, cause: &impl std::fmt::Display) -> String {
+    match user {
+        Some(user) => format!("user `{user}`: {cause}"),
+        None => cause.to_string(),
+    }
+}
+
+fn count(found: &[Diagnostic]) -> String {
+    let warnings = found.iter().filter(|one| one.is_warning()).count();
+    let errors = found.len().saturating_sub(warnings);
+    match warnings {
+        0 => number(errors, "error"),
+        _ => format!(
+            "{}, {}",
+            number(errors, "error"),
+            number(warnings, "warning")
+        ),
+    }
+}
+
+fn number(count: usize, what: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::Folder;
+    use super::{Diagnostic, examine};
+    use insta::assert_snapshot;
+
+    const CONFIG: &str = r#"
+[tls]
+certificate = "server.pem"
+private_key = "server.key"
+[upstream]
+url = "https://127.0.0.1:5000"
+ca = "ca.pem"
+[auth.htpasswd]
+file = "htpasswd"
+[token]
+signing_key = "token.key"
+[audit]
+file = "none/audit.jsonl"
+[[access]]
+repositories = ["**"]
+who = ["user:alice"]
+role = "guest"
+[[policy_test]]
+who = "user:alice"
+action = "push"
+repository = "a"
+expect = "allow"
+"#;
+
+    fn told(folder: &Folder) -> String {
+        let path = folder.path().join("portcullis.toml");
+        std::fs::write(&path, CONFIG).unwrap();
+        let (_, mut found) = examine(&path).unwrap();
+        found.sort_by_key(Diagnostic::position);
+        let shown: Vec<_> = found.iter().map(|one| one.render(false)).collect();
+        shown
+            .join("\n\n")
+            .replace(&format!("{}/", folder.path().display()), "")
+    }
+
+    #[test]
+    fn every_file_that_cannot_be_used_is_shown_at_its_key() {
+        assert_snapshot!("files_missing", told(&Folder::new()));
+    }
+
+    #[test]
+    fn a_line_of_the_htpasswd_file_is_named_and_not_quoted() {
+        let folder = Folder::new();
+        std::fs::write(folder.path().join("htpasswd"), "alice:$1$hunter2\nbob\n").unwrap();
+        let told = told(&folder);
+        assert!(told.contains("htpasswd:1:"), "{told}");
+        assert!(told.contains("htpasswd:2:"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+
+    #[test]
+    fn checking_makes_no_audit_file() {
+        let folder = Folder::new();
+        std::fs::create_dir(folder.path().join("none")).unwrap();
+        assert!(!told(&folder).contains("audit"));
+        assert!(!folder.path().join("none/audit.jsonl").exists());
+    }
+}

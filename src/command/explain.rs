@@ -1,0 +1,495 @@
+//! `portcullis explain`: the server's own decision, with its reasons, for one question or for many
+//! at once (`--matrix`). Asks nobody: the caller is taken for who it is said to be, with a password.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use portcullis::authn::htpasswd::Users;
+use portcullis::config::Config;
+use portcullis::identity::Identity;
+use portcullis::policy::{Decision, Explanation, Judged, RuleKind, Verdict};
+use portcullis::registry::{Action, RepoName};
+use serde_json::{Value, json};
+
+use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
+
+/// The policy says no.
+const DENIED: u8 = 3;
+/// The command line is wrong.
+const USAGE: u8 = 2;
+/// Stands in the matrix for every user whom no rule names.
+const OTHERS: &str = "(others)";
+
+/// Say what the policy decides, and why: exit code 0 allows, 3 denies
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    config: ConfigFile,
+
+    /// Who asks
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with = "anonymous",
+        required_unless_present_any = ["anonymous", "matrix"]
+    )]
+    user: Option<String>,
+
+    /// A group that a back end would name, besides those of the configuration
+    #[arg(
+        long = "group",
+        value_name = "NAME",
+        requires = "user",
+        conflicts_with = "anonymous"
+    )]
+    groups: Vec<String>,
+
+    /// Somebody without a user asks
+    #[arg(long)]
+    anonymous: bool,
+
+    /// From which address
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    address: IpAddr,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Print what all users may do with the repositories given, or with one for each pattern
+    #[arg(long)]
+    matrix: bool,
+
+    /// pull, push, overwrite, delete or catalog (not with --matrix), then repositories
+    #[arg(value_name = "ACTION REPOSITORY", required_unless_present = "matrix")]
+    words: Vec<String>,
+}
+
+impl Explain {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let question = match self.question() {
+            Ok(question) => question,
+            Err(wrong) => {
+                complain(&format!(
+                    "error: {wrong}\n\nFor more information, try '--help'."
+                ));
+                return Ok(USAGE.into());
+            }
+        };
+        let (config, _) = match Config::load(&self.config.config) {
+            Ok(loaded) => loaded,
+            Err(errors) => {
+                complain(&errors.render(colours()));
+                return Ok(WRONG_CONFIGURATION.into());
+            }
+        };
+        match question {
+            Question::One(action, repository) => self.explain(&config, action, &repository),
+            Question::Matrix(repositories) => self.matrix(&config, repositories),
+        }
+    }
+
+    fn question(&self) -> Result<Question, String> {
+        let name = |text: &String| {
+            RepoName::parse(text).ok_or_else(|| format!("{text:?} is no repository name"))
+        };
+        if self.matrix {
+            let names: Result<Vec<_>, _> = self.words.iter().map(name).collect();
+            return names.map(Question::Matrix);
+        }
+        let action = |text: &String| {
+            let known = Action::ALL.map(Action::as_str).join(", ");
+            Action::parse(text).ok_or_else(|| format!("{text:?} is none of {known}"))
+        };
+        match self.words.as_slice() {
+            [first, second] => Ok(Question::One(action(first)?, name(second)?)),
+            // The catalog is about no repository in particular.
+            [first] if first == Action::Catalog.as_str() => {
+                Ok(Question::One(Action::Catalog, name(&"all".to_owned())?))
+            }
+            [_] => Err("a repository is missing".to_owned()),
+            [] | [_, ..] => Err("one action and one repository at a time".to_owned()),
+        }
+    }
+
+    fn caller(&self) -> Identity {
+        let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
+        match &self.user {
+            Some(user) => Identity::supposed(user, &groups),
+            None => Identity::anonymous(),
+        }
+    }
+
+    fn explain(&self, config: &Config, action: Action, name: &RepoName) -> Result<ExitCode> {
+        let who = self.caller();
+        let (policy, now) = (&config.policy, Timestamp::now());
+        let found = policy.explain(&who, self.address, action, name, now);
+        let groups: Vec<&str> = policy.groups_of(&who).collect();
+        let only_new_tags = action == Action::Push
+            && found.decision.is_allow()
+            && !policy
+                .allows(&who, self.address, Action::Overwrite, name, now)
+                .is_allow();
+        let text = if self.json {
+            let answer = json!({
+                "decision": if found.decision.is_allow() { "allow" } else { "deny" },
+                "rule": deciding(&found.decision),
+                "user": self.user,
+                "groups": groups,
+                "address": self.address,
+                "action": action.as_str(),
+                "repository": name.as_str(),
+                "rules": found.rules.iter().map(rule_json).collect::<Value>(),
+            });
+            format!("{answer:#}\n")
+        } else {
+            let user = self.user.as_deref().unwrap_or("anonymous");
+            let question = format!("{user}, {} {name}, from {}", action.as_str(), self.address);
+            told(&question, &groups, &found, only_new_tags)?
+        };
+        say(&text)?;
+        Ok(if found.decision.is_allow() {
+            ExitCode::SUCCESS
+        } else {
+            DENIED.into()
+        })
+    }
+
+    fn matrix(&self, config: &Config, mut names: Vec<RepoName>) -> Result<ExitCode> {
+        let callers = self.callers(config);
+        if names.is_empty() {
+            names = examples(config, &callers);
+        }
+        let now = Timestamp::now();
+        let may = |who: &Identity, name: &RepoName| {
+            MATRIX_ACTIONS.map(|(_, action)| {
+                config
+                    .policy
+                    .allows(who, self.address, action, name, now)
+                    .is_allow()
+            })
+        };
+        let rows = callers.iter().map(|(caller, who)| {
+            let cells: Vec<_> = names.iter().map(|name| may(who, name)).collect();
+            (caller.as_str(), cells)
+        });
+        let rows: Vec<(&str, Vec<[bool; 4]>)> = rows.collect();
+        let text = if self.json {
+            format!("{:#}\n", matrix_json(&names, &rows))
+        } else {
+            matrix_text(&names, &rows)?
+        };
+        say(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Whom the matrix shows: the one asked about, or everybody there is to know.
+    fn callers(&self, config: &Config) -> Vec<(String, Identity)> {
+        if self.user.is_some() || self.anonymous {
+            let name = self.user.as_deref().unwrap_or("anonymous");
+            return vec![(name.to_owned(), self.caller())];
+        }
+        let mut names: BTreeSet<String> = config.policy.users().map(str::to_owned).collect();
+        names.extend(htpasswd_users(config));
+        let users = names.into_iter().map(|name| {
+            let who = Identity::supposed(&name, &[]);
+            (name, who)
+        });
+        let anonymous = ("anonymous".to_owned(), Identity::anonymous());
+        let others = (OTHERS.to_owned(), Identity::supposed(OTHERS, &[]));
+        std::iter::once(anonymous)
+            .chain(users)
+            .chain([others])
+            .collect()
+    }
+}
+
+enum Question {
+    Matrix(Vec<RepoName>),
+    One(Action, RepoName),
+}
+
+fn htpasswd_users(config: &Config) -> Vec<String> {
+    let Some(path) = &config.auth.htpasswd else {
+        return Vec::new();
+    };
+    let users = std::fs::read(path)
+        .ok()
+        .and_then(|text| Users::parse(&text, path).ok());
+    let Some((users, _)) = users else {
+        complain(&format!(
+            "warning: the users of {} are left out, `portcullis check` says why",
+            path.display()
+        ));
+        return Vec::new();
+    };
+    users.names().map(str::to_owned).collect()
+}
+
+/// One repository for each pattern; for `${user}` the first user for whom there is one.
+fn examples(config: &Config, callers: &[(String, Identity)]) -> Vec<RepoName> {
+    let mut names: Vec<RepoName> = Vec::new();
+    for pattern in config.policy.patterns() {
+        let users = callers.iter().map(|(_, who)| who.user());
+        let example = users.into_iter().find_map(|user| pattern.example(user));
+        if let Some(example) = example.filter(|example| !names.contains(example)) {
+            names.push(example);
+        }
+    }
+    names
+}
+
+fn deciding(decision: &Decision) -> Option<&str> {
+    match decision {
+        Decision::Allow(place) | Decision::Deny(Some(place)) => Some(&place.0),
+        Decision::Deny(None) => None,
+    }
+}
+
+fn told(
+    question: &str,
+    groups: &[&str],
+    found: &Explanation,
+    only_new_tags: bool,
+) -> Result<String> {
+    let mut out = match &found.decision {
+        Decision::Allow(place) => format!("allow by the access at {place}\n"),
+        Decision::Deny(Some(place)) => format!("deny by the deny at {place}\n"),
+        Decision::Deny(None) => "deny since no access allows it\n".to_owned(),
+    };
+    if only_new_tags {
+        out.push_str("but only new tags: no access allows overwrite\n");
+    }
+    write!(out, "\nasked  {question}\n")?;
+    if !groups.is_empty() {
+        writeln!(out, "groups {}", groups.join(", "))?;
+    }
+    let decided = deciding(&found.decision);
+    let others: Vec<_> = found
+        .rules
+        .iter()
+        .filter(|rule| Some(&*rule.place.0) != decided)
+        .collect();
+    if !others.is_empty() {
+        out.push_str("\npassed over\n");
+    }
+    let width = others
+        .iter()
+        .map(|rule| rule.place.0.len())
+        .max()
+        .unwrap_or_default();
+    for rule in others {
+        let reason = reason(rule, found.decision.is_allow());
+        writeln!(out, "  {:width$}  {:6}  {reason}", rule.place.0, kind(rule))?;
+    }
+    Ok(out)
+}
+
+/// Why a rule did not decide.
+fn reason(rule: &Judged, allowed: bool) -> String {
+    match (rule.verdict, rule.kind) {
+        (Verdict::Applies, RuleKind::Access) if !allowed => "overruled by the deny".to_owned(),
+        (Verdict::Applies, _) => "would decide the same".to_owned(),
+        (verdict, _) => verdict.to_string(),
+    }
+}
+
+fn kind(rule: &Judged) -> &'static str {
+    match rule.kind {
+        RuleKind::Access => "access",
+        RuleKind::Deny => "deny",
+    }
+}
+
+fn rule_json(rule: &Judged) -> Value {
+    json!({
+        "rule": &*rule.place.0,
+        "kind": kind(rule),
+        "applies": rule.verdict == Verdict::Applies,
+        "reason": rule.verdict.to_string(),
+    })
+}
+
+const MATRIX_ACTIONS: [(char, Action); 4] = [
+    ('p', Action::Pull),
+    ('w', Action::Push),
+    ('o', Action::Overwrite),
+    ('d', Action::Delete),
+];
+
+fn matrix_json(names: &[RepoName], rows: &[(&str, Vec<[bool; 4]>)]) -> Value {
+    let cell = |cell: &[bool; 4]| -> Value {
+        let allowed = MATRIX_ACTIONS.iter().zip(cell).filter(|(_, may)| **may);
+        allowed.map(|((_, action), _)| action.as_str()).collect()
+    };
+    let row = |(caller, cells): &(&str, Vec<[bool; 4]>)| {
+        let cells = names.iter().zip(cells);
+        let cells = cells.map(|(name, may)| (name.as_str().to_owned(), cell(may)));
+        ((*caller).to_owned(), Value::Object(cells.collect()))
+    };
+    Value::Object(rows.iter().map(row).collect())
+}
+
+fn matrix_text(names: &[RepoName], rows: &[(&str, Vec<[bool; 4]>)]) -> Result<String> {
+    let first = rows
+        .iter()
+        .map(|(caller, _)| caller.chars().count())
+        .max()
+        .unwrap_or_default();
+    let mut out = " ".repeat(first);
+    for name in names {
+        write!(out, "  {:4}", name.as_str())?;
+    }
+    out.push('\n');
+    for (caller, cells) in rows {
+        write!(out, "{caller:first$}")?;
+        for (name, cell) in names.iter().zip(cells) {
+            let letter =
+                |((letter, _), may): (&(char, Action), &bool)| if *may { *letter } else { '-' };
+            let letters: String = MATRIX_ACTIONS.iter().zip(cell).map(letter).collect();
+            let width = name.as_str().len().max(4);
+            write!(out, "  {letters:width$}")?;
+        }
+        out.truncate(out.trim_end().len());
+        out.push('\n');
+    }
+    out.push_str("\np pull, w push (write), o overwrite, d delete\n");
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Explain, Question, matrix_text, told};
+    use clap::Parser;
+    use insta::assert_snapshot;
+    use jiff::Timestamp;
+    use portcullis::config::Config;
+    use portcullis::identity::Identity;
+    use portcullis::registry::{Action, RepoName};
+    use std::path::Path;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        explain: Explain,
+    }
+
+    fn line(words: &[&str]) -> Explain {
+        let words = ["explain"].iter().chain(words);
+        Line::try_parse_from(words)
+            .unwrap_or_else(|error| panic!("{error}"))
+            .explain
+    }
+
+    fn config() -> Config {
+        let text = r#"
+tls = { certificate = "c", private_key = "k" }
+upstream.url = "http://127.0.0.1:5000"
+groups.team-a = ["alice"]
+[[access]]
+repositories = ["public/**"]
+who = ["anonymous"]
+role = "guest"
+[[access]]
+repositories = ["team-a/**"]
+who = ["group:team-a"]
+role = "ci"
+[[access]]
+repositories = ["home/${user}/**"]
+who = ["authenticated"]
+role = "maintainer"
+networks = ["10.0.0.0/8"]
+[[deny]]
+repositories = ["**/prod"]
+who = ["user:alice"]
+[roles]
+ci = ["pull", "push"]
+"#;
+        Config::parse(text, Path::new("portcullis.toml"), &|_| None)
+            .unwrap()
+            .0
+    }
+
+    fn explained(user: &str, action: Action, repository: &str, only_new: bool) -> String {
+        let who = Identity::supposed(user, &["ops"]);
+        let name = RepoName::parse(repository).unwrap();
+        let from = "127.0.0.1".parse().unwrap();
+        let config = config();
+        let found = config
+            .policy
+            .explain(&who, from, action, &name, Timestamp::UNIX_EPOCH);
+        told("the question", &["ops"], &found, only_new).unwrap()
+    }
+
+    #[test]
+    fn the_answer_comes_first_and_then_its_reasons() {
+        assert_snapshot!(
+            "allowed",
+            explained("alice", Action::Push, "team-a/app", true)
+        );
+        assert_snapshot!(
+            "taken_away",
+            explained("alice", Action::Pull, "team-a/prod", false)
+        );
+        assert_snapshot!(
+            "not_given",
+            explained("bob", Action::Pull, "home/bob/x", false)
+        );
+    }
+
+    #[test]
+    fn the_matrix_shows_everybody_and_one_repository_for_each_pattern() {
+        let config = config();
+        let explain = line(&["--matrix", "--address", "10.1.2.3"]);
+        let callers = explain.callers(&config);
+        let names = super::examples(&config, &callers);
+        let now = Timestamp::UNIX_EPOCH;
+        let rows: Vec<_> = callers
+            .iter()
+            .map(|(caller, who)| {
+                let cell = |name| {
+                    let may = |action| {
+                        config
+                            .policy
+                            .allows(who, explain.address, action, name, now)
+                    };
+                    super::MATRIX_ACTIONS.map(|(_, action)| may(action).is_allow())
+                };
+                (caller.as_str(), names.iter().map(cell).collect())
+            })
+            .collect();
+        assert_snapshot!("matrix", matrix_text(&names, &rows).unwrap());
+    }
+
+    #[test]
+    fn a_question_is_one_action_on_one_repository() {
+        for (words, fits) in [
+            (&["--user", "a", "pull", "x/y"][..], true),
+            (&["--anonymous", "catalog"], true),
+            (&["--matrix", "x", "y"], true),
+            (&["--matrix"], true),
+            (&["--user", "a", "pull"], false),
+            (&["--user", "a", "pull", "x", "y"], false),
+            (&["--user", "a", "pul", "x"], false),
+            (&["--user", "a", "pull", "X"], false),
+            (&["--matrix", "X"], false),
+        ] {
+            assert_eq!(line(words).question().is_ok(), fits, "{words:?}");
+        }
+        let one = line(&["--user", "a", "push", "x"]).question();
+        assert!(matches!(one, Ok(Question::One(Action::Push, _))));
+        for words in [
+            &["explain", "pull", "x"][..],
+            &["explain", "--user", "a", "--anonymous", "pull", "x"],
+            &["explain", "--anonymous", "--group", "g", "pull", "x"],
+            &["explain", "--user", "a", "--address", "here", "pull", "x"],
+            &["explain", "--user", "a"],
+        ] {
+            assert!(Line::try_parse_from(words).is_err(), "{words:?}");
+        }
+    }
+}

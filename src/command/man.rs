@@ -1,0 +1,31 @@
+//! `portcullis man`: the manual page, made of what `--help` says.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+
+use super::{Cli, say};
+
+/// Print the manual page, or write the pages of all commands
+#[derive(Debug, clap::Args)]
+pub(crate) struct Man {
+    /// Folder for the pages of all commands; made if it does not exist
+    folder: Option<PathBuf>,
+}
+
+impl Man {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        if let Some(folder) = self.folder {
+            std::fs::create_dir_all(&folder)
+                .and_then(|()| clap_mangen::generate_to(Cli::command(), &folder))
+                .with_context(|| format!("cannot write to {}", folder.display()))?;
+        } else {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            say(&String::from_utf8(page)?)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,9 +1,10 @@
 //! What the listener speaks.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::process::{on_path, skip};
-use crate::support::{Http, Lab};
+use crate::support::{Http, Lab, PATIENCE};
 
 /// One handshake by openssl; whether it got as far as a cipher.
 fn shakes(lab: &Lab, arguments: &[&str]) -> bool {
@@ -78,23 +79,26 @@ async fn both_http_versions_are_offered() {
 
 #[tokio::test]
 async fn one_source_cannot_take_all_connections() {
-    let lab = Lab::builder().server("max_connections = 5").start().await;
+    let builder = Lab::builder().server("max_connections_per_source = 5");
+    let lab = builder.start().await;
+    let greedy = lab.user("alice").out_of([127, 0, 0, 2]);
     let mut held = Vec::new();
     for _ in 0..5 {
-        held.push(tokio::net::TcpStream::connect(lab.address).await.unwrap());
+        held.push(greedy.raw().await.unwrap());
     }
-    let mut more = tokio::net::TcpStream::connect(lab.address).await.unwrap();
-    drop(held);
-    // Whether the sixth was closed or had to wait, afterwards there is room again.
-    let answer = crate::support::within(crate::support::PATIENCE, "an answer", async {
-        loop {
-            let answer = lab.user("alice").get("/v2/").try_send().await;
-            if let Ok(answer) = answer {
-                return answer;
-            }
-            tokio::task::yield_now().await;
-        }
-    });
-    assert_eq!(answer.await.status, 200);
-    drop(tokio::io::AsyncWriteExt::shutdown(&mut more).await);
+    let more = tokio::time::timeout(Duration::from_millis(500), greedy.get("/v2/").try_send());
+    let served = more
+        .await
+        .is_ok_and(|answer| answer.is_ok_and(|answer| answer.status == 200));
+    assert!(!served, "a sixth connection was served");
+    // Others do not notice, and with a connection given back there is room again.
+    assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+    held.pop();
+    let begun = Instant::now();
+    while greedy.get("/v2/").try_send().await.is_err() {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "no room after a connection was given back"
+        );
+    }
 }

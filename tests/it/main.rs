@@ -32,5 +32,7 @@ mod reload;
 mod roles;
 mod slow_client;
 mod smuggling;
+mod tls;
 mod token;
 mod upstream_faults;
+mod upstream_kinds;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,7 +19,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -42,6 +42,8 @@ pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     /// What `Host` or `:authority` says.
     pub(crate) authority: String,
+    /// Which of this machine's addresses it comes from.
+    source: IpAddr,
     tls: Option<Arc<ClientConfig>>,
     http: Http,
     authorization: Option<String>,
@@ -53,6 +55,7 @@ impl Client {
         Self {
             address,
             authority: address.to_string(),
+            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             tls: None,
             http: Http::One,
             authorization: None,
@@ -75,6 +78,7 @@ impl Client {
         Self {
             address,
             authority: format!("localhost:{}", address.port()),
+            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             tls: Some(Arc::new(config)),
             http: Http::One,
             authorization: None,
@@ -91,6 +95,13 @@ impl Client {
             };
             Arc::make_mut(tls).alpn_protocols = vec![alpn.to_vec()];
         }
+        client
+    }
+
+    /// All of 127.0.0.0/8 is this machine.
+    pub(crate) fn out_of(&self, source: [u8; 4]) -> Self {
+        let mut client = self.clone();
+        client.source = source.into();
         client
     }
 
@@ -150,7 +161,7 @@ impl Client {
 
     pub(crate) async fn try_connect(&self) -> io::Result<Connection> {
         let sender = match &self.tls {
-            None => shake(self.http, TcpStream::connect(self.address).await?).await,
+            None => shake(self.http, self.tcp().await?).await,
             Some(_) => shake(self.http, self.raw().await?).await,
         };
         sender.map_err(io::Error::other)
@@ -159,8 +170,7 @@ impl Client {
     /// A bare TLS stream, for bytes no client library would send.
     pub(crate) async fn raw(&self) -> io::Result<TlsStream<TcpStream>> {
         let tls = Arc::clone(self.tls.as_ref().expect("a TLS client"));
-        let tcp = TcpStream::connect(self.address).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = self.tcp().await?;
         let name = ServerName::try_from("localhost").unwrap();
         within(
             PATIENCE,
@@ -168,6 +178,18 @@ impl Client {
             TlsConnector::from(tls).connect(name, tcp),
         )
         .await
+    }
+
+    async fn tcp(&self) -> io::Result<TcpStream> {
+        let tcp = if self.source.is_unspecified() {
+            TcpStream::connect(self.address).await?
+        } else {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((self.source, 0).into())?;
+            socket.connect(self.address).await?
+        };
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
     }
 
     /// Sends bytes as they are and reads until the other side closes.

@@ -22,6 +22,7 @@ mod audit;
 mod catalog;
 mod cli;
 mod delete;
+mod demo;
 mod differential;
 mod drain;
 mod login;

@@ -51,7 +51,8 @@ With docker, which takes localhost without asking for its certificate:
   docker pull {host}/demo/hello:1
   docker logout {host}
 
-Under other names docker, podman and containerd look for the CA here:
+podman and skopeo ask for the certificate, and so does docker under any other name. They find the
+CA here:
 
   {sudo}mkdir -p /etc/docker/certs.d/{host} && {sudo}cp {ca} /etc/docker/certs.d/{host}/ca.crt
 

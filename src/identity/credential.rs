@@ -111,7 +111,7 @@ pub enum Malformed {
     /// Neither `Basic` nor `Bearer`.
     #[error("the authorization scheme is not supported")]
     Scheme,
-    /// Longer than any token, or a user name longer than [`MAX_USER`].
+    /// Longer than any token, or a user name longer than 256 bytes.
     #[error("the Authorization header is too long")]
     TooLong,
     /// Not the characters of a bearer token (RFC 6750 section 2.1).

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::identity::CertificateField;
 use crate::identity::Secret;
 use crate::policy::Policy;
 
@@ -156,23 +157,6 @@ pub enum ClientCertificateMode {
     Optional,
     /// Without one there is no connection.
     Required,
-}
-
-/// A part of a certificate that can name somebody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertificateField {
-    /// A DNS name among the alternative names.
-    SanDns,
-    /// A mail address among the alternative names.
-    SanEmail,
-    /// A URI among the alternative names.
-    SanUri,
-    /// The common name.
-    SubjectCn,
-    /// The organisation.
-    SubjectO,
-    /// The organisational unit.
-    SubjectOu,
 }
 
 /// `[tls.client_certificates]`

@@ -38,6 +38,8 @@ pub async fn judge(
 ) -> Result<Admission, Refusal> {
     let call = Call::parse(&head.method, head.uri.path(), head.uri.query())?;
     record.call(&call);
+    let shown = rules.certificates.admit(peer, now)?;
+    record.certificate(shown);
 
     let presented = Presented::from_headers(&head.headers)?;
     audit.ready_for(if call.is_read() {
@@ -53,7 +55,9 @@ pub async fn judge(
         record.event(Event::Login);
     }
     let who = identify(rules, presented, authority, begun, now, record).await?;
-    if matches!(call, Call::Ping) && nothing {
+    let who = rules.certificates.join(who, shown)?;
+    record.identify(&who);
+    if matches!(call, Call::Ping) && nothing && who.user().is_none() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
 

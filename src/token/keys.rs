@@ -185,6 +185,7 @@ mod tests {
             kind: Kind::Access,
             access: vec![(&grant).into()],
             credential: None,
+            cnf: None,
         }
     }
 

@@ -114,6 +114,7 @@ pub fn build(
         public_authority: config.server.public_authority.clone(),
         token_lifetime: config.token.lifetime,
         refresh_lifetime: config.token.refresh_lifetime,
+        bind_certificate: config.token.bind_certificate,
         body_timeout: config.server.body_timeout,
     };
     Ok((rules, warnings))

@@ -2,7 +2,7 @@
 //! taken over, at once and with its place. Leaves nothing behind.
 
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -152,7 +152,10 @@ fn key_of(config: &Config, path: &Path) -> &'static str {
         ("tls.certificate", Some(&config.tls.certificate)),
         ("tls.private_key", Some(&config.tls.private_key)),
         ("tls.client_certificates.ca", clients.ca.as_ref()),
-        ("tls.client_certificates.crl", clients.crl.iter().find(|crl| *crl == path)),
+        (
+            "tls.client_certificates.crl",
+            clients.crl.iter().find(|crl| *crl == path),
+        ),
         ("upstream.ca", config.upstream.ca.as_ref()),
         ("auth.htpasswd.file", config.auth.htpasswd.as_ref()),
         ("token.signing_key", config.token.signing_key.as_ref()),

@@ -317,6 +317,7 @@ impl Judge<'_> {
                 Duration::from_hours(90 * 24),
             ),
             signing_key: self.path(token.signing_key.as_ref()),
+            bind_certificate: token.bind_certificate.as_ref().is_some_and(|yes| yes.value),
         }
     }
 

@@ -330,6 +330,9 @@ pub struct Token {
     pub refresh_lifetime: Duration,
     /// PEM, a P-256 key in PKCS #8; made at start and kept in memory when absent.
     pub signing_key: Option<PathBuf>,
+    /// Whether tokens asked for with a client certificate are good with that certificate only.
+    /// Tokens asked for with nothing else always are.
+    pub bind_certificate: bool,
 }
 
 /// What happens to requests when the audit file cannot be written.

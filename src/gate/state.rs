@@ -36,6 +36,8 @@ pub struct Rules {
     pub token_lifetime: Duration,
     /// Of refresh tokens; zero for none.
     pub refresh_lifetime: Duration,
+    /// Whether tokens asked for with a certificate are good with that certificate only.
+    pub bind_certificate: bool,
     /// Time without progress of a client's body.
     pub body_timeout: Duration,
 }

@@ -84,6 +84,11 @@ impl Claims {
         (!self.sub.is_empty()).then_some(self.sub.as_str())
     }
 
+    /// Whether the token was minted for a client certificate and nothing else.
+    pub fn stands_on_certificate(&self) -> bool {
+        self.cnf.is_some() && self.credential.is_none()
+    }
+
     /// Whether the token is good at a moment.
     pub(super) fn covers(&self, at: Timestamp) -> bool {
         self.nbf <= at.as_second() && at.as_second() < self.exp

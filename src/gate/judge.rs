@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{Authority, Refusal, Rules};
 use crate::audit::{Audit, Effect, Event, Record};
-use crate::authn::Outcome;
+use crate::authn::{CertificateError, Outcome};
 use crate::identity::{Authentication, ClientCertificate, Identity, Peer, Presented, Secret};
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
@@ -36,10 +36,14 @@ pub async fn judge(
     head: &http::request::Parts,
     record: &mut Record,
 ) -> Result<Admission, Refusal> {
-    let call = Call::parse(&head.method, head.uri.path(), head.uri.query())?;
-    record.call(&call);
+    let call = Call::parse(&head.method, head.uri.path(), head.uri.query());
+    if let Ok(call) = &call {
+        record.call(call);
+    }
+    record.certificate(peer.certificate.shown());
+    // Who has no certificate where one is required learns that, and nothing else.
     let shown = rules.certificates.admit(peer, now)?;
-    record.certificate(shown);
+    let call = call?;
 
     let presented = Presented::from_headers(&head.headers)?;
     audit.ready_for(if call.is_read() {
@@ -114,6 +118,9 @@ async fn identify(
             record.claim(&user);
             match rules.authenticator.verify_password(&user, &password).await {
                 Outcome::Accept(who) => who,
+                Outcome::Reject(_) if rules.certificates.contradicts(shown, &user) => {
+                    return Err(CertificateError::NamesAnother.into());
+                }
                 Outcome::Reject(rejection) => return Err(Refusal::BadCredential(rejection)),
                 Outcome::Fail(failure) => return Err(Refusal::Undecided(failure)),
             }

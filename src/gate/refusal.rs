@@ -115,7 +115,13 @@ impl Refusal {
             outcome: self.outcome(),
         };
         match self {
-            Self::BadCredential(_) | Self::Certificate(_) | Self::Malformed(_) => {
+            // A better certificate can come on another connection only.
+            Self::Certificate(CertificateError::Missing | CertificateError::NotAccepted) => {
+                reply.close = true;
+            }
+            Self::BadCredential(_)
+            | Self::Certificate(CertificateError::NamesAnother)
+            | Self::Malformed(_) => {
                 reply.challenge = challenge(how, authority, None, None);
             }
             Self::BadToken(_) | Self::Revoked { .. } => {

@@ -27,6 +27,7 @@ mod differential;
 mod drain;
 mod login;
 mod memory;
+mod mtls;
 mod pull;
 mod push;
 mod reload;

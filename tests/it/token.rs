@@ -387,7 +387,7 @@ async fn other_forms_and_methods_are_refused() {
         .anonymous()
         .post("/token")
         .header("content-type", "application/x-www-form-urlencoded")
-        .body(bytes::Bytes::from(huge))
+        .body(Bytes::from(huge))
         .try_send()
         .await;
     // The connection may be cut while the rest is still being sent.

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
-use portcullis::gate::Ledger;
+use portcullis::gate::{Ledger, Reloads};
 use portcullis::reload::{self, Foundation};
-use portcullis::server::{self, Proxy};
+use portcullis::server::{self, Listeners, Proxy};
 use portcullis::telemetry;
 use portcullis::upstream::Pool;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -79,6 +79,10 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
         tracing::warn!(%warning, "htpasswd");
     }
     let listeners = server::bind(&config.server.listen)?;
+    let admin = match config.admin.listen {
+        Some(address) => Some(server::bind(&[address])?),
+        None => None,
+    };
     let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
     note(&audit, Event::Start).await?;
     let proxy = Proxy::new(
@@ -88,6 +92,8 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
             memory,
             pool,
             creating: Arc::default(),
+            started: Timestamp::now(),
+            reloads: Reloads::default(),
             spare_key,
         },
     );
@@ -95,6 +101,9 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     let (stop, stopping) = watch::channel(false);
     for address in listeners.addresses() {
         tracing::info!(%address, "listening");
+    }
+    for listener in admin.into_iter().flat_map(Listeners::into_inner) {
+        tokio::spawn(portcullis::admin::serve(listener, Arc::clone(&proxy)));
     }
     let drain_timeout = config.server.drain_timeout;
     let serving = tokio::spawn(server::serve(

@@ -42,7 +42,12 @@ pub async fn judge(
     record.certificate(shown);
 
     let presented = Presented::from_headers(&head.headers)?;
-    audit.ready_for(if call.is_read() {
+    let nothing = matches!(presented, Presented::Nothing);
+    let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
+    if logs_in {
+        record.event(Event::Login);
+    }
+    audit.ready_for(if call.is_read() && !logs_in {
         Effect::Read
     } else {
         Effect::Write
@@ -50,10 +55,6 @@ pub async fn judge(
 
     let session = rules.upstream.open_session(&call);
     let begun = session.as_ref().map(|session| session.begun);
-    let nothing = matches!(presented, Presented::Nothing);
-    if matches!((&call, &presented), (Call::Ping, Presented::Basic { .. })) {
-        record.event(Event::Login);
-    }
     let who = identify(rules, presented, shown, authority, begun, now, record).await?;
     let who = rules.certificates.join(who, shown)?;
     record.identify(&who);

@@ -119,11 +119,7 @@ impl Proxy {
         };
         match result {
             Ok(Done::Whole(response)) => {
-                let wait = if is_token {
-                    Wait::Yes
-                } else {
-                    wait_for(&head.method)
-                };
+                let wait = wait_for(&head.method, &record);
                 self.close(&rules, &authority, response, wait, record).await
             }
             Ok(Done::Streaming(answer)) => {
@@ -132,12 +128,7 @@ impl Proxy {
                 Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout))
             }
             Err(refusal) => {
-                let challenged = matches!(refusal, Refusal::Unauthenticated { .. });
-                let wait = if is_token && !challenged {
-                    Wait::Yes
-                } else {
-                    wait_for(&head.method)
-                };
+                let wait = wait_for(&head.method, &record);
                 self.refuse(&rules, Some(&authority), refusal, wait, record)
                     .await
             }
@@ -214,8 +205,8 @@ enum Wait {
     Yes,
 }
 
-fn wait_for(method: &Method) -> Wait {
-    if method.is_safe() {
+fn wait_for(method: &Method, record: &Record) -> Wait {
+    if method.is_safe() && !record.is_about_credentials() {
         Wait::No
     } else {
         Wait::Yes

@@ -275,7 +275,7 @@ async fn the_registry_is_asked_on_demand() {
     };
     assert_eq!(check().0, Some(0));
     let registry = &mut lab.registry_mut().process;
-    registry.signal(Signal::KILL);
+    registry.signal(rustix::process::Signal::KILL);
     registry.wait().await;
     let (code, text) = check();
     assert_eq!(code, Some(1), "{text}");

@@ -209,11 +209,11 @@ impl Record {
         self.set(|fields| fields.auth = Some(authentication.as_str()));
     }
 
-    /// Notes who the caller is.
-    pub fn identify(&mut self, who: &Identity) {
+    /// Notes who the caller is, and all groups that count for the policy.
+    pub fn identify<'a>(&mut self, who: &Identity, groups: impl Iterator<Item = &'a str>) {
         self.set(|fields| {
             fields.user = who.user().map(bounded);
-            fields.groups = who.groups().iter().map(|group| bounded(group)).collect();
+            fields.groups = groups.map(bounded).collect();
             fields.auth = Some(who.authentication().as_str());
             fields.cached = who.cached();
         });

@@ -57,7 +57,7 @@ pub async fn judge(
     let begun = session.as_ref().map(|session| session.begun);
     let who = identify(rules, presented, shown, authority, begun, now, record).await?;
     let who = rules.certificates.join(who, shown)?;
-    record.identify(&who);
+    record.identify(&who, rules.policy.groups_of(&who));
     if matches!(call, Call::Ping) && nothing && who.user().is_none() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
@@ -131,7 +131,6 @@ async fn identify(
             )?
         }
     };
-    record.identify(&who);
     Ok(who)
 }
 

@@ -155,7 +155,9 @@ impl Proxy {
         wait: Wait,
         mut record: Record,
     ) -> Response<AnswerBody> {
-        if let Refusal::Upstream(error) = &refusal {
+        if let Refusal::Upstream(error) = &refusal
+            && !matches!(error, UpstreamError::Client(_))
+        {
             tracing::warn!(%error, reference = record.reference_id(), "the registry failed");
         }
         let response = refused(&refusal, rules.challenge, authority, &mut record);

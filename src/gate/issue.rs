@@ -69,7 +69,7 @@ pub async fn issue(
     if who.user().is_none() && wish.scopes.is_empty() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
-    record.identify(&who);
+    record.identify(&who, rules.policy.groups_of(&who));
     let grants = intersect(rules, &who, peer, &wish.scopes, now);
     let mint = Mint {
         rules,

@@ -46,7 +46,12 @@ pub async fn judge(
     let call = call?;
 
     let presented = Presented::from_headers(&head.headers)?;
-    audit.ready_for(if call.is_read() {
+    let nothing = matches!(presented, Presented::Nothing);
+    let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
+    if logs_in {
+        record.event(Event::Login);
+    }
+    audit.ready_for(if call.is_read() && !logs_in {
         Effect::Read
     } else {
         Effect::Write
@@ -54,13 +59,9 @@ pub async fn judge(
 
     let session = rules.upstream.open_session(&call);
     let begun = session.as_ref().map(|session| session.begun);
-    let nothing = matches!(presented, Presented::Nothing);
-    if matches!((&call, &presented), (Call::Ping, Presented::Basic { .. })) {
-        record.event(Event::Login);
-    }
     let who = identify(rules, presented, shown, authority, begun, now, record).await?;
     let who = rules.certificates.join(who, shown)?;
-    record.identify(&who);
+    record.identify(&who, rules.policy.groups_of(&who));
     if matches!(call, Call::Ping) && nothing && who.user().is_none() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
@@ -137,7 +138,6 @@ async fn identify(
             )?
         }
     };
-    record.identify(&who);
     Ok(who)
 }
 

@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -231,6 +232,13 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
         Ok(chain) if !chain.is_empty() => Ok(chain),
         Ok(_) | Err(_) => Err(TlsError::NoCertificate(path.to_owned())),
     }
+}
+
+/// When the first certificate of a file ends.
+pub fn not_after(path: &Path) -> Result<Timestamp, TlsError> {
+    read_certificate(&certificates(path)?)
+        .map(|read| read.not_after)
+        .ok_or_else(|| TlsError::NoCertificate(path.to_owned()))
 }
 
 /// Reads a private key.

@@ -19,8 +19,6 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use jiff::Timestamp;
-
 use certificate::next_update;
 pub use certificate::read_certificate;
 

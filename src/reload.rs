@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
-use crate::authn::{Authenticator, Memory};
+use crate::authn::{Authenticator, Certificates, Memory};
 use crate::config::Config;
 use crate::gate::Rules;
 use crate::server::Proxy;
@@ -85,7 +85,7 @@ pub fn build(
         errors.extend(found);
         None
     });
-    let tls = tls::server_config(&config.tls)
+    let tls = client_tls(config, generation)
         .map_err(|error| errors.push(error.into()))
         .ok();
     let keys = keys(config, foundation.spare_key)
@@ -96,7 +96,8 @@ pub fn build(
             .map_err(|error| errors.push(error))
             .ok()
     });
-    let (Some(tls), Some(keys), Some(upstream), true) = (tls, keys, upstream, errors.is_empty())
+    let (Some((tls, certificates)), Some(keys), Some(upstream), true) =
+        (tls, keys, upstream, errors.is_empty())
     else {
         return Err(errors);
     };
@@ -105,6 +106,7 @@ pub fn build(
         generation,
         policy: Arc::clone(&config.policy),
         authenticator: Authenticator::new(users, Arc::clone(foundation.memory)),
+        certificates,
         keys: Arc::new(keys),
         upstream,
         tls,
@@ -112,6 +114,7 @@ pub fn build(
         public_authority: config.server.public_authority.clone(),
         token_lifetime: config.token.lifetime,
         refresh_lifetime: config.token.refresh_lifetime,
+        bind_certificate: config.token.bind_certificate,
         body_timeout: config.server.body_timeout,
     };
     Ok((rules, warnings))
@@ -132,6 +135,17 @@ fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
     let parsed = Users::parse(&text, path)
         .map_err(|lines| lines.into_iter().map(BuildError::User).collect::<Vec<_>>())?;
     Ok(Some(parsed))
+}
+
+/// The listener's TLS, and the judgement of the client certificates that it lets through.
+fn client_tls(
+    config: &Config,
+    generation: u64,
+) -> Result<(Arc<rustls::ServerConfig>, Certificates), TlsError> {
+    let clients = &config.tls.client_certificates;
+    let verifier = tls::client_verifier(clients)?;
+    let server = tls::server_config(&config.tls, verifier.as_ref())?;
+    Ok((server, Certificates::new(clients, verifier, generation)))
 }
 
 fn keys(config: &Config, spare: &[u8]) -> Result<Keys, BuildError> {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::writer::{Audit, AuditError, Slot};
-use crate::identity::{Authentication, Identity};
+use crate::identity::{Authentication, ClientCertificate, Identity};
 use crate::registry::Call;
 
 /// No field of a record is longer, in bytes; whatever an attacker sends.
@@ -68,7 +68,7 @@ pub(super) struct Fields {
     groups: Vec<String>,
     auth: Option<&'static str>,
     cached: bool,
-    certificate: Option<()>,
+    certificate: Option<Shown>,
     tls: Option<Box<str>>,
     method: Option<String>,
     action: Option<&'static str>,
@@ -82,6 +82,13 @@ pub(super) struct Fields {
     duration_us: u64,
     agent: Option<String>,
     reason: Option<String>,
+}
+
+/// The certificate of a connection, as a record names it.
+#[derive(Clone, Debug, Serialize)]
+struct Shown {
+    subject: String,
+    sha256: String,
 }
 
 /// One record under construction. Whatever happens, it is written once.
@@ -153,6 +160,17 @@ impl Record {
             fields.auth = Some(who.authentication().as_str());
             fields.cached = who.cached();
         });
+    }
+
+    /// Notes the certificate of the connection.
+    pub fn certificate(&mut self, shown: Option<&ClientCertificate>) {
+        let shown = shown.map(|certificate| Shown {
+            subject: bounded(&certificate.subject),
+            sha256: blake3::Hash::from_bytes(certificate.fingerprint)
+                .to_hex()
+                .to_string(),
+        });
+        self.set(|fields| fields.certificate = shown);
     }
 
     /// Notes what is asked for.

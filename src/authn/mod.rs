@@ -8,12 +8,14 @@
 //! password nor remembered.
 
 mod cache;
+mod certificate;
 mod hashing;
 pub mod htpasswd;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use certificate::{CertificateError, Certificates};
 pub use hashing::HashingPool;
 
 use cache::{Cache, Refused, Source, Verified};

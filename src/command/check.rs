@@ -2,7 +2,7 @@
 //! taken over, at once and with its place. Leaves nothing behind.
 
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -130,6 +130,8 @@ fn place(config: &Config, error: BuildError) -> Diagnostic {
             TlsError::Read { path, .. }
             | TlsError::NoCertificate(path)
             | TlsError::NoKey(path)
+            | TlsError::NoCrl(path)
+            | TlsError::ClientCa { path, .. }
             | TlsError::Unusable { path, .. } => key_of(config, &path),
             TlsError::Mismatch { .. } => "tls.private_key",
             TlsError::NoRoots => "upstream.url",
@@ -145,9 +147,15 @@ fn place(config: &Config, error: BuildError) -> Diagnostic {
 
 /// The key that names a file.
 fn key_of(config: &Config, path: &Path) -> &'static str {
-    let named: [(&str, Option<&PathBuf>); 5] = [
+    let clients = &config.tls.client_certificates;
+    let named = [
         ("tls.certificate", Some(&config.tls.certificate)),
         ("tls.private_key", Some(&config.tls.private_key)),
+        ("tls.client_certificates.ca", clients.ca.as_ref()),
+        (
+            "tls.client_certificates.crl",
+            clients.crl.iter().find(|crl| *crl == path),
+        ),
         ("upstream.ca", config.upstream.ca.as_ref()),
         ("auth.htpasswd.file", config.auth.htpasswd.as_ref()),
         ("token.signing_key", config.token.signing_key.as_ref()),

@@ -11,10 +11,10 @@ use super::judge::bearer;
 use super::{Authority, Refusal, Rules};
 use crate::audit::{Event, Record};
 use crate::authn::Outcome;
-use crate::identity::{Grant, Identity, Malformed, Peer, Presented, Secret};
+use crate::identity::{ClientCertificate, Grant, Identity, Malformed, Peer, Presented, Secret};
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
-use crate::token::{Asked, Claims, Kind, parse_scopes};
+use crate::token::{Asked, Claims, Confirmation, Kind, parse_scopes};
 
 /// The longest body of a `POST /token`, in bytes.
 pub const MAX_FORM: usize = 8 * 1024;
@@ -62,28 +62,28 @@ pub async fn issue(
     if wish.scopes.is_empty() {
         record.event(Event::Login);
     }
-    let who = identify(rules, wish.credential, authority, now, record).await?;
+    let shown = rules.certificates.admit(peer, now)?;
+    record.certificate(shown);
+    let who = identify(rules, wish.credential, shown, authority, now, record).await?;
+    let who = rules.certificates.join(who, shown)?;
     if who.user().is_none() && wish.scopes.is_empty() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
     record.identify(&who);
     let grants = intersect(rules, &who, peer, &wish.scopes, now);
-    let access = claims(
+    let mint = Mint {
         rules,
-        &who,
+        who: &who,
+        shown,
         authority,
         now,
-        rules.token_lifetime,
-        Kind::Access,
-        &grants,
-    )?;
+    };
+    let (token, access) = mint.token(Kind::Access, rules.token_lifetime, &grants)?;
     record.scope(&access.scope());
-    let token = mint(rules, &access)?;
-    let refreshable = wish.offline && who.user().is_some() && !rules.refresh_lifetime.is_zero();
+    // Without a password there is nothing that a refresh token would spare anybody.
+    let refreshable = wish.offline && who.has_password() && !rules.refresh_lifetime.is_zero();
     let refresh_token = if refreshable {
-        let lifetime = rules.refresh_lifetime;
-        let claims = claims(rules, &who, authority, now, lifetime, Kind::Refresh, &[])?;
-        Some(mint(rules, &claims)?)
+        Some(mint.token(Kind::Refresh, rules.refresh_lifetime, &[])?.0)
     } else {
         None
     };
@@ -167,6 +167,7 @@ fn check_service(query: &Query, authority: &Authority) -> Result<(), Refusal> {
 async fn identify(
     rules: &Rules,
     credential: Credential,
+    shown: Option<&ClientCertificate>,
     authority: &Authority,
     now: Timestamp,
     record: &mut Record,
@@ -182,7 +183,7 @@ async fn identify(
                 Outcome::Fail(failure) => Err(Refusal::Undecided(failure)),
             }
         }
-        Credential::Refresh(token) => bearer(rules, &token, Kind::Refresh, authority, now),
+        Credential::Refresh(token) => bearer(rules, &token, Kind::Refresh, shown, authority, now),
     }
 }
 
@@ -216,38 +217,50 @@ fn intersect(
         .collect()
 }
 
-fn claims(
-    rules: &Rules,
-    who: &Identity,
-    authority: &Authority,
-    now: Timestamp,
-    lifetime: Duration,
-    kind: Kind,
-    grants: &[Grant],
-) -> Result<Claims, Refusal> {
-    let mut name = [0; 16];
-    aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
-    let begin = now.as_second();
-    let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-    Ok(Claims {
-        iss: rules.keys.issuer().to_owned(),
-        sub: who.user().unwrap_or_default().to_owned(),
-        aud: authority.as_str().to_owned(),
-        exp: begin.saturating_add(seconds),
-        nbf: begin.saturating_sub(CLOCK_SKEW),
-        iat: begin,
-        jti: format!("{:032x}", u128::from_be_bytes(name)),
-        kind,
-        access: grants.iter().map(Into::into).collect(),
-        credential: who.user().and_then(|user| rules.credential_state(user)),
-    })
-}
-
 /// Seconds by which clocks of replicas may differ.
 const CLOCK_SKEW: i64 = 10;
 
-fn mint(rules: &Rules, claims: &Claims) -> Result<String, Refusal> {
-    rules.keys.mint(claims).map_err(|_cause| unsigned())
+/// What all tokens of one answer share.
+struct Mint<'a> {
+    rules: &'a Rules,
+    who: &'a Identity,
+    shown: Option<&'a ClientCertificate>,
+    authority: &'a Authority,
+    now: Timestamp,
+}
+
+impl Mint<'_> {
+    fn token(
+        &self,
+        kind: Kind,
+        lifetime: Duration,
+        grants: &[Grant],
+    ) -> Result<(String, Claims), Refusal> {
+        let mut name = [0; 16];
+        aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
+        let begin = self.now.as_second();
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        let bound = self.rules.bind_certificate || !self.who.has_password();
+        let by_password = self.who.user().filter(|_| self.who.has_password());
+        let claims = Claims {
+            iss: self.rules.keys.issuer().to_owned(),
+            sub: self.who.user().unwrap_or_default().to_owned(),
+            aud: self.authority.as_str().to_owned(),
+            exp: begin.saturating_add(seconds),
+            nbf: begin.saturating_sub(CLOCK_SKEW),
+            iat: begin,
+            jti: format!("{:032x}", u128::from_be_bytes(name)),
+            kind,
+            access: grants.iter().map(Into::into).collect(),
+            credential: by_password.and_then(|user| self.rules.credential_state(user)),
+            cnf: self
+                .shown
+                .filter(|_| bound)
+                .map(|shown| Confirmation::to_certificate(&shown.fingerprint)),
+        };
+        let token = self.rules.keys.mint(&claims).map_err(|_cause| unsigned())?;
+        Ok((token, claims))
+    }
 }
 
 fn unsigned() -> Refusal {

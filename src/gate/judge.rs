@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use super::{Authority, Refusal, Rules};
 use crate::audit::{Audit, Effect, Event, Record};
 use crate::authn::Outcome;
-use crate::identity::{Authentication, Identity, Peer, Presented, Secret};
+use crate::identity::{Authentication, ClientCertificate, Identity, Peer, Presented, Secret};
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
-use crate::token::Kind;
+use crate::token::{Confirmation, Kind, TokenError};
 use crate::upstream::Session;
 
 /// How long a push that was begun with a token may go on after the token has expired.
@@ -38,6 +38,8 @@ pub async fn judge(
 ) -> Result<Admission, Refusal> {
     let call = Call::parse(&head.method, head.uri.path(), head.uri.query())?;
     record.call(&call);
+    let shown = rules.certificates.admit(peer, now)?;
+    record.certificate(shown);
 
     let presented = Presented::from_headers(&head.headers)?;
     audit.ready_for(if call.is_read() {
@@ -52,8 +54,10 @@ pub async fn judge(
     if matches!((&call, &presented), (Call::Ping, Presented::Basic { .. })) {
         record.event(Event::Login);
     }
-    let who = identify(rules, presented, authority, begun, now, record).await?;
-    if matches!(call, Call::Ping) && nothing {
+    let who = identify(rules, presented, shown, authority, begun, now, record).await?;
+    let who = rules.certificates.join(who, shown)?;
+    record.identify(&who);
+    if matches!(call, Call::Ping) && nothing && who.user().is_none() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
 
@@ -98,6 +102,7 @@ pub async fn judge(
 async fn identify(
     rules: &Rules,
     presented: Presented,
+    shown: Option<&ClientCertificate>,
     authority: &Authority,
     begun: Option<Timestamp>,
     now: Timestamp,
@@ -115,7 +120,14 @@ async fn identify(
         }
         Presented::Bearer(token) => {
             record.authentication(Authentication::Token);
-            bearer(rules, &token, Kind::Access, authority, as_of(begun, now))?
+            bearer(
+                rules,
+                &token,
+                Kind::Access,
+                shown,
+                authority,
+                as_of(begun, now),
+            )?
         }
     };
     record.identify(&who);
@@ -136,6 +148,7 @@ pub(super) fn bearer(
     rules: &Rules,
     token: &Secret<String>,
     kind: Kind,
+    shown: Option<&ClientCertificate>,
     authority: &Authority,
     at: Timestamp,
 ) -> Result<Identity, Refusal> {
@@ -143,9 +156,25 @@ pub(super) fn bearer(
         .keys
         .verify(token.expose(), kind, authority.as_str(), at)?;
     let scope = verified.grants.clone();
+    if let Some(bound) = &verified.claims.cnf
+        && shown
+            .map(|shown| Confirmation::to_certificate(&shown.fingerprint))
+            .as_ref()
+            != Some(bound)
+    {
+        return Err(TokenError::Binding.into());
+    }
     let Some(user) = &verified.user else {
         return Ok(Identity::verified_token(None, [].into(), false, scope));
     };
+    if verified.claims.stands_on_certificate() {
+        let named = shown.and_then(|shown| rules.certificates.user(shown));
+        if named.as_ref() != Some(user) {
+            return Err(Refusal::Revoked { user: user.clone() });
+        }
+        let user = Some(user.clone());
+        return Ok(Identity::verified_token(user, [].into(), false, scope));
+    }
     let current = rules.credential_state(user);
     if current.is_none() || current != verified.claims.credential {
         return Err(Refusal::Revoked { user: user.clone() });

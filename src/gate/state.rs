@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Creating;
 use crate::audit::Audit;
-use crate::authn::{Authenticator, Memory};
+use crate::authn::{Authenticator, Certificates, Memory};
 use crate::config::Challenge;
 use crate::policy::Policy;
 use crate::token::Keys;
@@ -20,6 +20,8 @@ pub struct Rules {
     pub policy: Arc<Policy>,
     /// Who is who.
     pub authenticator: Authenticator,
+    /// Which client certificates are accepted, and whom they name.
+    pub certificates: Certificates,
     /// Signing and verifying tokens.
     pub keys: Arc<Keys>,
     /// The way to the registry.
@@ -34,6 +36,8 @@ pub struct Rules {
     pub token_lifetime: Duration,
     /// Of refresh tokens; zero for none.
     pub refresh_lifetime: Duration,
+    /// Whether tokens asked for with a certificate are good with that certificate only.
+    pub bind_certificate: bool,
     /// Time without progress of a client's body.
     pub body_timeout: Duration,
 }

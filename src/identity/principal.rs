@@ -9,6 +9,8 @@ use crate::registry::{Action, RepoName};
 pub enum Authentication {
     /// Nothing was presented.
     Anonymous,
+    /// A client certificate alone.
+    Certificate,
     /// A password of the htpasswd file.
     Htpasswd,
     /// One of our own tokens.
@@ -20,6 +22,7 @@ impl Authentication {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
+            Self::Certificate => "certificate",
             Self::Htpasswd => "htpasswd",
             Self::Token => "token",
         }
@@ -51,6 +54,7 @@ pub struct Identity {
     authentication: Authentication,
     cached: bool,
     password: bool,
+    certificate: bool,
     scope: Option<Arc<[Grant]>>,
 }
 
@@ -63,6 +67,7 @@ impl Identity {
             authentication: Authentication::Anonymous,
             cached: false,
             password: false,
+            certificate: false,
             scope: None,
         }
     }
@@ -80,6 +85,7 @@ impl Identity {
             authentication,
             cached,
             password: true,
+            certificate: false,
             scope: None,
         }
     }
@@ -99,7 +105,30 @@ impl Identity {
             authentication,
             cached: false,
             password,
+            certificate: false,
             scope: Some(scope),
+        }
+    }
+
+    /// The user whom a client certificate names, and nothing besides it.
+    pub(crate) fn verified_certificate(user: Arc<str>, groups: Vec<Arc<str>>) -> Self {
+        Self {
+            user: Some(user),
+            groups: groups.into(),
+            authentication: Authentication::Certificate,
+            certificate: true,
+            ..Self::anonymous()
+        }
+    }
+
+    /// The same identity with a client certificate beside it, which may name further groups.
+    #[must_use]
+    pub(crate) fn beside_certificate(self, groups: Vec<Arc<str>>) -> Self {
+        let groups = self.groups.iter().cloned().chain(groups).collect();
+        Self {
+            groups,
+            certificate: true,
+            ..self
         }
     }
 
@@ -138,7 +167,12 @@ impl Identity {
 
     /// Whether a client certificate stands behind the identity.
     pub fn has_certificate(&self) -> bool {
-        false
+        self.certificate
+    }
+
+    /// Whether a token limits what the caller may ask for.
+    pub fn is_limited(&self) -> bool {
+        self.scope.is_some()
     }
 
     /// Whether the token presented was minted for an action; true when no token limits the caller.

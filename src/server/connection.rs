@@ -22,6 +22,7 @@ use super::respond::Proxy;
 use super::stream::Socket;
 use crate::config;
 use crate::identity::{Peer, PeerCertificate, TlsSession};
+use crate::tls::read_certificate;
 
 /// The first byte of a TLS handshake record (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 0x16;
@@ -82,7 +83,7 @@ pub(super) async fn drive(admitted: Admitted) {
     let is_h2 = session.alpn_protocol() == Some(b"h2");
     let peer = Arc::new(Peer {
         address,
-        certificate: PeerCertificate::NotAsked,
+        certificate: certificate(session),
         tls: Arc::new(TlsSession {
             description: describe(session).into(),
         }),
@@ -185,6 +186,14 @@ async fn speaks_tls(stream: &mut TcpStream) -> std::io::Result<()> {
     );
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await
+}
+
+/// What the client showed; the handshake has verified it. A certificate that cannot be read is none.
+fn certificate(session: &rustls::ServerConnection) -> PeerCertificate {
+    let shown = session.peer_certificates().and_then(read_certificate);
+    shown.map_or(PeerCertificate::NotShown, |read| {
+        PeerCertificate::Shown(Arc::new(read))
+    })
 }
 
 fn describe(session: &rustls::ServerConnection) -> String {

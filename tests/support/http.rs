@@ -312,16 +312,21 @@ impl Connection {
 
     pub(crate) async fn open(&mut self, call: Call) -> hyper::Result<Response<Incoming>> {
         let what = format!("the answer to {} {}", call.method, call.path);
+        // A body that is fed takes as long as its test wants.
+        let limit = match &call.body {
+            Outgoing::Whole(_) => PATIENCE,
+            Outgoing::Fed(_) => PATIENCE * 8,
+        };
         match self {
             Self::One(sender) => {
                 sender.ready().await?;
                 let answer = sender.send_request(call.into_request(Http::One));
-                within(PATIENCE, &what, answer).await
+                within(limit, &what, answer).await
             }
             Self::Two(sender) => {
                 sender.ready().await?;
                 let answer = sender.send_request(call.into_request(Http::Two));
-                within(PATIENCE, &what, answer).await
+                within(limit, &what, answer).await
             }
         }
     }

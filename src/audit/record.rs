@@ -159,6 +159,9 @@ impl Record {
             fields.groups = who.groups().iter().map(|group| bounded(group)).collect();
             fields.auth = Some(who.authentication().as_str());
             fields.cached = who.cached();
+            if who.is_stale() {
+                fields.reason = Some("directory down".to_owned());
+            }
         });
     }
 

@@ -135,7 +135,8 @@ async fn identify(
                 shown,
                 authority,
                 as_of(begun, now),
-            )?
+            )
+            .await?
         }
     };
     Ok(who)
@@ -151,7 +152,7 @@ fn as_of(begun: Option<Timestamp>, now: Timestamp) -> Timestamp {
 }
 
 /// Who a token of ours stands for, if its credential is still what it was when it was minted.
-pub(super) fn bearer(
+pub(super) async fn bearer(
     rules: &Rules,
     token: &Secret<String>,
     kind: Kind,
@@ -182,16 +183,19 @@ pub(super) fn bearer(
         let user = Some(user.clone());
         return Ok(Identity::verified_token(user, [].into(), false, scope));
     }
-    let current = rules.credential_state(user);
-    if current.is_none() || current != verified.claims.credential {
-        return Err(Refusal::Revoked { user: user.clone() });
+    let current = rules.credential_state(user).await;
+    match current.map_err(Refusal::Undecided)? {
+        Some((state, standing)) if Some(&state) == verified.claims.credential.as_ref() => {
+            let user = Some(user.clone());
+            let who = Identity::verified_token(user, standing.groups, true, scope);
+            Ok(if standing.stale {
+                who.while_directory_down()
+            } else {
+                who
+            })
+        }
+        Some(_) | None => Err(Refusal::Revoked { user: user.clone() }),
     }
-    Ok(Identity::verified_token(
-        Some(user.clone()),
-        [].into(),
-        true,
-        scope,
-    ))
 }
 
 /// A token that was not minted for a mount's source makes it an ordinary upload, as a missing right

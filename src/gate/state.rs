@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Creating;
 use crate::audit::Audit;
-use crate::authn::{Authenticator, Certificates, Memory};
+use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
 use crate::config::Challenge;
 use crate::policy::Policy;
 use crate::token::Keys;
@@ -50,13 +50,17 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The present state of a user's credential, as tokens name it; `None` once the user is gone.
-    pub(super) fn credential_state(&self, user: &str) -> Option<String> {
-        let state = self
-            .authenticator
-            .knows(user)?
-            .keyed(self.keys.credential_key());
-        Some(format!("{:032x}", u128::from_be_bytes(state)))
+    /// The present state of a user's credential, as tokens name it, and how the user stands; `None`
+    /// once the user is gone.
+    pub(super) async fn credential_state(
+        &self,
+        user: &str,
+    ) -> Result<Option<(String, Standing)>, Failure> {
+        let standing = self.authenticator.standing(user).await?;
+        Ok(standing.map(|standing| {
+            let state = standing.entry.keyed(self.keys.credential_key());
+            (format!("{:032x}", u128::from_be_bytes(state)), standing)
+        }))
     }
 }
 

@@ -26,6 +26,7 @@ mod delete;
 mod demo;
 mod differential;
 mod drain;
+mod ldap;
 mod login;
 mod memory;
 mod mtls;

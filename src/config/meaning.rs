@@ -158,6 +158,16 @@ impl Judge<'_> {
             let wrong = Wrong::new("`ca` is missing: nothing says whose certificates are good");
             self.error(&written.span, wrong);
         }
+        if let (Some(ca), None) = (&asked.ca, &asked.mode) {
+            let wrong = Wrong::new("`ca` has no effect: clients are asked for no certificates");
+            let help = "add mode = \"optional\" or mode = \"required\"";
+            self.warning(&ca.span, wrong.help(help));
+        }
+        if let (Some(groups), None) = (&asked.groups, &asked.username) {
+            let wrong = Wrong::new("`groups` has no effect: certificates name no users");
+            self.warning(&groups.span, wrong.help("say by `username` where they do"));
+        }
+        self.not_empty(asked.username.as_ref(), rules::EMPTY);
         ClientCertificates {
             mode,
             ca: self.path(asked.ca.as_ref()),

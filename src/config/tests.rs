@@ -440,6 +440,8 @@ role = "guest"
 require = ["certificate"]
 "#
     )));
+    let gate = "[tls.client_certificates]\nca = \"ca.pem\"\ngroups = \"subject.ou\"\n";
+    assert_snapshot!(warnings(&format!("{LEAST}{RULE}{gate}")));
 }
 
 #[test]

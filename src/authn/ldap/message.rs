@@ -32,6 +32,9 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
     }
     from.read_exact(message.get_mut(1..).unwrap_or_default())
         .await?;
+    if message.first() != Some(&SEQUENCE) {
+        return Err(odd());
+    }
     let more = match message.get(1) {
         Some(long) if *long > 0x80 => usize::from(long & 0x7f).min(5),
         Some(_) | None => 0,

@@ -100,7 +100,7 @@ pub fn build(
     let directory = directory(config, foundation.memory)
         .map_err(|error| errors.push(error.into()))
         .unwrap_or_default();
-    let (Some((tls, certificates)), Some(keys), Some(upstream), true) =
+    let (Some((tls, certificates, certificate_ends)), Some(keys), Some(upstream), true) =
         (tls, keys, upstream, errors.is_empty())
     else {
         return Err(errors);
@@ -108,6 +108,8 @@ pub fn build(
     let (users, warnings) = users.map_or((None, Vec::new()), |(users, found)| (Some(users), found));
     let rules = Rules {
         generation,
+        loaded: Timestamp::now(),
+        certificate_ends,
         policy: Arc::clone(&config.policy),
         authenticator: Authenticator::new(users, Arc::clone(foundation.memory))
             .with_directory(directory, config.auth.order.clone()),
@@ -167,11 +169,16 @@ fn directory(config: &Config, memory: &Memory) -> Result<Option<Arc<Directory>>,
 fn client_tls(
     config: &Config,
     generation: u64,
-) -> Result<(Arc<rustls::ServerConfig>, Certificates), TlsError> {
+) -> Result<(Arc<rustls::ServerConfig>, Certificates, Timestamp), TlsError> {
     let clients = &config.tls.client_certificates;
     let verifier = tls::client_verifier(clients)?;
     let server = tls::server_config(&config.tls, verifier.as_ref())?;
-    Ok((server, Certificates::new(clients, verifier, generation)))
+    let ends = tls::not_after(&config.tls.certificate)?;
+    Ok((
+        server,
+        Certificates::new(clients, verifier, generation),
+        ends,
+    ))
 }
 
 fn keys(config: &Config, spare: &[u8]) -> Result<Keys, BuildError> {
@@ -198,6 +205,9 @@ fn upstream(config: &Config, keys: &Keys, pool: &Arc<Pool>) -> Result<Upstream, 
 pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
     let ledger = proxy.ledger();
     let result = renew(proxy, path).await;
+    ledger
+        .reloads
+        .note(Timestamp::now(), result.as_ref().err().cloned());
     let mut record = Record::open(&ledger.audit, ledger.audit.slot().await, Event::Reload);
     match &result {
         Ok(generation) => {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::judge::bearer;
 use super::{Authority, Refusal, Rules};
 use crate::audit::{Event, Record};
-use crate::authn::Outcome;
+use crate::authn::{CertificateError, Outcome};
 use crate::identity::{ClientCertificate, Grant, Identity, Malformed, Peer, Presented, Secret};
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
@@ -54,6 +54,8 @@ pub async fn issue(
     form: Option<&str>,
     record: &mut Record,
 ) -> Result<Minted, Refusal> {
+    record.certificate(peer.certificate.shown());
+    let shown = rules.certificates.admit(peer, now)?;
     let wish = match (&head.method, form) {
         (&Method::POST, Some(form)) => posted(form, &head.headers, authority)?,
         (&Method::GET, None) => asked(head.uri.query(), &head.headers, authority)?,
@@ -62,14 +64,12 @@ pub async fn issue(
     if wish.scopes.is_empty() {
         record.event(Event::Login);
     }
-    let shown = rules.certificates.admit(peer, now)?;
-    record.certificate(shown);
     let who = identify(rules, wish.credential, shown, authority, now, record).await?;
     let who = rules.certificates.join(who, shown)?;
     if who.user().is_none() && wish.scopes.is_empty() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
-    record.identify(&who);
+    record.identify(&who, rules.policy.groups_of(&who));
     let grants = intersect(rules, &who, peer, &wish.scopes, now);
     let credential = match who.user().filter(|_| who.has_password()) {
         Some(user) => Some(credential(rules, user).await?),
@@ -184,6 +184,9 @@ async fn identify(
             record.claim(&user);
             match rules.authenticator.verify_password(&user, &password).await {
                 Outcome::Accept(who) => Ok(who),
+                Outcome::Reject(_) if rules.certificates.contradicts(shown, &user) => {
+                    Err(CertificateError::NamesAnother.into())
+                }
                 Outcome::Reject(rejection) => Err(Refusal::BadCredential(rejection)),
                 Outcome::Fail(failure) => Err(Refusal::Undecided(failure)),
             }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{Authority, Refusal, Rules};
 use crate::audit::{Audit, Effect, Event, Record};
-use crate::authn::Outcome;
+use crate::authn::{CertificateError, Outcome};
 use crate::identity::{Authentication, ClientCertificate, Identity, Peer, Presented, Secret};
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
@@ -36,13 +36,22 @@ pub async fn judge(
     head: &http::request::Parts,
     record: &mut Record,
 ) -> Result<Admission, Refusal> {
-    let call = Call::parse(&head.method, head.uri.path(), head.uri.query())?;
-    record.call(&call);
+    let call = Call::parse(&head.method, head.uri.path(), head.uri.query());
+    if let Ok(call) = &call {
+        record.call(call);
+    }
+    record.certificate(peer.certificate.shown());
+    // Who has no certificate where one is required learns that, and nothing else.
     let shown = rules.certificates.admit(peer, now)?;
-    record.certificate(shown);
+    let call = call?;
 
     let presented = Presented::from_headers(&head.headers)?;
-    audit.ready_for(if call.is_read() {
+    let nothing = matches!(presented, Presented::Nothing);
+    let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
+    if logs_in {
+        record.event(Event::Login);
+    }
+    audit.ready_for(if call.is_read() && !logs_in {
         Effect::Read
     } else {
         Effect::Write
@@ -50,13 +59,9 @@ pub async fn judge(
 
     let session = rules.upstream.open_session(&call);
     let begun = session.as_ref().map(|session| session.begun);
-    let nothing = matches!(presented, Presented::Nothing);
-    if matches!((&call, &presented), (Call::Ping, Presented::Basic { .. })) {
-        record.event(Event::Login);
-    }
     let who = identify(rules, presented, shown, authority, begun, now, record).await?;
     let who = rules.certificates.join(who, shown)?;
-    record.identify(&who);
+    record.identify(&who, rules.policy.groups_of(&who));
     if matches!(call, Call::Ping) && nothing && who.user().is_none() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
@@ -114,6 +119,9 @@ async fn identify(
             record.claim(&user);
             match rules.authenticator.verify_password(&user, &password).await {
                 Outcome::Accept(who) => who,
+                Outcome::Reject(_) if rules.certificates.contradicts(shown, &user) => {
+                    return Err(CertificateError::NamesAnother.into());
+                }
                 Outcome::Reject(rejection) => return Err(Refusal::BadCredential(rejection)),
                 Outcome::Fail(failure) => return Err(Refusal::Undecided(failure)),
             }
@@ -131,7 +139,6 @@ async fn identify(
             .await?
         }
     };
-    record.identify(&who);
     Ok(who)
 }
 

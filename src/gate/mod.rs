@@ -16,4 +16,4 @@ pub use creating::{Claim, Creating};
 pub use issue::{MAX_FORM, Minted, issue};
 pub use judge::{Admission, judge};
 pub use refusal::Refusal;
-pub use state::{Ledger, Rules};
+pub use state::{Ledger, Reload, Reloads, Rules};

@@ -1,8 +1,11 @@
 //! The two values a request is judged by: the rules, which a reload swaps whole, and the ledger,
 //! which survives it (otherwise a SIGHUP would forgive an attacker and drop every connection).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
 
 use super::Creating;
 use crate::audit::Audit;
@@ -16,6 +19,10 @@ use crate::upstream::{Pool, Upstream};
 pub struct Rules {
     /// Counts reloads; 1 at start.
     pub generation: u64,
+    /// When they were built.
+    pub loaded: Timestamp,
+    /// When the server certificate ends.
+    pub certificate_ends: Timestamp,
     /// Who may do what.
     pub policy: Arc<Policy>,
     /// Who is who.
@@ -67,6 +74,42 @@ pub struct Ledger {
     pub pool: Arc<Pool>,
     /// Tags being created.
     pub creating: Arc<Creating>,
+    /// When the process started.
+    pub started: Timestamp,
+    /// How the last reload went.
+    pub reloads: Reloads,
     /// The signing key used while the configuration names none (PKCS #8).
     pub spare_key: zeroize::Zeroizing<Vec<u8>>,
+}
+
+/// How a reload went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reload {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// Why the new configuration was refused; `None` when it is in force.
+    pub error: Option<String>,
+}
+
+/// The last reload.
+#[derive(Debug, Default)]
+pub struct Reloads(Mutex<Option<Reload>>);
+
+impl Reloads {
+    /// Notes one.
+    pub fn note(&self, now: Timestamp, error: Option<String>) {
+        let reload = Reload {
+            time: format!("{now:.0}"),
+            error,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reload);
+    }
+
+    /// The last one; `None` before the first.
+    pub fn last(&self) -> Option<Reload> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }

@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::accept::{Place, asked_to_stop};
 use super::framing::Strict;
+use super::readers::Readers;
 use super::respond::Proxy;
 use super::stream::Socket;
 use crate::config;
@@ -88,15 +89,18 @@ pub(super) async fn drive(admitted: Admitted) {
             description: describe(session).into(),
         }),
     });
+    let readers = Arc::new(Readers::default());
+    let noted = Arc::clone(&readers);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, peer) = (Arc::clone(&proxy), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(proxy.respond(&peer, request).await) }
+        let (proxy, peer, noted) = (Arc::clone(&proxy), Arc::clone(&peer), Arc::clone(&noted));
+        async move { Ok::<_, Infallible>(proxy.respond(&peer, &noted, request).await) }
     });
     let ended = if is_h2 {
         let connection = h2().serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
+            () = not_reading(&readers, limits.body_timeout) => Ok(()),
             () = asked_to_stop(&mut shutdown) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -118,6 +122,13 @@ pub(super) async fn drive(admitted: Admitted) {
         tracing::debug!(%address, %error, "connection ended early");
     }
     drop(place);
+}
+
+/// Ends when a client has left an answer unread for `limit`.
+async fn not_reading(readers: &Readers, limit: Duration) {
+    while !readers.stalled_for(limit) {
+        tokio::time::sleep(limit.div_f32(4.0)).await;
+    }
 }
 
 fn h1(idle_timeout: Duration) -> http1::Builder {

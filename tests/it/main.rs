@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod architecture;
 mod audit;
 mod catalog;
@@ -28,6 +29,7 @@ mod drain;
 mod ldap;
 mod login;
 mod memory;
+mod mtls;
 mod pull;
 mod push;
 mod reload;

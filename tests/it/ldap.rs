@@ -43,7 +43,10 @@ async fn may(lab: &Lab, user: &str) -> u16 {
 async fn recorded(lab: &Lab, user: &str, what: serde_json::Value) {
     let last = || {
         let records = lab.audit().records();
-        records.into_iter().rev().find(|record| record["user"] == user)
+        records
+            .into_iter()
+            .rev()
+            .find(|record| record["user"] == user)
     };
     let told = eventually("a record of the user", || {
         let pairs = what.as_object().unwrap();
@@ -352,7 +355,12 @@ async fn what_was_verified_lately_is_believed_for_a_while() {
         .bearer(&token)
         .get("/v2/team-l/app/tags/list");
     assert_eq!(call.send().await.status, 404);
-    recorded(&lab, "erin", json!({"auth": "token", "reason": "directory down"})).await;
+    recorded(
+        &lab,
+        "erin",
+        json!({"auth": "token", "reason": "directory down"}),
+    )
+    .await;
     // Another password, and people who did not log in.
     assert_eq!(login(&lab, "erin", "wrong").await.status, 503);
     assert_eq!(login(&lab, "frank", &password("frank")).await.status, 503);

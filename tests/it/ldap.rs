@@ -460,9 +460,11 @@ async fn many_logins_at_once_are_all_answered() {
     }
 }
 
-/// What a false directory does, and what a login is told within the time-out.
-#[tokio::test]
-async fn lies_are_neither_a_yes_nor_the_end() {
+type Lie = Box<dyn Fn(u8, u8) -> Vec<u8> + Send + Sync>;
+
+/// What a false directory does, and what a login is told.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn lies() -> Vec<(&'static str, u16, Lie)> {
     const DN: &str = "uid=erin,ou=people,dc=example,dc=com";
     /// Binds as anybody, with any password.
     fn agree(number: u8, operation: u8, found: impl Fn(u8) -> Vec<u8>) -> Vec<u8> {
@@ -489,12 +491,11 @@ async fn lies_are_neither_a_yes_nor_the_end() {
         }
         deep
     }
-    type Lie = Box<dyn Fn(u8, u8) -> Vec<u8> + Send + Sync>;
     let refer = |number| {
         let url = element(4, b"ldap://127.0.0.1:1/dc=evil");
         message(number, &element(0x73, &url))
     };
-    let lies: Vec<(&str, u16, Lie)> = vec![
+    vec![
         ("agrees", 200, Box::new(|n, op| agree(n, op, erin))),
         (
             "two entries",
@@ -639,8 +640,12 @@ async fn lies_are_neither_a_yes_nor_the_end() {
                 })
             }),
         ),
-    ];
-    for (what, status, lie) in lies {
+    ]
+}
+
+#[tokio::test]
+async fn lies_are_neither_a_yes_nor_the_end() {
+    for (what, status, lie) in lies() {
         let server = FalseDirectory::start(lie).await;
         let section = format!(
             "[auth.ldap]\nurls = ['{}']\nplaintext = true\ntimeout = '1s'\n\
@@ -711,4 +716,47 @@ async fn tls_that_is_refused_or_slipped_into_is_no_tls() {
         let answer = within(Duration::from_secs(5), &what, login(&lab, "erin", "pw")).await;
         answer.assert_problem(503, "UNAVAILABLE");
     }
+}
+
+#[tokio::test]
+async fn a_check_tells_what_is_asked_and_found() {
+    let slapd = Slapd::start().await;
+    let section = slapd.section(
+        "timeout = '1s'\ngroups = 'group_of_names'\ngroup_base = 'ou=groups,dc=example,dc=com'",
+    );
+    let lab = builder(BOTH, &section).start().await;
+    let check = |more: &[&str]| {
+        let output = std::process::Command::new(crate::support::lab::PROGRAM)
+            .args(["check", "--online", "--config"])
+            .arg(lab.folder.join("portcullis.toml"))
+            .args(more)
+            .output()
+            .unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let complaints = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), shown, complaints)
+    };
+    let (code, told, complaints) = check(&["--user", "erin"]);
+    assert_eq!(code, Some(0), "{told}{complaints}");
+    for line in [
+        "connected as: cn=portcullis,dc=example,dc=com",
+        "user filter: (uid=erin)",
+        "entry: uid=erin,ou=people,dc=example,dc=com",
+        "group filter: (|(&(objectClass=groupOfNames)",
+        "groups found: cn=team-l,ou=groups,dc=example,dc=com",
+        "groups: team-l",
+    ] {
+        assert!(told.contains(line), "{line}\n{told}");
+    }
+    assert!(!told.contains("secret"), "{told}");
+    let (code, told, _) = check(&["--user", "nobody", "--json"]);
+    assert_eq!(code, Some(1), "{told}");
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["directory"][0]["error"], "unknown user");
+    let (code, told, complaints) = check(&[]);
+    assert_eq!(code, Some(0), "{told}{complaints}");
+    slapd.freeze();
+    let (code, _, complaints) = check(&[]);
+    assert_eq!(code, Some(1), "{complaints}");
+    assert!(complaints.contains("no answer in time"), "{complaints}");
 }

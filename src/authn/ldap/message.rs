@@ -97,7 +97,7 @@ fn parts(message: &[u8]) -> Option<(u8, &[u8])> {
     fits.then_some((operation.tag, operation.content))
 }
 
-/// The result code of an extended response, as StartTLS is answered; `None` for anything else.
+/// The result code of an extended response, as `StartTLS` is answered; `None` for anything else.
 pub(super) fn extended_result(message: &[u8]) -> Option<u8> {
     let (operation, content) = parts(message)?;
     let (code, _) = element(content)?;
@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_are_read_one_by_one() {
-        let long = message(&tlv(0x64, &tlv(4, &[b'x'; 70_000])));
+        let long = message(&tlv(0x64, &tlv(4, &vec![b'x'; 70_000])));
         let stream = [result(0x61, 0), long.clone(), result(0x65, 4)].concat();
         assert_eq!(
             all(&stream).await.unwrap(),

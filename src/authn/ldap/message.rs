@@ -287,7 +287,6 @@ mod tests {
             extended_result(&bytes);
         }
 
-        /// Whatever passes is taken by the library's own parser without an overflow or a rest.
         #[test]
         fn a_broken_message_is_whole_or_refused(
             at in 0_usize..40, with in any::<u8>(), code in any::<u8>()

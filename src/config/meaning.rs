@@ -310,9 +310,9 @@ impl Judge<'_> {
 
     /// Passwords go unprotected only where the configuration says so, and not without a warning.
     fn ldap_protection(&mut self, ldap: &file::Ldap) {
-        let urls = ldap.urls.iter().flat_map(|urls| &urls.value);
+        let urls = ldap.urls.as_ref().map_or(&[][..], |urls| &urls.value);
         let is_plain = |url: &&Text| ldap_server(&url.value).is_ok_and(|server| !server.tls);
-        let plain = urls.filter(is_plain).last();
+        let plain = urls.iter().find(is_plain);
         let starts = is_true(ldap.start_tls.as_ref());
         match (plain, &ldap.plaintext) {
             (Some(_), Some(agreed)) if agreed.value && !starts => {

@@ -31,6 +31,8 @@ pub enum Event {
     Start,
     /// The proxy stopped.
     Stop,
+    /// Requests turned away unread, many in one record.
+    Suppressed,
     /// A token minted, refreshed or refused.
     Token,
 }
@@ -140,6 +142,11 @@ impl Record {
             fields.method = Some(bounded(method));
             fields.agent = agent.map(bounded);
         });
+    }
+
+    /// Notes where it came from, when there is no head to note.
+    pub fn source(&mut self, address: IpAddr) {
+        self.set(|fields| fields.client = Some(address));
     }
 
     /// Notes whom the caller claims to be; what is found out later overrides it.

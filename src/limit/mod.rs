@@ -7,6 +7,6 @@ mod shield;
 mod source;
 mod window;
 
-pub use quota::{Bucket, Exceeded, Quota, Quotas, Reservation, Subject};
+pub use quota::{Bucket, CAPACITY, Exceeded, Quota, Quotas, Reservation, Subject};
 pub use shield::{Rates, Running, Shield, TooFast, WEIGHT_OF_FAILURE};
 pub use source::Source;

@@ -29,7 +29,7 @@ const SHARES: usize = 64;
 /// growing beyond 16,384 places.
 const SUBJECTS: usize = 14_335;
 /// Subjects remembered at most.
-pub(super) const CAPACITY: usize = SHARES * SUBJECTS;
+pub const CAPACITY: usize = SHARES * SUBJECTS;
 /// How long a share that holds nobody who could be forgotten is not searched again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The part used of a subject without room, in 255ths.
@@ -210,7 +210,8 @@ impl Quotas {
     }
 
     fn share(&self, key: Key) -> Option<MutexGuard<'_, Share>> {
-        let number = usize::try_from(key.0 % SHARES as u64).ok()?;
+        let number = key.0.checked_rem(SHARES as u64)?;
+        let number = usize::try_from(number).ok()?;
         let share = self.shares.get(number)?;
         Some(share.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -234,11 +235,6 @@ impl Reservation {
         }
         self.taken = None;
         self.remaining
-    }
-
-    /// What it was taken from.
-    pub fn bucket(&self) -> &Bucket {
-        &self.bucket
     }
 }
 

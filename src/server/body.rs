@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::audit::{Outcome, Record};
+use crate::limit::Running;
 use crate::upstream::Lease;
 
 /// An answer's body.
@@ -34,6 +35,7 @@ pub struct Tail {
     end: Option<(Lease, Record)>,
     timeout: Duration,
     stall: Option<Pin<Box<Sleep>>>,
+    running: Option<Running>,
 }
 
 impl AnswerBody {
@@ -49,6 +51,7 @@ impl AnswerBody {
             end: Some((lease, record)),
             timeout,
             stall: None,
+            running: None,
         };
         if tail.inner.is_end_stream() {
             tail.finish();
@@ -56,10 +59,19 @@ impl AnswerBody {
         }
         Self::Stream(Box::new(tail))
     }
+
+    /// Keeps a place among the requests of its source until the end of the body.
+    pub(super) fn hold(&mut self, running: Running) {
+        match self {
+            Self::Full(_) => drop(running),
+            Self::Stream(tail) => tail.running = Some(running),
+        }
+    }
 }
 
 impl Tail {
     fn finish(&mut self) {
+        self.running = None;
         if let Some((lease, record)) = self.end.take() {
             lease.give_back();
             record.close();

@@ -13,7 +13,10 @@ mod answer;
 mod body;
 mod catalog;
 mod connection;
+mod flood;
+mod forwarded;
 mod framing;
+mod proxy_protocol;
 mod respond;
 mod stream;
 

@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod address;
 mod architecture;
 mod audit;
 mod catalog;
@@ -25,6 +26,7 @@ mod delete;
 mod demo;
 mod differential;
 mod drain;
+mod limits;
 mod login;
 mod memory;
 mod pull;

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
+use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
 use crate::config::Config;
 use crate::gate::{PullLimits, Rules};
@@ -96,7 +97,10 @@ pub fn build(
             .map_err(|error| errors.push(error))
             .ok()
     });
-    let (Some((tls, certificates)), Some(keys), Some(upstream), true) =
+    let directory = directory(config, foundation.memory)
+        .map_err(|error| errors.push(error.into()))
+        .unwrap_or_default();
+    let (Some((tls, certificates, certificate_ends)), Some(keys), Some(upstream), true) =
         (tls, keys, upstream, errors.is_empty())
     else {
         return Err(errors);
@@ -104,8 +108,11 @@ pub fn build(
     let (users, warnings) = users.map_or((None, Vec::new()), |(users, found)| (Some(users), found));
     let rules = Rules {
         generation,
+        loaded: Timestamp::now(),
+        certificate_ends,
         policy: Arc::clone(&config.policy),
-        authenticator: Authenticator::new(users, Arc::clone(foundation.memory)),
+        authenticator: Authenticator::new(users, Arc::clone(foundation.memory))
+            .with_directory(directory, config.auth.order.clone()),
         certificates,
         keys: Arc::new(keys),
         upstream,
@@ -139,15 +146,41 @@ fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
     Ok(Some(parsed))
 }
 
+/// The directory, with its connections if nothing about it has changed.
+fn directory(config: &Config, memory: &Memory) -> Result<Option<Arc<Directory>>, TlsError> {
+    let Some(ldap) = &config.auth.ldap else {
+        return Ok(None);
+    };
+    let ca = match &ldap.ca {
+        Some(path) => tls::certificates(path)?
+            .iter()
+            .flat_map(|one| one.to_vec())
+            .collect(),
+        None => Vec::new(),
+    };
+    let tls = if ldap.uses_tls() {
+        Some(tls::directory_config(ldap.ca.as_deref())?)
+    } else {
+        None
+    };
+    let ttl = config.auth.cache_ttl;
+    Ok(Some(memory.directory(ldap, tls.as_ref(), &ca, ttl)))
+}
+
 /// The listener's TLS, and the judgement of the client certificates that it lets through.
 fn client_tls(
     config: &Config,
     generation: u64,
-) -> Result<(Arc<rustls::ServerConfig>, Certificates), TlsError> {
+) -> Result<(Arc<rustls::ServerConfig>, Certificates, Timestamp), TlsError> {
     let clients = &config.tls.client_certificates;
     let verifier = tls::client_verifier(clients)?;
     let server = tls::server_config(&config.tls, verifier.as_ref())?;
-    Ok((server, Certificates::new(clients, verifier, generation)))
+    let ends = tls::not_after(&config.tls.certificate)?;
+    Ok((
+        server,
+        Certificates::new(clients, verifier, generation),
+        ends,
+    ))
 }
 
 fn keys(config: &Config, spare: &[u8]) -> Result<Keys, BuildError> {
@@ -174,6 +207,9 @@ fn upstream(config: &Config, keys: &Keys, pool: &Arc<Pool>) -> Result<Upstream, 
 pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
     let ledger = proxy.ledger();
     let result = renew(proxy, path).await;
+    ledger
+        .reloads
+        .note(Timestamp::now(), result.as_ref().err().cloned());
     let mut record = Record::open(&ledger.audit, ledger.audit.slot().await, Event::Reload);
     match &result {
         Ok(generation) => {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::tally::{Entry, Refused};
 use super::writer::{Audit, AuditError, Slot};
 use crate::identity::{Authentication, ClientCertificate, Identity};
 use crate::registry::Call;
@@ -35,6 +36,58 @@ pub enum Event {
     Suppressed,
     /// A token minted, refreshed or refused.
     Token,
+}
+
+impl Event {
+    /// Every event, in the order of their declaration.
+    pub const ALL: [Self; 8] = [
+        Self::Audit,
+        Self::Login,
+        Self::Reload,
+        Self::Request,
+        Self::Start,
+        Self::Stop,
+        Self::Suppressed,
+        Self::Token,
+    ];
+
+    /// The word of the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Login => "login",
+            Self::Reload => "reload",
+            Self::Request => "request",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Suppressed => "suppressed",
+            Self::Token => "token",
+        }
+    }
+}
+
+impl Outcome {
+    /// Every outcome, in the order of their declaration.
+    pub const ALL: [Self; 6] = [
+        Self::Aborted,
+        Self::Allowed,
+        Self::Denied,
+        Self::Error,
+        Self::Failed,
+        Self::Limited,
+    ];
+
+    /// The word of the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Aborted => "aborted",
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Error => "error",
+            Self::Failed => "failed",
+            Self::Limited => "limited",
+        }
+    }
 }
 
 /// How it ended.
@@ -134,6 +187,12 @@ impl Record {
         self.set(|fields| fields.event = event);
     }
 
+    /// Whether it is about a login or a token, whose answers wait for their record.
+    pub fn is_about_credentials(&self) -> bool {
+        let event = self.fields.as_ref().map(|fields| fields.event);
+        matches!(event, Some(Event::Login | Event::Token))
+    }
+
     /// Notes the connection and the head.
     pub fn client(&mut self, address: IpAddr, tls: &str, method: &str, agent: Option<&str>) {
         self.set(|fields| {
@@ -159,13 +218,16 @@ impl Record {
         self.set(|fields| fields.auth = Some(authentication.as_str()));
     }
 
-    /// Notes who the caller is.
-    pub fn identify(&mut self, who: &Identity) {
+    /// Notes who the caller is, and all groups that count for the policy.
+    pub fn identify<'a>(&mut self, who: &Identity, groups: impl Iterator<Item = &'a str>) {
         self.set(|fields| {
             fields.user = who.user().map(bounded);
-            fields.groups = who.groups().iter().map(|group| bounded(group)).collect();
+            fields.groups = groups.map(bounded).collect();
             fields.auth = Some(who.authentication().as_str());
             fields.cached = who.cached();
+            if who.is_stale() {
+                fields.reason = Some("directory down".to_owned());
+            }
         });
     }
 
@@ -251,6 +313,7 @@ impl Record {
         };
         fields.bytes_in = self.bytes_in.load(Ordering::Relaxed);
         fields.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.audit.tally().add(fields.entry());
         self.audit.write(&fields, slot, ack);
     }
 }
@@ -295,6 +358,29 @@ impl Fields {
         Self {
             reason: Some(bounded(reason)),
             ..Self::new(event, outcome)
+        }
+    }
+
+    /// What the record adds to the tally.
+    fn entry(&self) -> Entry {
+        let is_refused = matches!(self.outcome, Outcome::Denied | Outcome::Limited);
+        let is_failed = self.outcome == Outcome::Failed && self.user.is_some();
+        let refused = (is_refused || is_failed).then(|| Refused {
+            time: format!("{:.0}", self.time),
+            reference: self.reference_id.clone(),
+            client: self.client.map(|address| address.to_string()),
+            user: self.user.clone(),
+            action: self.action,
+            repository: self.repository.clone(),
+            reason: self.reason.clone(),
+        });
+        Entry {
+            event: self.event,
+            outcome: self.outcome,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            duration_us: self.duration_us,
+            refused,
         }
     }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::judge::bearer;
 use super::{Authority, Refusal, Rules};
 use crate::audit::{Event, Record};
-use crate::authn::Outcome;
+use crate::authn::{CertificateError, Outcome};
 use crate::identity::{ClientCertificate, Grant, Identity, Malformed, Peer, Presented, Secret};
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
@@ -54,6 +54,8 @@ pub async fn issue(
     form: Option<&str>,
     record: &mut Record,
 ) -> Result<Minted, Refusal> {
+    record.certificate(peer.certificate.shown());
+    let shown = rules.certificates.admit(peer, now)?;
     let wish = match (&head.method, form) {
         (&Method::POST, Some(form)) => posted(form, &head.headers, authority)?,
         (&Method::GET, None) => asked(head.uri.query(), &head.headers, authority)?,
@@ -62,17 +64,20 @@ pub async fn issue(
     if wish.scopes.is_empty() {
         record.event(Event::Login);
     }
-    let shown = rules.certificates.admit(peer, now)?;
-    record.certificate(shown);
     let who = identify(rules, wish.credential, shown, authority, now, record).await?;
     let who = rules.certificates.join(who, shown)?;
     if who.user().is_none() && wish.scopes.is_empty() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
-    record.identify(&who);
+    record.identify(&who, rules.policy.groups_of(&who));
     let grants = intersect(rules, &who, peer, &wish.scopes, now);
+    let credential = match who.user().filter(|_| who.has_password()) {
+        Some(user) => Some(credential(rules, user).await?),
+        None => None,
+    };
     let mint = Mint {
         rules,
+        credential,
         who: &who,
         shown,
         authority,
@@ -179,11 +184,16 @@ async fn identify(
             record.claim(&user);
             match rules.authenticator.verify_password(&user, &password).await {
                 Outcome::Accept(who) => Ok(who),
+                Outcome::Reject(_) if rules.certificates.contradicts(shown, &user) => {
+                    Err(CertificateError::NamesAnother.into())
+                }
                 Outcome::Reject(rejection) => Err(Refusal::BadCredential(rejection)),
                 Outcome::Fail(failure) => Err(Refusal::Undecided(failure)),
             }
         }
-        Credential::Refresh(token) => bearer(rules, &token, Kind::Refresh, shown, authority, now),
+        Credential::Refresh(token) => {
+            bearer(rules, &token, Kind::Refresh, shown, authority, now).await
+        }
     }
 }
 
@@ -223,6 +233,8 @@ const CLOCK_SKEW: i64 = 10;
 /// What all tokens of one answer share.
 struct Mint<'a> {
     rules: &'a Rules,
+    /// The state of the password that stands behind the tokens, if one does.
+    credential: Option<String>,
     who: &'a Identity,
     shown: Option<&'a ClientCertificate>,
     authority: &'a Authority,
@@ -241,7 +253,6 @@ impl Mint<'_> {
         let begin = self.now.as_second();
         let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
         let bound = self.rules.bind_certificate || !self.who.has_password();
-        let by_password = self.who.user().filter(|_| self.who.has_password());
         let claims = Claims {
             iss: self.rules.keys.issuer().to_owned(),
             sub: self.who.user().unwrap_or_default().to_owned(),
@@ -252,7 +263,7 @@ impl Mint<'_> {
             jti: format!("{:032x}", u128::from_be_bytes(name)),
             kind,
             access: grants.iter().map(Into::into).collect(),
-            credential: by_password.and_then(|user| self.rules.credential_state(user)),
+            credential: self.credential.clone(),
             cnf: self
                 .shown
                 .filter(|_| bound)
@@ -261,6 +272,15 @@ impl Mint<'_> {
         let token = self.rules.keys.mint(&claims).map_err(|_cause| unsigned())?;
         Ok((token, claims))
     }
+}
+
+/// The state of a user's credential, for tokens to name. A user may be gone who has just logged in
+/// with a password that was verified a while ago.
+async fn credential(rules: &Rules, user: &str) -> Result<String, Refusal> {
+    let current = rules.credential_state(user).await;
+    let known = current.map_err(Refusal::Undecided)?;
+    let (state, _) = known.ok_or_else(|| Refusal::Revoked { user: user.into() })?;
+    Ok(state)
 }
 
 fn unsigned() -> Refusal {

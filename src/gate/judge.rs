@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{Authority, Ledger, Pull, Refusal, Rules};
 use crate::audit::{Effect, Event, Record};
-use crate::authn::Outcome;
+use crate::authn::{CertificateError, Outcome};
 use crate::identity::{Authentication, ClientCertificate, Identity, Peer, Presented, Secret};
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
@@ -38,13 +38,22 @@ pub async fn judge(
     head: &http::request::Parts,
     record: &mut Record,
 ) -> Result<Admission, Refusal> {
-    let call = Call::parse(&head.method, head.uri.path(), head.uri.query())?;
-    record.call(&call);
+    let call = Call::parse(&head.method, head.uri.path(), head.uri.query());
+    if let Ok(call) = &call {
+        record.call(call);
+    }
+    record.certificate(peer.certificate.shown());
+    // Who has no certificate where one is required learns that, and nothing else.
     let shown = rules.certificates.admit(peer, now)?;
-    record.certificate(shown);
+    let call = call?;
 
     let presented = Presented::from_headers(&head.headers)?;
-    ledger.audit.ready_for(if call.is_read() {
+    let nothing = matches!(presented, Presented::Nothing);
+    let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
+    if logs_in {
+        record.event(Event::Login);
+    }
+    ledger.audit.ready_for(if call.is_read() && !logs_in {
         Effect::Read
     } else {
         Effect::Write
@@ -52,13 +61,9 @@ pub async fn judge(
 
     let session = rules.upstream.open_session(&call);
     let begun = session.as_ref().map(|session| session.begun);
-    let nothing = matches!(presented, Presented::Nothing);
-    if matches!((&call, &presented), (Call::Ping, Presented::Basic { .. })) {
-        record.event(Event::Login);
-    }
     let who = identify(rules, presented, shown, authority, begun, now, record).await?;
     let who = rules.certificates.join(who, shown)?;
-    record.identify(&who);
+    record.identify(&who, rules.policy.groups_of(&who));
     if matches!(call, Call::Ping) && nothing && who.user().is_none() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
@@ -126,6 +131,9 @@ async fn identify(
             record.claim(&user);
             match rules.authenticator.verify_password(&user, &password).await {
                 Outcome::Accept(who) => who,
+                Outcome::Reject(_) if rules.certificates.contradicts(shown, &user) => {
+                    return Err(CertificateError::NamesAnother.into());
+                }
                 Outcome::Reject(rejection) => return Err(Refusal::BadCredential(rejection)),
                 Outcome::Fail(failure) => return Err(Refusal::Undecided(failure)),
             }
@@ -139,10 +147,10 @@ async fn identify(
                 shown,
                 authority,
                 as_of(begun, now),
-            )?
+            )
+            .await?
         }
     };
-    record.identify(&who);
     Ok(who)
 }
 
@@ -156,7 +164,7 @@ fn as_of(begun: Option<Timestamp>, now: Timestamp) -> Timestamp {
 }
 
 /// Who a token of ours stands for, if its credential is still what it was when it was minted.
-pub(super) fn bearer(
+pub(super) async fn bearer(
     rules: &Rules,
     token: &Secret<String>,
     kind: Kind,
@@ -187,16 +195,19 @@ pub(super) fn bearer(
         let user = Some(user.clone());
         return Ok(Identity::verified_token(user, [].into(), false, scope));
     }
-    let current = rules.credential_state(user);
-    if current.is_none() || current != verified.claims.credential {
-        return Err(Refusal::Revoked { user: user.clone() });
+    let current = rules.credential_state(user).await;
+    match current.map_err(Refusal::Undecided)? {
+        Some((state, standing)) if Some(&state) == verified.claims.credential.as_ref() => {
+            let user = Some(user.clone());
+            let who = Identity::verified_token(user, standing.groups, true, scope);
+            Ok(if standing.stale {
+                who.while_directory_down()
+            } else {
+                who
+            })
+        }
+        Some(_) | None => Err(Refusal::Revoked { user: user.clone() }),
     }
-    Ok(Identity::verified_token(
-        Some(user.clone()),
-        [].into(),
-        true,
-        scope,
-    ))
 }
 
 /// A token that was not minted for a mount's source makes it an ordinary upload, as a missing right

@@ -1,12 +1,15 @@
 //! The two values a request is judged by: the rules, which a reload swaps whole, and the ledger,
 //! which survives it (otherwise a SIGHUP would forgive an attacker and drop every connection).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{Creating, PullLimits};
 use crate::audit::Audit;
-use crate::authn::{Authenticator, Certificates, Memory};
+use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
 use crate::config::Challenge;
 use crate::limit::{Quotas, Rates, Shield};
 use crate::policy::Policy;
@@ -17,6 +20,10 @@ use crate::upstream::{Pool, Upstream};
 pub struct Rules {
     /// Counts reloads; 1 at start.
     pub generation: u64,
+    /// When they were built.
+    pub loaded: Timestamp,
+    /// When the server certificate ends.
+    pub certificate_ends: Timestamp,
     /// Who may do what.
     pub policy: Arc<Policy>,
     /// Who is who.
@@ -48,13 +55,17 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The present state of a user's credential, as tokens name it; `None` once the user is gone.
-    pub(super) fn credential_state(&self, user: &str) -> Option<String> {
-        let state = self
-            .authenticator
-            .knows(user)?
-            .keyed(self.keys.credential_key());
-        Some(format!("{:032x}", u128::from_be_bytes(state)))
+    /// The present state of a user's credential, as tokens name it, and how the user stands; `None`
+    /// once the user is gone.
+    pub(super) async fn credential_state(
+        &self,
+        user: &str,
+    ) -> Result<Option<(String, Standing)>, Failure> {
+        let standing = self.authenticator.standing(user).await?;
+        Ok(standing.map(|standing| {
+            let state = standing.entry.keyed(self.keys.credential_key());
+            (format!("{:032x}", u128::from_be_bytes(state)), standing)
+        }))
     }
 }
 
@@ -74,6 +85,10 @@ pub struct Ledger {
     pub shield: Shield,
     /// Since when limits count; their clock never goes back.
     pub began: Instant,
+    /// When the process started.
+    pub started: Timestamp,
+    /// How the last reload went.
+    pub reloads: Reloads,
     /// The signing key used while the configuration names none (PKCS #8).
     pub spare_key: zeroize::Zeroizing<Vec<u8>>,
 }
@@ -82,5 +97,37 @@ impl Ledger {
     /// The time by which limits go.
     pub fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+}
+
+/// How a reload went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reload {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// Why the new configuration was refused; `None` when it is in force.
+    pub error: Option<String>,
+}
+
+/// The last reload.
+#[derive(Debug, Default)]
+pub struct Reloads(Mutex<Option<Reload>>);
+
+impl Reloads {
+    /// Notes one.
+    pub fn note(&self, now: Timestamp, error: Option<String>) {
+        let reload = Reload {
+            time: format!("{now:.0}"),
+            error,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reload);
+    }
+
+    /// The last one; `None` before the first.
+    pub fn last(&self) -> Option<Reload> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

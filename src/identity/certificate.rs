@@ -5,7 +5,7 @@
 //! nobody. Matching is exact, byte by byte.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
@@ -42,25 +42,36 @@ pub struct ClientCertificate {
     pub fingerprint: [u8; 32],
     /// When it ends.
     pub not_after: Timestamp,
-    /// Every value of every field that can name somebody.
-    pub names: Vec<(CertificateField, String)>,
-    /// The generation of the rules that accepted it last.
-    pub accepted_by: Accepted,
+    /// Every value of every field that can name somebody; `None` for one that is no text.
+    pub names: Vec<(CertificateField, Option<String>)>,
+    /// When it was accepted last.
+    pub accepted: Accepted,
 }
 
-/// Which generation of the rules has accepted a certificate; 0 for none.
+/// Which generation of the rules has accepted a certificate, and when; 0 for none.
 #[derive(Debug, Default)]
-pub struct Accepted(AtomicU64);
+pub struct Accepted {
+    generation: AtomicU64,
+    second: AtomicI64,
+}
 
 impl Accepted {
-    /// Whether this generation has.
-    pub fn is(&self, generation: u64) -> bool {
-        self.0.load(Ordering::Relaxed) == generation
+    /// How long it lasts, in seconds. What a certificate hangs on can end while its connection is
+    /// open: a revocation list, an authority in between.
+    const LASTS: i64 = 60;
+
+    /// Whether this generation has, and not too long ago.
+    pub fn holds(&self, generation: u64, now: Timestamp) -> bool {
+        let age = now
+            .as_second()
+            .saturating_sub(self.second.load(Ordering::Relaxed));
+        self.generation.load(Ordering::Relaxed) == generation && (0..Self::LASTS).contains(&age)
     }
 
-    /// This generation has.
-    pub fn set(&self, generation: u64) {
-        self.0.store(generation, Ordering::Relaxed);
+    /// This generation has, now.
+    pub fn set(&self, generation: u64, now: Timestamp) {
+        self.second.store(now.as_second(), Ordering::Relaxed);
+        self.generation.store(generation, Ordering::Relaxed);
     }
 }
 
@@ -72,27 +83,28 @@ impl ClientCertificate {
             .find(|field| self.values(**field).next().is_some())?;
         let mut values = self.values(*field);
         match (values.next(), values.next()) {
-            (Some(only), None) if is_name(only) => Some(Arc::from(only)),
+            (Some(only), None) => name(only),
             _ => None,
         }
     }
 
-    /// The groups it names; none if one of them is no name.
-    pub fn groups(&self, field: CertificateField) -> Vec<Arc<str>> {
-        let fit = self.values(field).all(is_name) && self.values(field).count() <= MAX_GROUPS;
-        if fit {
-            self.values(field).map(Arc::from).collect()
-        } else {
-            Vec::new()
-        }
+    /// The groups it names. `None` if one of them is no name: with some of its groups alone, a
+    /// deny rule for another would not hold.
+    pub fn groups(&self, field: CertificateField) -> Option<Vec<Arc<str>>> {
+        let groups: Vec<_> = self.values(field).map(name).collect::<Option<_>>()?;
+        (groups.len() <= MAX_GROUPS).then_some(groups)
     }
 
-    fn values(&self, field: CertificateField) -> impl Iterator<Item = &str> {
+    fn values(&self, field: CertificateField) -> impl Iterator<Item = Option<&str>> {
         self.names
             .iter()
             .filter(move |(kind, _)| *kind == field)
-            .map(|(_, value)| value.as_str())
+            .map(|(_, value)| value.as_deref())
     }
+}
+
+fn name(value: Option<&str>) -> Option<Arc<str>> {
+    value.filter(|value| is_name(value)).map(Arc::from)
 }
 
 /// Whether a value can stand for somebody: no control character, no wildcard, no space at its ends.

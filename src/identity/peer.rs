@@ -23,6 +23,16 @@ pub enum PeerCertificate {
     Shown(Arc<ClientCertificate>),
 }
 
+impl PeerCertificate {
+    /// The certificate, if one was shown.
+    pub fn shown(&self) -> Option<&ClientCertificate> {
+        match self {
+            Self::NotAsked | Self::NotShown => None,
+            Self::Shown(certificate) => Some(certificate),
+        }
+    }
+}
+
 /// The other end of one connection. Made by the listener alone.
 #[derive(Clone, Debug)]
 pub struct Peer {

@@ -13,6 +13,8 @@ pub enum Authentication {
     Certificate,
     /// A password of the htpasswd file.
     Htpasswd,
+    /// A password that the directory verified.
+    Ldap,
     /// One of our own tokens.
     Token,
 }
@@ -24,6 +26,7 @@ impl Authentication {
             Self::Anonymous => "anonymous",
             Self::Certificate => "certificate",
             Self::Htpasswd => "htpasswd",
+            Self::Ldap => "ldap",
             Self::Token => "token",
         }
     }
@@ -53,6 +56,7 @@ pub struct Identity {
     groups: Arc<[Arc<str>]>,
     authentication: Authentication,
     cached: bool,
+    stale: bool,
     password: bool,
     certificate: bool,
     scope: Option<Arc<[Grant]>>,
@@ -66,6 +70,7 @@ impl Identity {
             groups: Arc::from([]),
             authentication: Authentication::Anonymous,
             cached: false,
+            stale: false,
             password: false,
             certificate: false,
             scope: None,
@@ -84,6 +89,7 @@ impl Identity {
             groups,
             authentication,
             cached,
+            stale: false,
             password: true,
             certificate: false,
             scope: None,
@@ -104,6 +110,7 @@ impl Identity {
             groups,
             authentication,
             cached: false,
+            stale: false,
             password,
             certificate: false,
             scope: Some(scope),
@@ -118,6 +125,16 @@ impl Identity {
             authentication: Authentication::Certificate,
             certificate: true,
             ..Self::anonymous()
+        }
+    }
+
+    /// The same identity, remembered from before the directory that knows the user went down.
+    #[must_use]
+    pub(crate) fn while_directory_down(self) -> Self {
+        Self {
+            cached: true,
+            stale: true,
+            ..self
         }
     }
 
@@ -158,6 +175,12 @@ impl Identity {
     /// Whether the credential had been verified shortly before.
     pub fn cached(&self) -> bool {
         self.cached
+    }
+
+    /// Whether all this was true before the directory that knows the user went down, and may be
+    /// true no more.
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// Whether a password stands behind the identity, directly or through a token.

@@ -182,6 +182,13 @@ impl Quotas {
         bucket.quota.count.saturating_sub(used.unwrap_or(0))
     }
 
+    /// How many subjects are remembered.
+    pub fn remembered(&self) -> usize {
+        let shares = self.shares.iter();
+        let locked = shares.map(|share| share.lock().unwrap_or_else(PoisonError::into_inner));
+        locked.map(|share| share.subjects.len()).sum()
+    }
+
     /// Whether the subject has pulled this image shortly before, so that it is free now.
     pub fn is_repeat(&self, bucket: &Bucket, digest: &str, free: Duration, now: Duration) -> bool {
         let image = self.image(bucket, digest);
@@ -327,4 +334,8 @@ impl Entry {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow in a test fails the test"
+)]
 mod tests;

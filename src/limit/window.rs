@@ -93,6 +93,10 @@ fn low(time: u64) -> u32 {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "an overflow in a test fails the test"
+)]
 mod tests {
     use super::{Quota, Taken, Window};
     use proptest::prelude::*;

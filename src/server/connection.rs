@@ -21,6 +21,7 @@ use super::accept::{Caps, Place, asked_to_stop};
 use super::forwarded;
 use super::framing::Strict;
 use super::proxy_protocol::{self, FIRST_OF_V1, FIRST_OF_V2, Header};
+use super::readers::Readers;
 use super::respond::Proxy;
 use super::stream::Socket;
 use crate::config;
@@ -104,17 +105,19 @@ pub(super) async fn drive(admitted: Admitted) {
             description: describe(session).into(),
         }),
     });
-    let server = Arc::clone(&limits);
+    let readers = Arc::new(Readers::default());
+    let (noted, server) = (Arc::clone(&readers), Arc::clone(&limits));
     let service = service_fn(move |request: Request<Incoming>| {
-        let proxy = Arc::clone(&proxy);
+        let (proxy, noted) = (Arc::clone(&proxy), Arc::clone(&noted));
         let peer = on_behalf_of(&peer, &request, &server.trusted_proxies);
-        async move { Ok::<_, Infallible>(proxy.respond(&peer, request).await) }
+        async move { Ok::<_, Infallible>(proxy.respond(&peer, &noted, request).await) }
     });
     let ended = if is_h2 {
         let connection = h2().serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
+            () = not_reading(&readers, limits.body_timeout) => Ok(()),
             () = asked_to_stop(&mut shutdown) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -187,6 +190,13 @@ impl Arrival {
             }
         }
         Some(self)
+    }
+}
+
+/// Ends when a client has left an answer unread for `limit`.
+async fn not_reading(readers: &Readers, limit: Duration) {
+    while !readers.stalled_for(limit) {
+        tokio::time::sleep(limit.div_f32(4.0)).await;
     }
 }
 

@@ -2,6 +2,7 @@
 //! turned away within ten seconds.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,10 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// The flood that is going on, if there is one.
 #[derive(Default)]
-pub(super) struct Floods(Mutex<Option<Flood>>);
+pub(super) struct Floods {
+    going_on: Mutex<Option<Flood>>,
+    turned_away: AtomicU64,
+}
 
 struct Flood {
     record: Record,
@@ -53,6 +57,11 @@ impl Floods {
         response
     }
 
+    /// How many requests there were in all floods.
+    pub(super) fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
     /// Writes the record of the flood so far.
     pub(super) fn tell(&self) {
         drop(self.going_on().take());
@@ -60,6 +69,7 @@ impl Floods {
 
     /// Counts one for the record that is open, or opens one. Returns its reference.
     fn count(self: &Arc<Self>, audit: &Arc<Audit>, from: IpAddr, why: TooFast) -> String {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
         let mut going_on = self.going_on();
         if going_on.is_none() {
             // Where there is no room for a record, there is none for a flood's either.
@@ -84,7 +94,7 @@ impl Floods {
     }
 
     fn going_on(&self) -> MutexGuard<'_, Option<Flood>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.going_on.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,6 +17,7 @@ mod flood;
 mod forwarded;
 mod framing;
 mod proxy_protocol;
+mod readers;
 mod respond;
 mod stream;
 

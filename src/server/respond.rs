@@ -16,6 +16,7 @@ use super::answer::{json, limited, refused, unstored};
 use super::body::AnswerBody;
 use super::catalog;
 use super::flood::Floods;
+use super::readers::{Readers, Turn};
 use crate::audit::{Effect, Event, Outcome, Record};
 use crate::gate::{Admission, Authority, Claim, Ledger, MAX_FORM, Refusal, Rules, issue, judge};
 use crate::identity::Peer;
@@ -64,6 +65,11 @@ impl Proxy {
         &self.ledger
     }
 
+    /// How many requests were turned away unread since the start.
+    pub fn turned_away(&self) -> u64 {
+        self.floods.turned_away()
+    }
+
     /// Writes what has not been written yet about requests turned away.
     pub fn tell_floods(&self) {
         self.floods.tell();
@@ -71,10 +77,16 @@ impl Proxy {
 
     /// Answers one request. Whatever happens, one audit record is written for it: with the answer,
     /// at the end of a streamed body, or when this future is dropped because the client has gone.
-    pub async fn respond(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub(super) async fn respond(
+        &self,
+        peer: &Peer,
+        readers: &Readers,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let is_head = request.method() == Method::HEAD;
         let may_keep = request.version() == Version::HTTP_2 || request.body().is_end_stream();
-        let mut response = self.shielded(peer, request).await;
+        let turn = (request.version() == Version::HTTP_2).then(|| readers.add());
+        let mut response = self.shielded(peer, turn, request).await;
         if !may_keep && !response.status().is_success() {
             // What is left of the body is not read, and never taken for the next request.
             response
@@ -89,12 +101,17 @@ impl Proxy {
     }
 
     /// Turns a request away before anything of it is looked at, if its source makes too many.
-    async fn shielded(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn shielded(
+        &self,
+        peer: &Peer,
+        turn: Option<Arc<Turn>>,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let (ledger, rates) = (&self.ledger, self.rules.load().rates);
         let from = Source::of(peer.address);
         match ledger.shield.request(from, rates, ledger.now()) {
             Ok(running) => {
-                let mut response = self.exchange(peer, request).await;
+                let mut response = self.exchange(peer, turn, request).await;
                 response.body_mut().hold(running);
                 response
             }
@@ -102,7 +119,12 @@ impl Proxy {
         }
     }
 
-    async fn exchange(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        turn: Option<Arc<Turn>>,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let rules = self.rules.load_full();
         let now = Timestamp::now();
         let (head, body) = request.into_parts();
@@ -144,29 +166,20 @@ impl Proxy {
         };
         match result {
             Ok(Done::Whole(response)) => {
-                let wait = if is_token {
-                    Wait::Yes
-                } else {
-                    wait_for(&head.method)
-                };
+                let wait = wait_for(&head.method, &record);
                 self.close(&rules, &authority, response, wait, record).await
             }
             Ok(Done::Streaming(answer)) => {
                 let Answer { head, body, lease } = answer;
                 let timeout = rules.upstream.response_timeout();
-                Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout))
+                Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout, turn))
             }
             Err(refusal) => {
                 if refusal.is_wrong_credential() {
                     let from = Source::of(peer.address);
                     self.ledger.shield.failure(from, self.ledger.now());
                 }
-                let challenged = matches!(refusal, Refusal::Unauthenticated { .. });
-                let wait = if is_token && !challenged {
-                    Wait::Yes
-                } else {
-                    wait_for(&head.method)
-                };
+                let wait = wait_for(&head.method, &record);
                 self.refuse(&rules, Some(&authority), refusal, wait, record)
                     .await
             }
@@ -181,7 +194,9 @@ impl Proxy {
         wait: Wait,
         mut record: Record,
     ) -> Response<AnswerBody> {
-        if let Refusal::Upstream(error) = &refusal {
+        if let Refusal::Upstream(error) = &refusal
+            && !matches!(error, UpstreamError::Client(_))
+        {
             tracing::warn!(%error, reference = record.reference_id(), "the registry failed");
         }
         let response = refused(&refusal, rules.challenge, authority, &mut record);
@@ -243,8 +258,8 @@ enum Wait {
     Yes,
 }
 
-fn wait_for(method: &Method) -> Wait {
-    if method.is_safe() {
+fn wait_for(method: &Method, record: &Record) -> Wait {
+    if method.is_safe() && !record.is_about_credentials() {
         Wait::No
     } else {
         Wait::Yes

@@ -4,13 +4,11 @@ use aws_lc_rs::digest;
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::x509::AttributeTypeAndValue;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use crate::identity::{Accepted, CertificateField, ClientCertificate};
 
-/// Parses the chain that a client showed; `None` if its first certificate is not one, or holds a
-/// name that cannot be read.
+/// Parses the chain that a client showed; `None` if its first certificate is not one.
 pub fn read_certificate(chain: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
     let first = chain.first()?;
     let (rest, parsed) = X509Certificate::from_der(first).ok()?;
@@ -23,17 +21,38 @@ pub fn read_certificate(chain: &[CertificateDer<'_>]) -> Option<ClientCertificat
             .as_ref()
             .try_into()
             .ok()?,
-        not_after: Timestamp::from_second(parsed.validity().not_after.timestamp()).ok()?,
+        not_after: moment(parsed.validity().not_after.timestamp()),
         names: names(&parsed)?,
         chain: chain.iter().map(|der| der.as_ref().into()).collect(),
-        accepted_by: Accepted::default(),
+        accepted: Accepted::default(),
     })
 }
 
-/// Every value of every field that can name somebody; `None` when one of them cannot be read.
-fn names(certificate: &X509Certificate<'_>) -> Option<Vec<(CertificateField, String)>> {
+/// When the next one of a revocation list is due; `None` if it is no revocation list.
+pub(super) fn next_update(list: &[u8]) -> Option<Timestamp> {
+    let (rest, parsed) = CertificateRevocationList::from_der(list).ok()?;
+    let next = parsed.next_update().map(|next| next.timestamp());
+    rest.is_empty().then(|| next.map_or(Timestamp::MAX, moment))
+}
+
+/// The last second of year 9999 stands for no end (RFC 5280 section 4.1.2.5) and is later than any
+/// timestamp.
+fn moment(second: i64) -> Timestamp {
+    let last = if second > 0 {
+        Timestamp::MAX
+    } else {
+        Timestamp::MIN
+    };
+    Timestamp::from_second(second).unwrap_or(last)
+}
+
+type Names = Vec<(CertificateField, Option<String>)>;
+
+/// Every value of every field that can name somebody; `None` when the alternative names cannot be
+/// told apart.
+fn names(certificate: &X509Certificate<'_>) -> Option<Names> {
     let mut names = Vec::new();
-    let mut push = |kind, value: &str| names.push((kind, value.to_owned()));
+    let mut push = |kind, value: &str| names.push((kind, Some(value.to_owned())));
     if let Some(extension) = certificate.subject_alternative_name().ok()? {
         for name in &extension.value.general_names {
             match name {
@@ -51,33 +70,19 @@ fn names(certificate: &X509Certificate<'_>) -> Option<Vec<(CertificateField, Str
         }
     }
     let subject = certificate.subject();
-    add(
-        &mut names,
-        CertificateField::SubjectCn,
-        subject.iter_common_name(),
-    )?;
-    add(
-        &mut names,
-        CertificateField::SubjectO,
-        subject.iter_organization(),
-    )?;
-    add(
-        &mut names,
-        CertificateField::SubjectOu,
-        subject.iter_organizational_unit(),
-    )?;
-    Some(names)
-}
-
-fn add<'a>(
-    names: &mut Vec<(CertificateField, String)>,
-    kind: CertificateField,
-    values: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
-) -> Option<()> {
-    for value in values {
-        names.push((kind, value.as_str().ok()?.to_owned()));
+    let parts: [(_, &mut dyn Iterator<Item = _>); 3] = [
+        (CertificateField::SubjectCn, &mut subject.iter_common_name()),
+        (CertificateField::SubjectO, &mut subject.iter_organization()),
+        (
+            CertificateField::SubjectOu,
+            &mut subject.iter_organizational_unit(),
+        ),
+    ];
+    for (kind, values) in parts {
+        // The encodings of other alphabets are not read, and a value in one names nobody.
+        names.extend(values.map(|value| (kind, value.as_str().ok().map(str::to_owned))));
     }
-    Some(())
+    Some(names)
 }
 
 #[cfg(test)]
@@ -141,9 +146,37 @@ mod tests {
     #[test]
     fn groups_are_the_values_of_one_field() {
         let made = certificate(&["alice"], &["team-a"], vec![]);
-        assert_eq!(made.groups(SubjectOu), ["team-a".into()]);
-        assert_eq!(made.groups(SanDns), []);
+        assert_eq!(made.groups(SubjectOu).unwrap(), ["team-a".into()]);
+        assert_eq!(made.groups(SanDns).unwrap(), []);
         assert_eq!(&*made.subject, "CN=alice, OU=team-a");
+        // One that is no name spoils all, lest a rule that denies by group does not hold.
+        let odd = certificate(&["alice"], &["team-a\n"], vec![]);
+        assert_eq!(odd.groups(SubjectOu), None);
+    }
+
+    #[test]
+    fn a_name_in_an_alphabet_that_is_not_read_is_nobodys() {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let bmp: rcgen::string::BmpString = "alice".try_into().unwrap();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, rcgen::DnValue::BmpString(bmp));
+        let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let read = read_certificate(&[made.der().clone()]).unwrap();
+        assert_eq!(user(&read, &[SubjectCn]), None);
+        // It is there all the same, so no later field names somebody instead.
+        assert_eq!(user(&read, &[SubjectCn, SubjectOu]), None);
+    }
+
+    #[test]
+    fn a_certificate_without_an_end_is_read() {
+        let mut params = CertificateParams::default();
+        params.not_after =
+            rcgen::date_time_ymd(9999, 12, 31) + std::time::Duration::from_secs(86_399);
+        let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let read = read_certificate(&[made.der().clone()]).unwrap();
+        assert_eq!(read.not_after, jiff::Timestamp::MAX);
     }
 
     #[test]

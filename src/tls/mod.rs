@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -18,12 +19,15 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use certificate::next_update;
 pub use certificate::read_certificate;
 
 use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
 
 /// Key files are small; whatever is larger is not one.
 const MAX_PEM: u64 = 4 << 20;
+/// A revocation list takes some 40 bytes for each certificate.
+const MAX_CRL: u64 = 64 << 20;
 
 /// Why TLS cannot be set up. The texts name the file and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +74,7 @@ pub enum TlsError {
         source: VerifierBuilderError,
     },
     /// No CA certificate on this system.
-    #[error("this system has no CA certificates; name a file with `upstream.ca`")]
+    #[error("this system has no CA certificates; name a file with `ca`")]
     NoRoots,
 }
 
@@ -154,15 +158,25 @@ pub fn client_verifier(
 
 /// Reads the lists of a file, in PEM or in DER.
 fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let bytes = read(path)?;
-    if bytes.first() == Some(&DER_SEQUENCE) {
-        return Ok(vec![bytes.into()]);
+    let bytes = read(path, MAX_CRL)?;
+    let lists = if bytes.first() == Some(&DER_SEQUENCE) {
+        vec![bytes.into()]
+    } else {
+        CertificateRevocationListDer::pem_slice_iter(&bytes)
+            .collect::<Result<Vec<_>, _>>()
+            .unwrap_or_default()
+    };
+    let none = || TlsError::NoCrl(path.to_owned());
+    if lists.is_empty() {
+        return Err(none());
     }
-    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-    match found {
-        Ok(lists) if !lists.is_empty() => Ok(lists),
-        Ok(_) | Err(_) => Err(TlsError::NoCrl(path.to_owned())),
+    for list in &lists {
+        if next_update(list).ok_or_else(none)? < Timestamp::now() {
+            let path = path.display();
+            tracing::warn!(%path, "revocation list has expired: nobody of its CA is let in");
+        }
     }
+    Ok(lists)
 }
 
 /// The first byte of every DER structure that stands alone.
@@ -199,6 +213,13 @@ pub fn upstream_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError>
     Ok(Arc::new(config))
 }
 
+/// The configuration towards a directory, likewise.
+pub fn directory_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::clone(&*upstream_config(ca)?);
+    config.alpn_protocols.clear();
+    Ok(Arc::new(config))
+}
+
 fn system_roots() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -210,7 +231,7 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
 
 /// Reads a file of certificates; at least one.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = read(path)?;
+    let pem = read(path, MAX_PEM)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match found {
         Ok(chain) if !chain.is_empty() => Ok(chain),
@@ -218,21 +239,35 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     }
 }
 
+/// When the first certificate of a file ends.
+pub fn not_after(path: &Path) -> Result<Timestamp, TlsError> {
+    read_certificate(&certificates(path)?)
+        .map(|read| read.not_after)
+        .ok_or_else(|| TlsError::NoCertificate(path.to_owned()))
+}
+
 /// Reads a private key.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let pem = read(path)?;
+    let pem = read(path, MAX_PEM)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_cause| TlsError::NoKey(path.to_owned()))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+/// Reads a whole file. Of one that is too large nothing is taken: half a list revokes half of what
+/// it should.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, TlsError> {
     let failed = |source| TlsError::Read {
         path: path.to_owned(),
         source,
     };
     let mut pem = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(MAX_PEM).read_to_end(&mut pem).map_err(failed)?;
-    Ok(pem)
+    let one_more = limit.saturating_add(1);
+    let length = file.take(one_more).read_to_end(&mut pem).map_err(failed)?;
+    if u64::try_from(length).is_ok_and(|length| length <= limit) {
+        Ok(pem)
+    } else {
+        Err(failed(io::ErrorKind::FileTooLarge.into()))
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 mod support;
 
 mod address;
+mod admin;
 mod architecture;
 mod audit;
 mod catalog;
@@ -26,9 +27,11 @@ mod delete;
 mod demo;
 mod differential;
 mod drain;
+mod ldap;
 mod limits;
 mod login;
 mod memory;
+mod mtls;
 mod pull;
 mod push;
 mod reload;

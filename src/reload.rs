@@ -17,7 +17,7 @@ use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
 use crate::config::Config;
-use crate::gate::Rules;
+use crate::gate::{PullLimits, Rules};
 use crate::server::Proxy;
 use crate::tls::{self, TlsError};
 use crate::token::{KeyError, Keys};
@@ -123,6 +123,8 @@ pub fn build(
         refresh_lifetime: config.token.refresh_lifetime,
         bind_certificate: config.token.bind_certificate,
         body_timeout: config.server.body_timeout,
+        pulls: PullLimits::new(&config.limits),
+        rates: config.limits.rates,
     };
     Ok((rules, warnings))
 }

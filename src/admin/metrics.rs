@@ -17,6 +17,7 @@ pub(super) fn text(proxy: &Proxy) -> String {
     let mut registry = Registry::with_prefix("portcullis");
     records(&mut registry, proxy);
     durations(&mut registry, proxy);
+    limits(&mut registry, proxy);
     state(&mut registry, proxy);
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -72,6 +73,23 @@ fn durations(registry: &mut Registry, proxy: &Proxy) {
         "requests_microseconds",
         "Time of all requests together",
         time,
+    );
+}
+
+fn limits(registry: &mut Registry, proxy: &Proxy) {
+    let turned_away = Counter::<u64>::default();
+    turned_away.inc_by(proxy.turned_away());
+    registry.register(
+        "requests_turned_away",
+        "Requests turned away unread because their source made too many",
+        turned_away,
+    );
+    let subjects = Gauge::<i64>::default();
+    subjects.set(i64::try_from(proxy.ledger().quotas.remembered()).unwrap_or(i64::MAX));
+    registry.register(
+        "limit_subjects",
+        "Addresses and users whose pulls are remembered",
+        subjects,
     );
 }
 

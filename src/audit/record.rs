@@ -32,19 +32,22 @@ pub enum Event {
     Start,
     /// The proxy stopped.
     Stop,
+    /// Requests turned away unread, many in one record.
+    Suppressed,
     /// A token minted, refreshed or refused.
     Token,
 }
 
 impl Event {
     /// Every event, in the order of their declaration.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Audit,
         Self::Login,
         Self::Reload,
         Self::Request,
         Self::Start,
         Self::Stop,
+        Self::Suppressed,
         Self::Token,
     ];
 
@@ -57,6 +60,7 @@ impl Event {
             Self::Request => "request",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Suppressed => "suppressed",
             Self::Token => "token",
         }
     }
@@ -197,6 +201,11 @@ impl Record {
             fields.method = Some(bounded(method));
             fields.agent = agent.map(bounded);
         });
+    }
+
+    /// Notes where it came from, when there is no head to note.
+    pub fn source(&mut self, address: IpAddr) {
+        self.set(|fields| fields.client = Some(address));
     }
 
     /// Notes whom the caller claims to be; what is found out later overrides it.

@@ -133,6 +133,11 @@ impl Audit {
         }
     }
 
+    /// The right to write a record, if there is one at once.
+    pub fn spare_slot(&self) -> Option<Slot> {
+        Arc::clone(&self.slots).try_acquire_owned().ok().map(Slot)
+    }
+
     /// Waits for the right to write a record.
     pub async fn slot(&self) -> Slot {
         match Arc::clone(&self.slots).acquire_owned().await {

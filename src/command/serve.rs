@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
 use portcullis::gate::{Ledger, Reloads};
+use portcullis::limit::{Quotas, Shield};
 use portcullis::reload::{self, Foundation};
 use portcullis::server::{self, Listeners, Proxy};
 use portcullis::telemetry;
@@ -127,6 +129,9 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
             memory,
             pool,
             creating: Arc::default(),
+            quotas: Quotas::new(),
+            shield: Shield::new(),
+            began: Instant::now(),
             started: Timestamp::now(),
             reloads: Reloads::default(),
             spare_key,
@@ -151,6 +156,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     tracing::info!(?drain_timeout, "stopping; requests in flight may finish");
     stop.send(true).context("the server has ended by itself")?;
     let cut = serving.await.context("the server failed")?;
+    proxy.tell_floods();
     note(&audit, Event::Stop).await?;
     if cut > 0 {
         tracing::warn!(

@@ -107,9 +107,13 @@ pub(super) struct File {
     /// Questions to the policy whose answers must not change.
     #[serde(default)]
     pub(super) policy_test: Vec<At<PolicyTest>>,
-    /// Pulls and failed logins per time.
+    /// How much is too much.
     #[serde(default)]
     pub(super) limits: At<Limits>,
+    /// Limits on pulls by some callers or of some repositories, instead of those of `[limits]`: the
+    /// first one that fits a pull.
+    #[serde(default)]
+    pub(super) limit: Vec<At<Limit>>,
     /// The audit file.
     #[serde(default)]
     pub(super) audit: At<Audit>,
@@ -386,6 +390,33 @@ pub(super) struct Limits {
     /// Distinct wrong passwords per user and network.
     #[schemars(extend("examples" = [{"count": 10, "per": "5m"}]))]
     pub(super) failed_logins: Option<At<Quota>>,
+    /// How long another pull of the same image costs nothing; `0s`: each one counts.
+    #[schemars(extend("examples" = ["0s"]))]
+    pub(super) repeat_free: Option<Text>,
+    /// Requests in a second from one IPv4 address or IPv6 /64; 0 is unlimited.
+    pub(super) requests_per_second: Option<At<u32>>,
+    /// New connections in a second from one of them; 0 is unlimited.
+    pub(super) connections_per_second: Option<At<u32>>,
+    /// Requests at a time from one of them; 0 is unlimited.
+    pub(super) concurrent_requests: Option<At<u32>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limit {
+    /// Whose pulls: `anonymous` is here who has no user; `authenticated`, `user:NAME`,
+    /// `group:NAME`. Everybody's when absent.
+    #[schemars(extend("examples" = [["group:ci"]]))]
+    pub(super) who: Option<List>,
+    /// Of which repositories: patterns, as in an access. Of all when absent.
+    #[schemars(extend("examples" = [["mirror/**"]]))]
+    pub(super) repositories: Option<List>,
+    /// How many pulls for each caller; 0 is unlimited.
+    #[schemars(required)]
+    pub(super) count: Option<At<u32>>,
+    /// In what time.
+    #[schemars(required, extend("examples" = ["6h"]))]
+    pub(super) per: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

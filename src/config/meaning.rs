@@ -16,8 +16,8 @@ use super::file::{self, At, File, List, Text};
 use super::value::{self, Wrong};
 use super::{
     Admin, Audit, Auth, Backend, CertificateField, Challenge, ClientCertificateMode,
-    ClientCertificates, Config, Ldap, LdapGroups, LdapServer, Limits, Log, LogFormat, Quota,
-    Server, Tls, TlsVersion, Token, Upstream, UpstreamUrl, WhenUnwritable, rules,
+    ClientCertificates, Config, Ldap, LdapGroups, LdapServer, Limits, Log, LogFormat, PullLimit,
+    Quota, Rates, Server, Tls, TlsVersion, Token, Upstream, UpstreamUrl, WhenUnwritable, rules,
 };
 use crate::authn::ldap::{FilterError, UserFilter};
 use crate::identity::Secret;
@@ -47,9 +47,9 @@ pub(super) fn understand(
     let token = judge.token(&file.token.value);
     let may_name_groups = auth.ldap.is_some() || tls.client_certificates.groups.is_some();
     let certificates = tls.client_certificates.mode;
-    let policy = rules::policy(&mut judge, file, may_name_groups, certificates);
+    let (policy, pulls) = rules::policy(&mut judge, file, may_name_groups, certificates);
     let policy_tests = rules::policy_tests(&mut judge, file);
-    let limits = judge.limits(&file.limits.value);
+    let limits = judge.limits(&file.limits.value, pulls);
     let audit = judge.audit(&file.audit.value);
     let admin = judge.admin(file.admin.as_ref());
     let log = judge.log(&file.log.value);
@@ -407,17 +407,45 @@ impl Judge<'_> {
         }
     }
 
-    fn limits(&mut self, limits: &file::Limits) -> Limits {
+    fn limits(&mut self, limits: &file::Limits, pulls: Vec<PullLimit>) -> Limits {
+        let rate = |rate: Option<&At<u32>>, default| rate.map_or(default, |rate| rate.value);
+        let six_hours = Duration::from_hours(6);
         Limits {
-            anonymous_pulls: self.quota(
-                limits.anonymous_pulls.as_ref(),
-                (100, Duration::from_hours(6)),
-            ),
-            authenticated_pulls: self.quota(
-                limits.authenticated_pulls.as_ref(),
-                (0, Duration::from_hours(6)),
-            ),
+            anonymous_pulls: self.pulls(limits.anonymous_pulls.as_ref(), (100, six_hours)),
+            authenticated_pulls: self.pulls(limits.authenticated_pulls.as_ref(), (0, six_hours)),
+            pulls,
+            repeat_free: self.duration(limits.repeat_free.as_ref(), Duration::ZERO),
             failed_logins: self.quota(limits.failed_logins.as_ref(), (10, Duration::from_mins(5))),
+            rates: Rates {
+                requests_per_second: rate(limits.requests_per_second.as_ref(), 1_000),
+                connections_per_second: rate(limits.connections_per_second.as_ref(), 200),
+                concurrent_requests: rate(limits.concurrent_requests.as_ref(), 2_000),
+            },
+        }
+    }
+
+    fn pulls(&mut self, quota: Option<&At<file::Quota>>, default: (u32, Duration)) -> Quota {
+        let meant = self.quota(quota, default);
+        if let Some(At { value, .. }) = quota {
+            self.check_pulls(value.count.as_ref(), value.per.as_ref(), meant);
+        }
+        meant
+    }
+
+    /// Limits on pulls are exact, which has its price for each pull of each caller.
+    pub(super) fn check_pulls(
+        &mut self,
+        count: Option<&At<u32>>,
+        per: Option<&Text>,
+        meant: Quota,
+    ) {
+        if let Some(count) = count.filter(|count| count.value > Quota::LARGEST) {
+            let wrong = Wrong::new(format!("more than {} are not counted", Quota::LARGEST));
+            self.error(&count.span, wrong.help("write 0 for no limit"));
+        }
+        let short = !meant.per.is_zero() && meant.per < Duration::from_secs(1);
+        if let Some(per) = per.filter(|_| short || meant.per > Quota::LONGEST) {
+            self.error(&per.span, Wrong::new("write a time from 1s to 31d"));
         }
     }
 
@@ -597,7 +625,7 @@ impl Judge<'_> {
     }
 
     /// A duration that cannot be zero.
-    fn time_out(&mut self, text: Option<&Text>, default: Duration) -> Duration {
+    pub(super) fn time_out(&mut self, text: Option<&Text>, default: Duration) -> Duration {
         let length = self.duration(text, default);
         if let Some(text) = text.filter(|_| length.is_zero()) {
             self.error(&text.span, Wrong::new("no time at all"));

@@ -12,7 +12,8 @@ use ipnet::IpNet;
 use crate::authn::ldap::UserFilter;
 pub use crate::identity::CertificateField;
 use crate::identity::Secret;
-use crate::policy::Policy;
+pub use crate::limit::{Quota, Rates};
+use crate::policy::{Pattern, Policy, Who};
 
 mod error;
 mod file;
@@ -318,24 +319,32 @@ impl Ldap {
     }
 }
 
-/// So many in such a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// How many; 0 is unlimited.
-    pub count: u32,
-    /// In what time.
-    pub per: Duration,
-}
-
-/// `[limits]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `[limits]` and `[[limit]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Pulls per IPv4 address or IPv6 /64 without a user.
     pub anonymous_pulls: Quota,
     /// Pulls per user.
     pub authenticated_pulls: Quota,
+    /// `[[limit]]`: the first that fits a pull is asked instead.
+    pub pulls: Vec<PullLimit>,
+    /// How long another pull of the same image costs nothing.
+    pub repeat_free: Duration,
     /// Distinct wrong passwords per user and network.
     pub failed_logins: Quota,
+    /// Requests and connections of one source.
+    pub rates: Rates,
+}
+
+/// `[[limit]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullLimit {
+    /// Whose pulls; empty is everybody's.
+    pub who: Vec<Who>,
+    /// Of which repositories; empty is all.
+    pub repositories: Vec<Pattern>,
+    /// How many, for each caller.
+    pub quota: Quota,
 }
 
 /// `[admin]`

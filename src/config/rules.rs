@@ -12,6 +12,7 @@ use super::file::{self, At, File, List, Text};
 use super::meaning::{Judge, network};
 use super::policy_test::{Expected, PolicyTest};
 use super::value::{self, Wrong};
+use super::{PullLimit, Quota};
 use crate::policy::{AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Pattern, Policy, Who};
 use crate::registry::{Action, RepoName};
 
@@ -23,13 +24,13 @@ struct Names<'a> {
     others_name_groups: bool,
 }
 
-/// `[[access]]`, `[[deny]]`, `[groups]`, `[roles]`.
+/// `[[access]]`, `[[deny]]`, `[groups]`, `[roles]`; and `[[limit]]`, which speaks of the same people.
 pub(super) fn policy(
     judge: &mut Judge<'_>,
     file: &File,
     others_name_groups: bool,
     certificates: ClientCertificateMode,
-) -> Policy {
+) -> (Policy, Vec<PullLimit>) {
     let names = Names {
         roles: judge.roles(file),
         groups: judge.groups(file),
@@ -45,7 +46,9 @@ pub(super) fn policy(
         .iter()
         .map(|rule| judge.deny(rule, &names))
         .collect();
-    Policy::new(access, deny, names.groups)
+    let limits = file.limit.iter().map(|limit| judge.limit(limit, &names));
+    let limits = limits.collect();
+    (Policy::new(access, deny, names.groups), limits)
 }
 
 /// `[[policy_test]]`; those that cannot be understood are left out.
@@ -147,6 +150,26 @@ impl Judge<'_> {
                 None => Action::ALL.to_vec(),
             },
             networks: self.networks(rule.networks.as_ref()),
+        }
+    }
+
+    fn limit(&mut self, limit: &At<file::Limit>, names: &Names<'_>) -> PullLimit {
+        let At { value: limit, .. } = limit;
+        let quota = Quota {
+            count: limit.count.as_ref().map_or(0, |count| count.value),
+            per: self.time_out(limit.per.as_ref(), Quota::LONGEST),
+        };
+        self.check_pulls(limit.count.as_ref(), limit.per.as_ref(), quota);
+        PullLimit {
+            who: match &limit.who {
+                Some(who) => self.who(Some(who), names),
+                None => Vec::new(),
+            },
+            repositories: match &limit.repositories {
+                Some(repositories) => self.patterns(Some(repositories)),
+                None => Vec::new(),
+            },
+            quota,
         }
     }
 

@@ -102,6 +102,13 @@ fn the_least_configuration_has_every_default() {
     assert_eq!(config.limits.anonymous_pulls.count, 100);
     assert_eq!(config.limits.anonymous_pulls.per, Duration::from_hours(6));
     assert_eq!(config.limits.authenticated_pulls.count, 0);
+    assert!(config.limits.pulls.is_empty() && config.limits.repeat_free.is_zero());
+    let rates = config.limits.rates;
+    assert_eq!(
+        (rates.requests_per_second, rates.connections_per_second),
+        (1000, 200)
+    );
+    assert_eq!(rates.concurrent_requests, 2000);
     assert_eq!(config.limits.failed_logins.count, 10);
     assert_eq!(config.limits.failed_logins.per, Duration::from_mins(5));
     assert_eq!(config.audit.file, here.join("audit.jsonl"));
@@ -151,6 +158,13 @@ fn everything_written_arrives() {
         expect = "allow"
         [limits]
         anonymous_pulls = { count = 5, per = "1d" }
+        repeat_free = "10m"
+        requests_per_second = 0
+        [[limit]]
+        who = ["group:team-a"]
+        repositories = ["team-a/**"]
+        count = 7
+        per = "1h"
         [audit]
         file = "/var/log/audit.jsonl"
         when_unwritable = "serve"
@@ -182,6 +196,12 @@ fn everything_written_arrives() {
     assert_eq!(config.admin.listen, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.limits.anonymous_pulls.count, 5);
+    assert_eq!(config.limits.repeat_free, Duration::from_mins(10));
+    assert_eq!(config.limits.rates.requests_per_second, 0);
+    let [limit] = config.limits.pulls.as_slice() else {
+        panic!("one limit")
+    };
+    assert_eq!(limit.quota.per, Duration::from_hours(1));
     let [test] = config.policy_tests.as_slice() else {
         panic!("one test")
     };
@@ -750,6 +770,39 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+#[test]
+fn limits_that_could_not_be_kept_are_refused() {
+    for (text, words) in [
+        (
+            "[limits]\nanonymous_pulls = { count = 100001, per = \"6h\" }",
+            "write 0 for no limit",
+        ),
+        (
+            "[limits]\nauthenticated_pulls = { count = 1, per = \"32d\" }",
+            "from 1s to 31d",
+        ),
+        (
+            "[limits]\nanonymous_pulls = { count = 1, per = \"500ms\" }",
+            "from 1s to 31d",
+        ),
+        ("[[limit]]\ncount = 1\nper = \"60d\"", "from 1s to 31d"),
+        ("[[limit]]\ncount = 1\nper = \"0s\"", "no time at all"),
+        ("[[limit]]\nper = \"1h\"", "count"),
+        ("[[limit]]\ncount = 1", "per"),
+        (
+            "[[limit]]\ncount = 1\nper = \"1h\"\nwho = []",
+            "nobody is named",
+        ),
+        (
+            "[[limit]]\ncount = 1\nper = \"1h\"\nrepositories = [\"a//b\"]",
+            "a//b",
+        ),
+    ] {
+        let told = bad_besides(text);
+        assert!(told.contains(words), "{text}:\n{told}");
     }
 }
 

@@ -3,8 +3,8 @@
 
 use jiff::Timestamp;
 
-use super::{Authority, Refusal, Rules};
-use crate::audit::{Audit, Effect, Event, Record};
+use super::{Authority, Ledger, Pull, Refusal, Rules};
+use crate::audit::{Effect, Event, Record};
 use crate::authn::{CertificateError, Outcome};
 use crate::identity::{Authentication, ClientCertificate, Identity, Peer, Presented, Secret};
 use crate::policy::Permit;
@@ -23,13 +23,15 @@ pub struct Admission {
     pub who: Identity,
     /// The upload session being continued.
     pub session: Option<Session>,
+    /// What it costs, for those who are limited.
+    pub pull: Option<Pull>,
 }
 
 /// Judges one request to the API. What is learnt on the way is noted in the record, also when the
 /// answer is no.
 pub async fn judge(
     rules: &Rules,
-    audit: &Audit,
+    ledger: &Ledger,
     now: Timestamp,
     peer: &Peer,
     authority: &Authority,
@@ -51,7 +53,7 @@ pub async fn judge(
     if logs_in {
         record.event(Event::Login);
     }
-    audit.ready_for(if call.is_read() && !logs_in {
+    ledger.audit.ready_for(if call.is_read() && !logs_in {
         Effect::Read
     } else {
         Effect::Write
@@ -96,10 +98,20 @@ pub async fn judge(
     {
         return Err(Refusal::UploadUnknown);
     }
+    let (quotas, from) = (&ledger.quotas, peer.address);
+    let pull = rules.pulls.reserve(
+        &rules.policy,
+        quotas,
+        &who,
+        from,
+        permit.call(),
+        ledger.now(),
+    )?;
     Ok(Admission {
         permit,
         who,
         session,
+        pull,
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::Authority;
+use super::{Authority, PullsExceeded, Standing};
 use crate::audit::{AuditError, Outcome};
 use crate::authn::{CertificateError, Failure, Rejection};
 use crate::config::Challenge;
@@ -41,6 +41,8 @@ pub enum Refusal {
     },
     /// We ourselves cannot.
     Internal(&'static str),
+    /// No pulls left.
+    Limited(Box<PullsExceeded>),
     /// An `Authorization` header that cannot be read.
     Malformed(Malformed),
     /// A host name that is not ours.
@@ -76,6 +78,9 @@ pub enum Refusal {
 
 /// Seconds after which a client may try again when something behind us is down.
 const RETRY_SOON: u32 = 5;
+/// The longest `Retry-After`, in seconds. skopeo and podman wait as long as it says, five times and
+/// without a word; the message has the whole truth.
+const RETRY_LATE: u32 = 60;
 
 /// What to send: the error body and the headers that belong to it.
 #[derive(Debug)]
@@ -90,6 +95,8 @@ pub struct Reply {
     pub allow: Option<&'static str>,
     /// The word of RFC 6749 section 5.2, for the token service.
     pub oauth: Option<&'static str>,
+    /// What there is to say about a limit.
+    pub standing: Option<Standing>,
     /// Whether the connection ends with the answer.
     pub close: bool,
     /// For the audit record.
@@ -99,7 +106,7 @@ pub struct Reply {
 impl Refusal {
     /// The answer to the client.
     pub fn reply(&self, how: Challenge, authority: Option<&Authority>) -> Reply {
-        let (status, code, message) = self.text();
+        let (status, code, message) = self.text(authority);
         let problem = Problem {
             status,
             code,
@@ -111,6 +118,7 @@ impl Refusal {
             retry_after: None,
             allow: None,
             oauth: None,
+            standing: None,
             close: false,
             outcome: self.outcome(),
         };
@@ -136,6 +144,10 @@ impl Refusal {
             Self::BadRequest(_) | Self::Body(_) => reply.close = true,
             Self::NotTheApi(CallError::Method { allow }) => reply.allow = Some(allow),
             Self::OAuth { error, .. } => reply.oauth = Some(error),
+            Self::Limited(exceeded) => {
+                reply.retry_after = Some(retry_after(exceeded.wait));
+                reply.standing = Some(exceeded.standing.clone());
+            }
             Self::AuditUnwritable | Self::Internal(_) | Self::Undecided(_) | Self::Upstream(_) => {
                 reply.retry_after = Some(RETRY_SOON);
             }
@@ -149,6 +161,30 @@ impl Refusal {
             reply.challenge = None;
         }
         reply
+    }
+
+    /// Whether it is for a password or token that was wrong, as guesses are.
+    pub fn is_wrong_credential(&self) -> bool {
+        match self {
+            Self::BadCredential(_) | Self::BadToken(_) | Self::Revoked { .. } => true,
+            Self::AuditUnwritable
+            | Self::BadRequest(_)
+            | Self::Body(_)
+            | Self::Certificate(_)
+            | Self::Denied(_)
+            | Self::InsufficientScope { .. }
+            | Self::Internal(_)
+            | Self::Limited(_)
+            | Self::Malformed(_)
+            | Self::Misdirected
+            | Self::NotTheApi(_)
+            | Self::OAuth { .. }
+            | Self::TagExists
+            | Self::Unauthenticated { .. }
+            | Self::Undecided(_)
+            | Self::UploadUnknown
+            | Self::Upstream(_) => false,
+        }
     }
 
     /// The cause, for the audit record and the log.
@@ -165,6 +201,14 @@ impl Refusal {
             },
             Self::InsufficientScope { .. } => "token not minted for this".to_owned(),
             Self::BadRequest(what) | Self::Internal(what) => (*what).to_owned(),
+            Self::Limited(exceeded) => {
+                let Standing { quota, subject, .. } = &exceeded.standing;
+                let seconds = quota.per.as_secs();
+                format!(
+                    "{subject} has used its {} pulls in {seconds} s",
+                    quota.count
+                )
+            }
             Self::Malformed(malformed) => malformed.to_string(),
             Self::Misdirected => "not a host name of this proxy".to_owned(),
             Self::NotTheApi(error) => error.to_string(),
@@ -194,6 +238,7 @@ impl Refusal {
             | Self::NotTheApi(_)
             | Self::TagExists
             | Self::UploadUnknown => Outcome::Denied,
+            Self::Limited(_) => Outcome::Limited,
             Self::Body(fault) | Self::Upstream(UpstreamError::Client(fault)) => match fault {
                 Fault::Gone | Fault::Stalled => Outcome::Aborted,
                 Fault::TooLarge => Outcome::Denied,
@@ -204,7 +249,10 @@ impl Refusal {
         }
     }
 
-    fn text(&self) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+    fn text(
+        &self,
+        authority: Option<&Authority>,
+    ) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
         match self {
             Self::AuditUnwritable => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -242,6 +290,11 @@ impl Refusal {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Code::Unknown,
                 "something went wrong in this proxy; ask its administrator".into(),
+            ),
+            Self::Limited(exceeded) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                Code::TooManyRequests,
+                exceeded.message(authority.map(Authority::as_str)).into(),
             ),
             Self::Malformed(Malformed::Repeated) => (
                 StatusCode::BAD_REQUEST,
@@ -299,6 +352,14 @@ impl Refusal {
             ),
         }
     }
+}
+
+/// In whole seconds, at least one.
+fn retry_after(wait: std::time::Duration) -> u32 {
+    let whole = wait.as_millis().div_ceil(1000);
+    u32::try_from(whole)
+        .unwrap_or(RETRY_LATE)
+        .clamp(1, RETRY_LATE)
 }
 
 fn body(fault: Fault) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {

@@ -2,15 +2,16 @@
 //! which survives it (otherwise a SIGHUP would forgive an attacker and drop every connection).
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Creating;
+use super::{Creating, PullLimits};
 use crate::audit::Audit;
 use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
 use crate::config::Challenge;
+use crate::limit::{Quotas, Rates, Shield};
 use crate::policy::Policy;
 use crate::token::Keys;
 use crate::upstream::{Pool, Upstream};
@@ -47,6 +48,10 @@ pub struct Rules {
     pub bind_certificate: bool,
     /// Time without progress of a client's body.
     pub body_timeout: Duration,
+    /// How many pulls for whom.
+    pub pulls: PullLimits,
+    /// Requests and connections of one source.
+    pub rates: Rates,
 }
 
 impl Rules {
@@ -74,12 +79,25 @@ pub struct Ledger {
     pub pool: Arc<Pool>,
     /// Tags being created.
     pub creating: Arc<Creating>,
+    /// Everybody's pulls.
+    pub quotas: Arc<Quotas>,
+    /// Everybody's requests and connections.
+    pub shield: Shield,
+    /// Since when limits count; their clock never goes back.
+    pub began: Instant,
     /// When the process started.
     pub started: Timestamp,
     /// How the last reload went.
     pub reloads: Reloads,
     /// The signing key used while the configuration names none (PKCS #8).
     pub spare_key: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl Ledger {
+    /// The time by which limits go.
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
 }
 
 /// How a reload went.

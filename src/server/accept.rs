@@ -1,18 +1,20 @@
 //! Listening and accepting: who gets a connection at all, and how the server ends.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_limits::inflight::Inflight;
+use pingora_limits::inflight::{Guard, Inflight};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::connection::{Admitted, drive};
+use super::forwarded::is_trusted;
 use super::respond::Proxy;
 use crate::config;
+use crate::limit::Source;
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
@@ -88,37 +90,31 @@ impl Listeners {
 }
 
 /// Caps on connections: over all, and for one source.
-struct Caps {
+pub(super) struct Caps {
     all: Arc<Semaphore>,
     sources: Inflight,
     per_source: isize,
 }
 
-/// A connection's place under the caps, given back on drop.
-pub(super) struct Place {
-    _all: OwnedSemaphorePermit,
-    _source: pingora_limits::inflight::Guard,
-}
+/// A connection's place among those of its source, given back on drop.
+pub(super) struct Place(#[expect(dead_code, reason = "held for its Drop")] Guard);
 
 impl Caps {
-    /// A place, unless its source has too many already.
-    fn admit(&self, all: OwnedSemaphorePermit, address: IpAddr) -> Option<Place> {
-        let (source, count) = self.sources.incr(source_of(address), 1);
-        (count <= self.per_source).then_some(Place {
-            _all: all,
-            _source: source,
-        })
-    }
-}
-
-/// What counts as one source: an IPv4 address or an IPv6 /64, the least a customer is given.
-fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+    /// A place, unless its source has too many already, or makes new ones too fast.
+    pub(super) fn admit(&self, proxy: &Proxy, address: IpAddr) -> Option<Place> {
+        let source = Source::of(address);
+        let (rates, ledger) = (proxy.rules().rates, proxy.ledger());
+        let now = ledger.now();
+        if ledger.shield.connection(source, rates, now).is_err() {
+            tracing::debug!(%address, "too many new connections from one source");
+            return None;
         }
+        let (place, count) = self.sources.incr(source, 1);
+        if count > self.per_source {
+            tracing::debug!(%address, "too many connections from one source");
+            return None;
+        }
+        Some(Place(place))
     }
 }
 
@@ -177,14 +173,21 @@ impl Accepting {
     async fn run(mut self, listener: TcpListener) {
         while let Some((all, stream, from)) = self.next(&listener).await {
             let address = from.ip().to_canonical();
-            let Some(place) = self.caps.admit(all, address) else {
-                tracing::debug!(%address, "too many connections from one source");
-                continue;
+            // A trusted proxy has many clients; their places are taken once they are known.
+            let place = if is_trusted(address, &self.limits.trusted_proxies) {
+                None
+            } else {
+                let Some(place) = self.caps.admit(&self.proxy, address) else {
+                    continue;
+                };
+                Some(place)
             };
             let admitted = Admitted {
                 stream,
                 address,
                 place,
+                caps: Arc::clone(&self.caps),
+                _all: all,
                 proxy: Arc::clone(&self.proxy),
                 limits: Arc::clone(&self.limits),
                 shutdown: self.shutdown.clone(),
@@ -237,18 +240,4 @@ fn is_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::source_of;
-    use std::net::IpAddr;
-
-    #[test]
-    fn a_source_is_an_ipv4_address_or_an_ipv6_64() {
-        let source = |text: &str| source_of(text.parse::<IpAddr>().unwrap()).to_string();
-        assert_eq!(source("192.0.2.7"), "192.0.2.7");
-        assert_eq!(source("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-    }
 }

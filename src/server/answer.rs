@@ -1,16 +1,21 @@
 //! Answers of our own: JSON bodies, errors with their reference.
 
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::AnswerBody;
 use crate::audit::Record;
 use crate::config::Challenge;
-use crate::gate::{Authority, Refusal};
+use crate::gate::{Authority, Refusal, Standing};
 use crate::upstream::API_VERSION;
 
 /// The reference of an error, for clients that do not show bodies.
-const REFERENCE: HeaderName = HeaderName::from_static("x-portcullis-ref");
+pub(super) const REFERENCE: HeaderName = HeaderName::from_static("x-portcullis-ref");
+
+/// How many pulls in how many seconds, how many are left, and whose they are.
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const SOURCE: HeaderName = HeaderName::from_static("docker-ratelimit-source");
 
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, body: String) -> Response<AnswerBody> {
@@ -59,7 +64,31 @@ pub(super) fn refused(
     if reply.close {
         insert(CONNECTION, "close");
     }
+    if let Some(standing) = &reply.standing {
+        limited(headers, standing);
+    }
     response
+}
+
+/// Says what is left of a limit, as Docker Hub says it. A name that no header can carry is left out.
+pub(super) fn limited(headers: &mut HeaderMap, standing: &Standing) {
+    let Standing {
+        quota,
+        remaining,
+        subject,
+    } = standing;
+    let window = quota.per.as_secs();
+    let lines = [
+        (LIMIT, format!("{};w={window}", quota.count)),
+        (REMAINING, format!("{remaining};w={window}")),
+        (SOURCE, subject.to_string()),
+    ];
+    for (name, value) in lines {
+        headers.remove(&name);
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// Answers that hold a secret are for nobody's cache.

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::readers::Turn;
 use crate::audit::{Outcome, Record};
+use crate::limit::Running;
 use crate::upstream::Lease;
 
 /// An answer's body.
@@ -37,6 +38,7 @@ pub(super) struct Tail {
     end: Option<(Lease, Record)>,
     timeout: Duration,
     stall: Option<Pin<Box<Sleep>>>,
+    running: Option<Running>,
 }
 
 impl AnswerBody {
@@ -60,6 +62,7 @@ impl AnswerBody {
             end: Some((lease, record)),
             timeout,
             stall: None,
+            running: None,
         };
         if tail.inner.is_end_stream() {
             tail.finish();
@@ -67,10 +70,19 @@ impl AnswerBody {
         }
         Self::Stream(Box::new(tail))
     }
+
+    /// Keeps a place among the requests of its source until the end of the body.
+    pub(super) fn hold(&mut self, running: Running) {
+        match self {
+            Self::Full(_) => drop(running),
+            Self::Stream(tail) => tail.running = Some(running),
+        }
+    }
 }
 
 impl Tail {
     fn finish(&mut self) {
+        self.running = None;
         if let Some((lease, record)) = self.end.take() {
             lease.give_back();
             record.close();

@@ -10,14 +10,17 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::accept::{Place, asked_to_stop};
+use super::accept::{Caps, Place, asked_to_stop};
+use super::forwarded;
 use super::framing::Strict;
+use super::proxy_protocol::{self, FIRST_OF_V1, FIRST_OF_V2, Header};
 use super::readers::Readers;
 use super::respond::Proxy;
 use super::stream::Socket;
@@ -49,7 +52,11 @@ const PING: Duration = Duration::from_secs(30);
 pub(super) struct Admitted {
     pub(super) stream: TcpStream,
     pub(super) address: IpAddr,
-    pub(super) place: Place,
+    /// Among those of its source; none for a trusted proxy, whose clients have theirs.
+    pub(super) place: Option<Place>,
+    pub(super) caps: Arc<Caps>,
+    /// Among all, given back on drop.
+    pub(super) _all: OwnedSemaphorePermit,
     pub(super) proxy: Arc<Proxy>,
     pub(super) limits: Arc<config::Server>,
     pub(super) shutdown: watch::Receiver<bool>,
@@ -61,6 +68,8 @@ pub(super) async fn drive(admitted: Admitted) {
         stream,
         address,
         place,
+        caps,
+        _all,
         proxy,
         limits,
         mut shutdown,
@@ -68,15 +77,22 @@ pub(super) async fn drive(admitted: Admitted) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let handshake = tokio::time::timeout(
-        limits.handshake_timeout,
-        shake_hands(stream, &proxy, limits.body_timeout),
-    );
+    let handshake = tokio::time::timeout(limits.handshake_timeout, async {
+        let arrival = Arrival {
+            stream,
+            address,
+            place,
+        };
+        let arrival = arrival.announced(&limits, &proxy, &caps).await?;
+        let address = arrival.address;
+        let stream = shake_hands(arrival.stream, &proxy, limits.body_timeout).await?;
+        Some((stream, address, arrival.place))
+    });
     let stream = tokio::select! {
         stream = handshake => stream,
         () = asked_to_stop(&mut shutdown) => return,
     };
-    let Ok(Some(stream)) = stream else {
+    let Ok(Some((stream, address, place))) = stream else {
         tracing::debug!(%address, "no TLS handshake");
         return;
     };
@@ -90,9 +106,10 @@ pub(super) async fn drive(admitted: Admitted) {
         }),
     });
     let readers = Arc::new(Readers::default());
-    let noted = Arc::clone(&readers);
+    let (noted, server) = (Arc::clone(&readers), Arc::clone(&limits));
     let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, peer, noted) = (Arc::clone(&proxy), Arc::clone(&peer), Arc::clone(&noted));
+        let (proxy, noted) = (Arc::clone(&proxy), Arc::clone(&noted));
+        let peer = on_behalf_of(&peer, &request, &server.trusted_proxies);
         async move { Ok::<_, Infallible>(proxy.respond(&peer, &noted, request).await) }
     });
     let ended = if is_h2 {
@@ -122,6 +139,58 @@ pub(super) async fn drive(admitted: Admitted) {
         tracing::debug!(%address, %error, "connection ended early");
     }
     drop(place);
+}
+
+/// The peer with the address of the client that a trusted proxy names, if it is one.
+fn on_behalf_of(peer: &Arc<Peer>, request: &Request<Incoming>, trusted: &[IpNet]) -> Arc<Peer> {
+    let address = forwarded::client(peer.address, request.headers(), trusted);
+    if address == peer.address {
+        return Arc::clone(peer);
+    }
+    Arc::new(Peer {
+        address,
+        ..Peer::clone(peer)
+    })
+}
+
+/// A connection before TLS, and for whom it is as far as that is known.
+struct Arrival {
+    stream: TcpStream,
+    address: IpAddr,
+    place: Option<Place>,
+}
+
+impl Arrival {
+    /// Takes the word of a trusted proxy for whom it connects, if it speaks the PROXY protocol. That
+    /// client then needs a place like one that comes by itself.
+    async fn announced(
+        mut self,
+        limits: &config::Server,
+        proxy: &Proxy,
+        caps: &Caps,
+    ) -> Option<Self> {
+        if !forwarded::is_trusted(self.address, &limits.trusted_proxies) {
+            return Some(self);
+        }
+        let mut first = [0; 1];
+        let _seen = self.stream.peek(&mut first).await.ok()?;
+        let [first @ (FIRST_OF_V1 | FIRST_OF_V2)] = first else {
+            return Some(self);
+        };
+        match proxy_protocol::read(&mut self.stream, first).await.ok()? {
+            Header::Client(address) => {
+                self.address = address;
+                self.place = Some(caps.admit(proxy, address)?);
+            }
+            Header::Own => {}
+            Header::None => {
+                // Plain HTTP begins like version 1.
+                let _told = speaks_tls(&mut self.stream).await;
+                return None;
+            }
+        }
+        Some(self)
+    }
 }
 
 /// Ends when a client has left an answer unread for `limit`.

@@ -7,19 +7,21 @@ use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 
-use super::answer::{json, refused, unstored};
+use super::answer::{json, limited, refused, unstored};
 use super::body::AnswerBody;
 use super::catalog;
+use super::flood::Floods;
 use super::readers::{Readers, Turn};
 use crate::audit::{Effect, Event, Outcome, Record};
 use crate::gate::{Admission, Authority, Claim, Ledger, MAX_FORM, Refusal, Rules, issue, judge};
 use crate::identity::Peer;
+use crate::limit::Source;
 use crate::policy::{Decision, Permit, Tags};
 use crate::registry::{Call, CallError, ManifestVerb};
 use crate::upstream::{Answer, ClientBody, Fault, Forward, RequestBody, UpstreamError};
@@ -27,6 +29,8 @@ use crate::upstream::{Answer, ClientBody, Fault, Forward, RequestBody, UpstreamE
 /// Bytes of a manifest at most, as the registry itself has it (OCI distribution 1.1, "Pushing
 /// Manifests": at least 4 MiB).
 const MAX_MANIFEST: u64 = 4 << 20;
+/// What the registry calls the manifest it answers with.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// Bytes of the registry's answer to a push or delete at most: nothing, or an error.
 const MAX_WRITE_ANSWER: usize = 1 << 20;
 
@@ -34,6 +38,7 @@ const MAX_WRITE_ANSWER: usize = 1 << 20;
 pub struct Proxy {
     rules: ArcSwap<Rules>,
     ledger: Ledger,
+    floods: Arc<Floods>,
 }
 
 impl Proxy {
@@ -42,6 +47,7 @@ impl Proxy {
         Arc::new(Self {
             rules: ArcSwap::from_pointee(rules),
             ledger,
+            floods: Arc::default(),
         })
     }
 
@@ -60,6 +66,16 @@ impl Proxy {
         &self.ledger
     }
 
+    /// How many requests were turned away unread since the start.
+    pub fn turned_away(&self) -> u64 {
+        self.floods.turned_away()
+    }
+
+    /// Writes what has not been written yet about requests turned away.
+    pub fn tell_floods(&self) {
+        self.floods.tell();
+    }
+
     /// Answers one request. Whatever happens, one audit record is written for it: with the answer,
     /// at the end of a streamed body, or when this future is dropped because the client has gone.
     pub(super) async fn respond(
@@ -71,7 +87,7 @@ impl Proxy {
         let is_head = request.method() == Method::HEAD;
         let may_keep = request.version() == Version::HTTP_2 || request.body().is_end_stream();
         let turn = (request.version() == Version::HTTP_2).then(|| readers.add());
-        let mut response = self.exchange(peer, turn, request).await;
+        let mut response = self.shielded(peer, turn, request).await;
         if !may_keep && !response.status().is_success() {
             // What is left of the body is not read, and never taken for the next request.
             response
@@ -82,6 +98,25 @@ impl Proxy {
             without_body(response)
         } else {
             response
+        }
+    }
+
+    /// Turns a request away before anything of it is looked at, if its source makes too many.
+    async fn shielded(
+        &self,
+        peer: &Peer,
+        turn: Option<Arc<Turn>>,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
+        let (ledger, rates) = (&self.ledger, self.rules.load().rates);
+        let from = Source::of(peer.address);
+        match ledger.shield.request(from, rates, ledger.now()) {
+            Ok(running) => {
+                let mut response = self.exchange(peer, turn, request).await;
+                response.body_mut().hold(running);
+                response
+            }
+            Err(why) => self.floods.turn_away(&ledger.audit, peer.address, why),
         }
     }
 
@@ -141,6 +176,10 @@ impl Proxy {
                 Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout, turn))
             }
             Err(refusal) => {
+                if refusal.is_wrong_credential() {
+                    let from = Source::of(peer.address);
+                    self.ledger.shield.failure(from, self.ledger.now());
+                }
                 let wait = wait_for(&head.method, &record);
                 self.refuse(&rules, Some(&authority), refusal, wait, record)
                     .await
@@ -315,16 +354,7 @@ impl Exchange<'_> {
             authority,
             head,
         } = *self;
-        let admission = judge(
-            rules,
-            &proxy.ledger.audit,
-            now,
-            peer,
-            authority,
-            head,
-            record,
-        )
-        .await?;
+        let admission = judge(rules, &proxy.ledger, now, peer, authority, head, record).await?;
         match admission.permit.call() {
             Call::Ping => {
                 record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
@@ -363,6 +393,7 @@ impl Exchange<'_> {
             permit,
             who,
             session,
+            pull,
         } = admission;
         let _claim = self.claim_new_tags(&permit).await?;
         let reads = permit.call().is_read();
@@ -375,8 +406,16 @@ impl Exchange<'_> {
             session,
             now: self.now,
         };
-        let answer = self.rules.upstream.forward(permit, with, body).await?;
+        let mut answer = self.rules.upstream.forward(permit, with, body).await?;
         let status = answer.head.status;
+        if let Some(pull) = pull {
+            let headers = &mut answer.head.headers;
+            let digest = headers
+                .get(CONTENT_DIGEST)
+                .and_then(|value| value.to_str().ok());
+            let standing = pull.settle(status, digest, self.proxy.ledger.now());
+            limited(headers, &standing);
+        }
         record.upstream_status(status.as_u16());
         let outcome = if status.is_server_error() {
             Outcome::Error

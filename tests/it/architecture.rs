@@ -30,8 +30,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "server",
         &[
-            "gate", "upstream", "tls", "audit", "identity", "registry", "policy", "token", "authn",
-            "config",
+            "gate", "upstream", "tls", "audit", "identity", "registry", "policy", "limit", "token",
+            "authn", "config",
         ],
     ),
     // running it

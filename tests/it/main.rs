@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod address;
 mod admin;
 mod architecture;
 mod audit;
@@ -27,6 +28,7 @@ mod demo;
 mod differential;
 mod drain;
 mod ldap;
+mod limits;
 mod login;
 mod memory;
 mod mtls;

@@ -46,6 +46,8 @@ pub(crate) struct Client {
     pub(crate) authority: String,
     /// Which of this machine's addresses it comes from.
     source: IpAddr,
+    /// What is sent before TLS.
+    preface: Vec<u8>,
     tls: Option<Arc<ClientConfig>>,
     http: Http,
     authorization: Option<String>,
@@ -58,6 +60,7 @@ impl Client {
             address,
             authority: address.to_string(),
             source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            preface: Vec::new(),
             tls: None,
             http: Http::One,
             authorization: None,
@@ -70,6 +73,7 @@ impl Client {
             address,
             authority: format!("localhost:{}", address.port()),
             source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            preface: Vec::new(),
             tls: Some(Arc::new(tls_config(ca, None, rustls::DEFAULT_VERSIONS))),
             http: Http::One,
             authorization: None,
@@ -106,6 +110,13 @@ impl Client {
     pub(crate) fn out_of(&self, source: [u8; 4]) -> Self {
         let mut client = self.clone();
         client.source = source.into();
+        client
+    }
+
+    /// Begins every connection with these bytes, before TLS.
+    pub(crate) fn prefaced(&self, bytes: impl Into<Vec<u8>>) -> Self {
+        let mut client = self.clone();
+        client.preface = bytes.into();
         client
     }
 
@@ -185,7 +196,7 @@ impl Client {
     }
 
     async fn tcp(&self) -> io::Result<TcpStream> {
-        let tcp = if self.source.is_unspecified() {
+        let mut tcp = if self.source.is_unspecified() {
             TcpStream::connect(self.address).await?
         } else {
             let socket = TcpSocket::new_v4()?;
@@ -193,6 +204,7 @@ impl Client {
             socket.connect(self.address).await?
         };
         tcp.set_nodelay(true)?;
+        tcp.write_all(&self.preface).await?;
         Ok(tcp)
     }
 

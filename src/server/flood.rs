@@ -1,0 +1,116 @@
+//! What the shield turns away: the cheapest answer there is, and one audit record for all that are
+//! turned away within ten seconds.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Response, StatusCode};
+
+use super::answer::{REFERENCE, json};
+use super::body::AnswerBody;
+use crate::audit::{Audit, Event, Outcome, Record};
+use crate::limit::TooFast;
+use crate::registry::{Code, Problem};
+
+/// How long a record is open for others to join.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// The flood that is going on, if there is one.
+#[derive(Default)]
+pub(super) struct Floods {
+    going_on: Mutex<Option<Flood>>,
+    turned_away: AtomicU64,
+}
+
+struct Flood {
+    record: Record,
+    first: IpAddr,
+    why: TooFast,
+    turned_away: u64,
+}
+
+impl Floods {
+    /// Answers a request that is one too many.
+    pub(super) fn turn_away(
+        self: &Arc<Self>,
+        audit: &Arc<Audit>,
+        from: IpAddr,
+        why: TooFast,
+    ) -> Response<AnswerBody> {
+        let problem = Problem {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            code: Code::TooManyRequests,
+            message: format!(
+                "too many requests from {from}: try again in ten seconds, with fewer at a time"
+            ),
+        };
+        let reference = self.count(audit, from, why);
+        let mut response = json(problem.status, problem.body(&reference));
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("10"));
+        if let Ok(reference) = HeaderValue::try_from(reference) {
+            headers.insert(REFERENCE, reference);
+        }
+        response
+    }
+
+    /// How many requests there were in all floods.
+    pub(super) fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
+    /// Writes the record of the flood so far.
+    pub(super) fn tell(&self) {
+        drop(self.going_on().take());
+    }
+
+    /// Counts one for the record that is open, or opens one. Returns its reference.
+    fn count(self: &Arc<Self>, audit: &Arc<Audit>, from: IpAddr, why: TooFast) -> String {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+        let mut going_on = self.going_on();
+        if going_on.is_none() {
+            // Where there is no room for a record, there is none for a flood's either.
+            *going_on = audit.spare_slot().map(|slot| {
+                let floods = Arc::clone(self);
+                tokio::spawn(async move {
+                    tokio::time::sleep(PERIOD).await;
+                    floods.tell();
+                });
+                Flood {
+                    record: Record::open(audit, slot, Event::Suppressed),
+                    first: from,
+                    why,
+                    turned_away: 0,
+                }
+            });
+        }
+        going_on.as_mut().map_or_else(String::new, |flood| {
+            flood.turned_away = flood.turned_away.saturating_add(1);
+            flood.record.reference_id().to_owned()
+        })
+    }
+
+    fn going_on(&self) -> MutexGuard<'_, Option<Flood>> {
+        self.going_on.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whatever ends it, the record says how many they were.
+impl Drop for Flood {
+    fn drop(&mut self) {
+        let Self {
+            record,
+            first,
+            why,
+            turned_away,
+        } = self;
+        record.source(*first);
+        record.answer(Outcome::Limited, StatusCode::TOO_MANY_REQUESTS.as_u16());
+        record.reason(&format!(
+            "{turned_away} requests over {why} turned away, the first from {first}"
+        ));
+    }
+}

@@ -345,9 +345,6 @@ mode = "optional"
 ca = "ca.pem"
 [upstream]
 url = "http://127.0.0.1:5000"
-[auth.ldap]
-urls = ["ldaps://ldap.example.com"]
-user_base = "dc=example"
 [auth.keys]
 file = "keys.toml"
 "#));
@@ -356,6 +353,39 @@ file = "keys.toml"
         "[tls.client_certificates]\nmode = \"off\"\n[upstream]",
     );
     good(&off);
+}
+
+#[test]
+fn a_directory_is_asked_safely_and_for_one_user() {
+    let with = |lines: &str| format!("{LEAST}\n[auth.ldap]\n{lines}");
+    let config = good(&with(
+        "urls = [\"ldap://a\", \"ldaps://b:1636\"]\nstart_tls = true\nuser_base = \"dc=x\"",
+    ));
+    let ldap = config.auth.ldap.unwrap();
+    let servers: Vec<_> = ldap.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["ldap://a:389", "ldaps://b:1636"]);
+    assert!(ldap.uses_tls() && ldap.stale_ok.is_zero());
+    assert_snapshot!(bad(&with(
+        r#"urls = ["ldap://ldap.example.com", "ldaps://ldap.example.com"]
+bind_dn = ""
+bind_password = "${env:NONE}"
+user_base = ""
+user_filter = "(&(uid={username})"
+groups = "posix"
+stale_ok = "25h"
+"#
+    )));
+    assert_snapshot!(bad(&with(
+        r#"urls = ["ldaps://ldap.example.com"]
+start_tls = true
+plaintext = true
+user_base = "dc=x"
+user_filter = "(mail={username})"
+username_attribute = "uid"
+groups = "member_of"
+nested_groups = true
+"#
+    )));
 }
 
 #[test]
@@ -460,6 +490,8 @@ role = "guest"
 require = ["certificate"]
 "#
     )));
+    let gate = "[tls.client_certificates]\nca = \"ca.pem\"\ngroups = \"subject.ou\"\n";
+    assert_snapshot!(warnings(&format!("{LEAST}{RULE}{gate}")));
 }
 
 #[test]
@@ -657,7 +689,12 @@ fn the_reference_can_be_used_with_all_its_examples() {
         "{}",
         errors.render(false)
     );
-    let text = available(&uncommented(|above| !above.contains("password")));
+    let text = uncommented(|above| {
+        let opens_a_file = ["and password,", "and the password."];
+        !opens_a_file.iter().any(|words| above.contains(words))
+    });
+    let text =
+        available(&text).replace("order = [\"htpasswd\"]", "order = [\"ldap\", \"htpasswd\"]");
     let (config, _) = Config::parse(&text, &path, &|_| None).unwrap();
     let failed = config.run_policy_tests(Timestamp::UNIX_EPOCH);
     assert!(failed.is_empty(), "{failed:?}");
@@ -675,14 +712,37 @@ fn the_defaults_of_the_reference_are_the_defaults() {
         Err(errors) => panic!("{}", errors.render(false)),
     };
     let defaults = uncommented(|above| above.contains("Default"));
-    assert_eq!(read(&available(REFERENCE)), read(&available(&defaults)));
+    let (begin, end) = around(
+        &available(REFERENCE),
+        "# Users in a directory",
+        "# Verified",
+    );
+    let (more, same) = around(
+        &available(&defaults),
+        "# Users in a directory",
+        "# Verified",
+    );
+    assert_eq!(read(&(begin + &end)), read(&(more + &same)));
+
+    let of_directory =
+        |above: &str| above.contains("directory (LDAP)") || above.contains("Required");
+    let least = available(&uncommented(of_directory));
+    let all = uncommented(|above| of_directory(above) || above.contains("Default"));
+    let all = available(&all).replace("order = [\"htpasswd\"]", "");
+    assert_eq!(read(&least), read(&all));
 }
 
 /// The reference without what this version lacks.
 fn available(text: &str) -> String {
-    let (begin, rest) = text.split_once("# Users in a directory.").unwrap();
-    let (_, end) = rest.split_once("# Verified credentials.").unwrap();
-    format!("{begin}{end}")
+    let (begin, end) = around(text, "# Robot keys.", "# Verified credentials.");
+    begin + &end
+}
+
+/// What stands before one text and from another on.
+fn around(text: &str, from: &str, to: &str) -> (String, String) {
+    let (begin, rest) = text.split_once(from).unwrap();
+    let (_, end) = rest.split_once(to).unwrap();
+    (begin.to_owned(), to.to_owned() + end)
 }
 
 #[test]

@@ -192,7 +192,7 @@ async fn identify(
             }
         }
         Credential::Refresh(token) => {
-            bearer(rules, &token, Kind::Refresh, shown, authority, now).await
+            bearer(rules, &token, Kind::Refresh, shown, authority, [now; 2]).await
         }
     }
 }

@@ -146,7 +146,7 @@ async fn identify(
                 Kind::Access,
                 shown,
                 authority,
-                as_of(begun, now),
+                moments(begun, now),
             )
             .await?
         }
@@ -154,12 +154,12 @@ async fn identify(
     Ok(who)
 }
 
-/// A push admitted at its start is not cut by a token that expires on the way: the requests that
-/// continue it are judged as of its beginning.
-fn as_of(begun: Option<Timestamp>, now: Timestamp) -> Timestamp {
+/// The moments at which a token may be judged: now, and, since a push admitted at its start is not cut
+/// by a token that expires on the way, when the push that the request continues was begun.
+fn moments(begun: Option<Timestamp>, now: Timestamp) -> [Timestamp; 2] {
     match begun {
-        Some(begun) if begun <= now && now.duration_since(begun) < LONGEST_PUSH => begun,
-        Some(_) | None => now,
+        Some(begun) if begun <= now && now.duration_since(begun) < LONGEST_PUSH => [now, begun],
+        Some(_) | None => [now, now],
     }
 }
 
@@ -170,11 +170,11 @@ pub(super) async fn bearer(
     kind: Kind,
     shown: Option<&ClientCertificate>,
     authority: &Authority,
-    at: Timestamp,
+    at: [Timestamp; 2],
 ) -> Result<Identity, Refusal> {
     let verified = rules
         .keys
-        .verify(token.expose(), kind, authority.as_str(), at)?;
+        .verify(token.expose(), kind, authority.as_str(), &at)?;
     let scope = verified.grants.clone();
     if let Some(bound) = &verified.claims.cnf
         && shown

@@ -8,6 +8,7 @@
 //! | [`registry`] | the registry API as types: names, references, calls, error bodies |
 //! | [`identity`] | who is calling: peer, credential presented, identity found |
 //! | [`policy`] | roles and rules, and the one decision |
+//! | [`limit`] | how much is too much: guesses of passwords |
 //! | [`token`] | docker's token protocol: scopes, claims, minting, verification |
 //! | [`authn`] | whether a password is right: htpasswd, bounded hashing, verified credentials |
 //! | [`tls`] | key material, and the listener's configuration made of it |
@@ -19,10 +20,12 @@
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
 //! | [`telemetry`] | the log |
 //!
-//! The first four are pure: they see no clock, file, socket or environment; time is an argument.
+//! The first five are pure: they see no clock, file, socket or environment; time is an argument.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod identity;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod limit;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod policy;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

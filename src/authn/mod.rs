@@ -10,6 +10,7 @@
 mod cache;
 mod hashing;
 pub mod htpasswd;
+pub mod keys;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,12 +37,22 @@ pub enum Outcome {
 /// Why a credential is bad; for the log and the audit record, never for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
+    /// A robot key whose time is over.
+    ExpiredKey,
+    /// A robot key that is not for use from that address.
+    KeyElsewhere,
+    /// A robot key with a wrong checksum.
+    MistypedKey,
     /// Nothing is configured that verifies passwords.
     NoBackEnd,
     /// bcrypt would ignore the end of the password.
     PasswordTooLong,
+    /// No robot key is called like that.
+    UnknownKey,
     /// No back end knows the user.
     UnknownUser,
+    /// The robot key of that name is another.
+    WrongKey,
     /// The user is known, the password is another.
     WrongPassword,
 }
@@ -59,9 +70,14 @@ impl Rejection {
     /// The words of the log and the audit record.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::ExpiredKey => "key expired",
+            Self::KeyElsewhere => "key not for this address",
+            Self::MistypedKey => "key mistyped",
             Self::NoBackEnd => "passwords are not accepted",
             Self::PasswordTooLong => "password too long",
+            Self::UnknownKey => "unknown key",
             Self::UnknownUser => "unknown user",
+            Self::WrongKey => "wrong key",
             Self::WrongPassword => "wrong password",
         }
     }

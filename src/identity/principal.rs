@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use super::{Confinement, ROBOT};
 use crate::registry::{Action, RepoName};
 
 /// How an identity was established.
@@ -11,6 +14,8 @@ pub enum Authentication {
     Anonymous,
     /// A password of the htpasswd file.
     Htpasswd,
+    /// A robot key.
+    Key,
     /// One of our own tokens.
     Token,
 }
@@ -21,6 +26,7 @@ impl Authentication {
         match self {
             Self::Anonymous => "anonymous",
             Self::Htpasswd => "htpasswd",
+            Self::Key => "key",
             Self::Token => "token",
         }
     }
@@ -52,6 +58,7 @@ pub struct Identity {
     cached: bool,
     password: bool,
     scope: Option<Arc<[Grant]>>,
+    confinement: Option<Arc<Confinement>>,
 }
 
 impl Identity {
@@ -64,6 +71,7 @@ impl Identity {
             cached: false,
             password: false,
             scope: None,
+            confinement: None,
         }
     }
 
@@ -81,6 +89,32 @@ impl Identity {
             cached,
             password: true,
             scope: None,
+            confinement: None,
+        }
+    }
+
+    /// The robot that has shown a key.
+    pub(crate) fn verified_key(name: &str, confinement: Arc<Confinement>) -> Self {
+        Self {
+            user: Some(format!("{ROBOT}{name}").into()),
+            groups: Arc::from([]),
+            authentication: Authentication::Key,
+            cached: false,
+            password: false,
+            scope: None,
+            confinement: Some(confinement),
+        }
+    }
+
+    /// The bearer of a token that was minted for a robot key, confined as the key is now.
+    pub(crate) fn verified_key_token(
+        user: Arc<str>,
+        confinement: Arc<Confinement>,
+        scope: Arc<[Grant]>,
+    ) -> Self {
+        Self {
+            confinement: Some(confinement),
+            ..Self::verified_token(Some(user), Arc::from([]), false, scope)
         }
     }
 
@@ -100,6 +134,7 @@ impl Identity {
             cached: false,
             password,
             scope: Some(scope),
+            confinement: None,
         }
     }
 
@@ -108,6 +143,11 @@ impl Identity {
     pub fn supposed(user: &str, groups: &[&str]) -> Self {
         let groups: Vec<Arc<str>> = groups.iter().map(|group| Arc::from(*group)).collect();
         Self::verified_password(user.into(), groups.into(), Authentication::Htpasswd, false)
+    }
+
+    /// The same for a robot key.
+    pub fn supposed_key(name: &str, confinement: Arc<Confinement>) -> Self {
+        Self::verified_key(name, confinement)
     }
 
     /// The user's name; `None` for anonymous callers.
@@ -134,6 +174,16 @@ impl Identity {
     /// Whether a password stands behind the identity, directly or through a token.
     pub fn has_password(&self) -> bool {
         self.password
+    }
+
+    /// What a robot key may; `None` for everybody else, whom only the rules limit.
+    pub fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.as_deref()
+    }
+
+    /// When the credential ends by itself, if it does.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.confinement()?.expires
     }
 
     /// Whether a client certificate stands behind the identity.

@@ -21,6 +21,8 @@ const MAX_FIELD: usize = 256;
 pub enum Event {
     /// The audit file could not be written for a while.
     Audit,
+    /// A user locked out for wrong passwords, or free again.
+    Lockout,
     /// A password or key presented to log in.
     Login,
     /// The configuration was read again.
@@ -135,6 +137,11 @@ impl Record {
         });
     }
 
+    /// Notes the address that the record is about.
+    pub fn address(&mut self, address: IpAddr) {
+        self.set(|fields| fields.client = Some(address));
+    }
+
     /// Notes whom the caller claims to be; what is found out later overrides it.
     pub fn claim(&mut self, user: &str) {
         self.set(|fields| fields.user = Some(bounded(user)));
@@ -185,6 +192,11 @@ impl Record {
             fields.outcome = outcome;
             fields.status = Some(status);
         });
+    }
+
+    /// Notes how something ended that was no request.
+    pub fn outcome(&mut self, outcome: Outcome) {
+        self.set(|fields| fields.outcome = outcome);
     }
 
     /// Notes that the end was not reached after all.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
-use portcullis::gate::Ledger;
+use portcullis::gate::{Guard, Ledger};
 use portcullis::reload::{self, Foundation};
 use portcullis::server::{self, Proxy};
 use portcullis::telemetry;
@@ -81,12 +81,15 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     let listeners = server::bind(&config.server.listen)?;
     let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
     note(&audit, Event::Start).await?;
+    let guard: Arc<Guard> = Arc::default();
+    let watching = tokio::spawn(Arc::clone(&guard).watch(Arc::clone(&audit)));
     let proxy = Proxy::new(
         rules,
         Ledger {
             audit: Arc::clone(&audit),
             memory,
             pool,
+            guard,
             creating: Arc::default(),
             spare_key,
         },
@@ -107,6 +110,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     tracing::info!(?drain_timeout, "stopping; requests in flight may finish");
     stop.send(true).context("the server has ended by itself")?;
     let cut = serving.await.context("the server failed")?;
+    watching.abort();
     note(&audit, Event::Stop).await?;
     if cut > 0 {
         tracing::warn!(

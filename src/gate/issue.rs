@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::judge::bearer;
-use super::{Authority, Refusal, Rules};
+use super::login::login;
+use super::{Authority, Ledger, Refusal, Rules};
 use crate::audit::{Event, Record};
-use crate::authn::Outcome;
 use crate::identity::{Grant, Identity, Malformed, Peer, Presented, Secret};
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
@@ -30,6 +30,9 @@ pub struct Minted {
     scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
+    /// When the credential that it was minted for ends, if it does.
+    #[serde(skip)]
+    pub expires: Option<Timestamp>,
 }
 
 /// What a token request says, however it was sent.
@@ -45,8 +48,13 @@ enum Credential {
 }
 
 /// Answers a token request. `form` is the body of a POST.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the same as `judge` sees, and the form"
+)]
 pub async fn issue(
     rules: &Rules,
+    ledger: &Ledger,
     now: Timestamp,
     peer: &Peer,
     authority: &Authority,
@@ -62,7 +70,14 @@ pub async fn issue(
     if wish.scopes.is_empty() {
         record.event(Event::Login);
     }
-    let who = identify(rules, wish.credential, authority, now, record).await?;
+    let who = match wish.credential {
+        Credential::Presented(Presented::Nothing) => Identity::anonymous(),
+        Credential::Presented(Presented::Bearer(_)) => return Err(Malformed::Scheme.into()),
+        Credential::Presented(Presented::Basic { user, password }) => {
+            login(rules, ledger, now, peer, &user, &password, record).await?
+        }
+        Credential::Refresh(token) => bearer(rules, &token, Kind::Refresh, authority, now)?,
+    };
     if who.user().is_none() && wish.scopes.is_empty() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
@@ -90,10 +105,11 @@ pub async fn issue(
     Ok(Minted {
         access_token: token.clone(),
         token,
-        expires_in: rules.token_lifetime.as_secs(),
+        expires_in: u64::try_from(access.exp.saturating_sub(access.iat)).unwrap_or_default(),
         issued_at: format!("{now:.0}"),
         scope: form.is_some().then(|| access.scope()),
         refresh_token,
+        expires: who.expires(),
     })
 }
 
@@ -164,28 +180,6 @@ fn check_service(query: &Query, authority: &Authority) -> Result<(), Refusal> {
     }
 }
 
-async fn identify(
-    rules: &Rules,
-    credential: Credential,
-    authority: &Authority,
-    now: Timestamp,
-    record: &mut Record,
-) -> Result<Identity, Refusal> {
-    match credential {
-        Credential::Presented(Presented::Nothing) => Ok(Identity::anonymous()),
-        Credential::Presented(Presented::Bearer(_)) => Err(Malformed::Scheme.into()),
-        Credential::Presented(Presented::Basic { user, password }) => {
-            record.claim(&user);
-            match rules.authenticator.verify_password(&user, &password).await {
-                Outcome::Accept(who) => Ok(who),
-                Outcome::Reject(rejection) => Err(Refusal::BadCredential(rejection)),
-                Outcome::Fail(failure) => Err(Refusal::Undecided(failure)),
-            }
-        }
-        Credential::Refresh(token) => bearer(rules, &token, Kind::Refresh, authority, now),
-    }
-}
-
 /// What was asked for, as far as the policy allows it. Less is not an error.
 fn intersect(
     rules: &Rules,
@@ -229,11 +223,13 @@ fn claims(
     aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
     let begin = now.as_second();
     let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+    // Never longer than the key that it is minted for.
+    let latest = who.expires().map_or(i64::MAX, Timestamp::as_second);
     Ok(Claims {
         iss: rules.keys.issuer().to_owned(),
         sub: who.user().unwrap_or_default().to_owned(),
         aud: authority.as_str().to_owned(),
-        exp: begin.saturating_add(seconds),
+        exp: begin.saturating_add(seconds).min(latest),
         nbf: begin.saturating_sub(CLOCK_SKEW),
         iat: begin,
         jti: format!("{:032x}", u128::from_be_bytes(name)),

@@ -1,12 +1,14 @@
 //! Every step between a request's head and the registry, in order. Only the head is looked at: no
 //! byte of a body is read before there is a permit.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
-use super::{Authority, Refusal, Rules};
-use crate::audit::{Audit, Effect, Event, Record};
-use crate::authn::Outcome;
-use crate::identity::{Authentication, Identity, Peer, Presented, Secret};
+use super::login::login;
+use super::{Authority, Ledger, Refusal, Rules};
+use crate::audit::{Effect, Event, Record};
+use crate::identity::{Authentication, Identity, Peer, Presented, ROBOT, Secret};
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
 use crate::token::Kind;
@@ -29,7 +31,7 @@ pub struct Admission {
 /// answer is no.
 pub async fn judge(
     rules: &Rules,
-    audit: &Audit,
+    ledger: &Ledger,
     now: Timestamp,
     peer: &Peer,
     authority: &Authority,
@@ -40,7 +42,7 @@ pub async fn judge(
     record.call(&call);
 
     let presented = Presented::from_headers(&head.headers)?;
-    audit.ready_for(if call.is_read() {
+    ledger.audit.ready_for(if call.is_read() {
         Effect::Read
     } else {
         Effect::Write
@@ -52,7 +54,17 @@ pub async fn judge(
     if matches!((&call, &presented), (Call::Ping, Presented::Basic { .. })) {
         record.event(Event::Login);
     }
-    let who = identify(rules, presented, authority, begun, now, record).await?;
+    let who = match presented {
+        Presented::Nothing => Identity::anonymous(),
+        Presented::Basic { user, password } => {
+            login(rules, ledger, now, peer, &user, &password, record).await?
+        }
+        Presented::Bearer(token) => {
+            record.authentication(Authentication::Token);
+            bearer(rules, &token, Kind::Access, authority, as_of(begun, now))?
+        }
+    };
+    record.identify(&who);
     if matches!(call, Call::Ping) && nothing {
         return Err(Refusal::Unauthenticated { scope: None });
     }
@@ -94,34 +106,6 @@ pub async fn judge(
     })
 }
 
-/// Finds out who is calling. `begun` is when the push that the request continues was begun.
-async fn identify(
-    rules: &Rules,
-    presented: Presented,
-    authority: &Authority,
-    begun: Option<Timestamp>,
-    now: Timestamp,
-    record: &mut Record,
-) -> Result<Identity, Refusal> {
-    let who = match presented {
-        Presented::Nothing => Identity::anonymous(),
-        Presented::Basic { user, password } => {
-            record.claim(&user);
-            match rules.authenticator.verify_password(&user, &password).await {
-                Outcome::Accept(who) => who,
-                Outcome::Reject(rejection) => return Err(Refusal::BadCredential(rejection)),
-                Outcome::Fail(failure) => return Err(Refusal::Undecided(failure)),
-            }
-        }
-        Presented::Bearer(token) => {
-            record.authentication(Authentication::Token);
-            bearer(rules, &token, Kind::Access, authority, as_of(begun, now))?
-        }
-    };
-    record.identify(&who);
-    Ok(who)
-}
-
 /// A push admitted at its start is not cut by a token that expires on the way: the requests that
 /// continue it are judged as of its beginning.
 fn as_of(begun: Option<Timestamp>, now: Timestamp) -> Timestamp {
@@ -146,9 +130,17 @@ pub(super) fn bearer(
     let Some(user) = &verified.user else {
         return Ok(Identity::verified_token(None, [].into(), false, scope));
     };
+    let revoked = || Refusal::Revoked { user: user.clone() };
     let current = rules.credential_state(user);
     if current.is_none() || current != verified.claims.credential {
-        return Err(Refusal::Revoked { user: user.clone() });
+        return Err(revoked());
+    }
+    if let Some(name) = user.strip_prefix(ROBOT) {
+        let keys = rules.robots.current();
+        let key = keys.get(name).filter(|key| !key.confinement.is_over(at));
+        let confinement = Arc::clone(&key.ok_or_else(revoked)?.confinement);
+        let who = Identity::verified_key_token(user.clone(), confinement, scope);
+        return Ok(who);
     }
     Ok(Identity::verified_token(
         Some(user.clone()),

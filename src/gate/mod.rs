@@ -8,6 +8,7 @@ mod authority;
 mod creating;
 mod issue;
 mod judge;
+mod login;
 mod refusal;
 mod state;
 
@@ -15,5 +16,6 @@ pub use authority::Authority;
 pub use creating::{Claim, Creating};
 pub use issue::{MAX_FORM, Minted, issue};
 pub use judge::{Admission, judge};
+pub use login::Guard;
 pub use refusal::Refusal;
 pub use state::{Ledger, Rules};

@@ -4,6 +4,7 @@
 //! user and a wrong password read alike), and the cause, for the audit record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -39,6 +40,11 @@ pub enum Refusal {
     },
     /// We ourselves cannot.
     Internal(&'static str),
+    /// Too many wrong passwords lately, whatever this one is.
+    Locked {
+        /// How long it lasts.
+        wait: Duration,
+    },
     /// An `Authorization` header that cannot be read.
     Malformed(Malformed),
     /// A host name that is not ours.
@@ -132,6 +138,7 @@ impl Refusal {
             Self::AuditUnwritable | Self::Internal(_) | Self::Undecided(_) | Self::Upstream(_) => {
                 reply.retry_after = Some(RETRY_SOON);
             }
+            Self::Locked { wait } => reply.retry_after = Some(whole_seconds(*wait)),
             Self::Denied(_)
             | Self::Misdirected
             | Self::NotTheApi(_)
@@ -157,6 +164,7 @@ impl Refusal {
             },
             Self::InsufficientScope { .. } => "token not minted for this".to_owned(),
             Self::BadRequest(what) | Self::Internal(what) => (*what).to_owned(),
+            Self::Locked { .. } => "too many wrong passwords".to_owned(),
             Self::Malformed(malformed) => malformed.to_string(),
             Self::Misdirected => "not a host name of this proxy".to_owned(),
             Self::NotTheApi(error) => error.to_string(),
@@ -189,6 +197,7 @@ impl Refusal {
                 Fault::Gone | Fault::Stalled => Outcome::Aborted,
                 Fault::TooLarge => Outcome::Denied,
             },
+            Self::Locked { .. } => Outcome::Limited,
             Self::AuditUnwritable | Self::Internal(_) | Self::Undecided(_) | Self::Upstream(_) => {
                 Outcome::Error
             }
@@ -233,6 +242,7 @@ impl Refusal {
                 Code::Unknown,
                 "something went wrong in this proxy; ask its administrator".into(),
             ),
+            Self::Locked { wait } => locked(*wait),
             Self::Malformed(Malformed::Repeated) => (
                 StatusCode::BAD_REQUEST,
                 Code::Unauthorized,
@@ -289,6 +299,25 @@ impl Refusal {
             ),
         }
     }
+}
+
+/// The same whether or not there is such a user.
+fn locked(wait: Duration) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+    let seconds = whole_seconds(wait);
+    let message = format!(
+        "too many failed logins from here; wait {seconds} s, then log in with the right password"
+    );
+    (
+        StatusCode::TOO_MANY_REQUESTS,
+        Code::TooManyRequests,
+        message.into(),
+    )
+}
+
+/// Rounded up: who comes back then is not sent away again.
+fn whole_seconds(time: Duration) -> u32 {
+    let up = u64::from(time.subsec_nanos() > 0);
+    u32::try_from(time.as_secs().saturating_add(up)).unwrap_or(u32::MAX)
 }
 
 fn body(fault: Fault) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Creating;
+use super::{Creating, Guard};
 use crate::audit::Audit;
+use crate::authn::keys::Keyring;
 use crate::authn::{Authenticator, Memory};
 use crate::config::Challenge;
+use crate::identity::ROBOT;
+use crate::limit::lockout::Setting;
 use crate::policy::Policy;
 use crate::token::Keys;
 use crate::upstream::{Pool, Upstream};
@@ -20,6 +23,10 @@ pub struct Rules {
     pub policy: Arc<Policy>,
     /// Who is who.
     pub authenticator: Authenticator,
+    /// Robot keys.
+    pub robots: Keyring,
+    /// How many wrong passwords are too many.
+    pub failed_logins: Setting,
     /// Signing and verifying tokens.
     pub keys: Arc<Keys>,
     /// The way to the registry.
@@ -41,10 +48,11 @@ pub struct Rules {
 impl Rules {
     /// The present state of a user's credential, as tokens name it; `None` once the user is gone.
     pub(super) fn credential_state(&self, user: &str) -> Option<String> {
-        let state = self
-            .authenticator
-            .knows(user)?
-            .keyed(self.keys.credential_key());
+        let secret = self.keys.credential_key();
+        let state = match user.strip_prefix(ROBOT) {
+            Some(name) => self.robots.current().fingerprint(name, secret)?,
+            None => self.authenticator.knows(user)?.keyed(secret),
+        };
         Some(format!("{:032x}", u128::from_be_bytes(state)))
     }
 }
@@ -57,6 +65,8 @@ pub struct Ledger {
     pub memory: Arc<Memory>,
     /// Idle connections to the registry.
     pub pool: Arc<Pool>,
+    /// Wrong passwords, counted.
+    pub guard: Arc<Guard>,
     /// Tags being created.
     pub creating: Arc<Creating>,
     /// The signing key used while the configuration names none (PKCS #8).

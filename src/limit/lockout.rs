@@ -135,13 +135,13 @@ impl Lockout {
             Standing::VerifiedCertificate => return None,
         }
         let network = network(from);
-        let place = network.to_string();
+        let (user, place) = (&same_for_all(user), network.to_string());
         Some(Attempt {
             pair: wide(&self.hash(&["pair", user, &place])),
             source: wide(&self.hash(&["source", &place])),
             // The user is part of it, so that nobody sees two users with the same password.
             tag: narrow(&self.hash(&["password", user, password.expose()])),
-            user: user.into(),
+            user: user.as_str().into(),
             network,
         })
     }
@@ -226,6 +226,14 @@ impl Lockout {
         }
         hasher.finalize().into()
     }
+}
+
+/// One spelling for all that a directory may take for the same user: without regard to case and to
+/// superfluous spaces (RFC 4518 section 2). Whatever else it takes for the same is bounded by what a
+/// network has over all users.
+fn same_for_all(user: &str) -> String {
+    let words: Vec<_> = user.split_whitespace().map(str::to_lowercase).collect();
+    words.join(" ")
 }
 
 /// What an address counts as: one IPv4 address, or the IPv6 /64 that a single line has.

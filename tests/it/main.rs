@@ -25,6 +25,8 @@ mod delete;
 mod demo;
 mod differential;
 mod drain;
+mod keys;
+mod lockout;
 mod login;
 mod memory;
 mod pull;

@@ -43,7 +43,7 @@ pub(crate) struct Client {
     /// What `Host` or `:authority` says.
     pub(crate) authority: String,
     /// Which of this machine's addresses it comes from.
-    source: IpAddr,
+    pub(crate) source: IpAddr,
     tls: Option<Arc<ClientConfig>>,
     http: Http,
     authorization: Option<String>,

@@ -1,3 +1,9 @@
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::unchecked_time_subtraction,
+    reason = "the helpers are tests too, and an overflow fails them"
+)]
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
@@ -138,6 +144,18 @@ fn a_network_is_one_address_or_a_64() {
 }
 
 #[test]
+fn another_spelling_is_the_same_user() {
+    let mut world = World::new();
+    for (number, user) in ["Alice", "ALICE", " alice"].into_iter().enumerate() {
+        assert!(world.login(user, HERE, &format!("wrong{number}")));
+    }
+    for user in ["alice", "aLiCe", "alice  "] {
+        assert!(!world.login(user, HERE, "right"), "{user}");
+    }
+    assert!(world.login("a lice", HERE, "right"));
+}
+
+#[test]
 fn the_same_wrong_password_counts_once() {
     let mut world = World::new();
     for _ in 0..50 {
@@ -181,9 +199,9 @@ fn guesses_sent_at_once_count_before_they_are_answered() {
         .map(|number| world.attempt("alice", HERE, &format!("wrong{number}")))
         .collect();
     let mut begin = |attempt: &Attempt| world.lockout.begin(attempt, SETTING, at(1000));
-    let begun: Vec<_> = attempts.iter().map(&mut begin).collect();
-    assert_eq!(begun.iter().filter(|begun| begun.is_ok()).count(), 3);
-    assert_eq!(begun[8], Err(at(1)));
+    let answers: Vec<_> = attempts.iter().map(&mut begin).collect();
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
+    assert_eq!(answers[8], Err(at(1)));
     // The same password any number of times at once is one.
     assert_eq!(begin(&attempts[0]), Ok(()));
     assert_eq!(begin(&attempts[3]), Err(at(1)));
@@ -335,7 +353,7 @@ fn memory_is_bounded_whatever_the_number_of_sources() {
     );
 }
 
-/// SplitMix64.
+/// `SplitMix64`.
 struct Dice(u64);
 
 impl Dice {

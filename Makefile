@@ -1,5 +1,5 @@
 # `make help` says what there is.
-.PHONY: help demo test check fmt clippy docs
+.PHONY: help demo test check bench fmt clippy docs
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|'
@@ -12,6 +12,9 @@ test: ## installs what the tests need, and runs them all
 	tests/run
 
 check: fmt clippy docs test ## what CI runs: format, lints, documentation, tests
+
+bench: ## what one request costs, step by step
+	cargo bench --locked --bench micro
 
 fmt: ## the code is formatted
 	cargo fmt --check

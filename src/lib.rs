@@ -18,6 +18,7 @@
 //! | [`server`] | listeners, connections, requests, drain |
 //! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
+//! | [`admin`] | health, metrics and status, on an address of its own |
 //! | [`telemetry`] | the log |
 //!
 //! The first five are pure: they see no clock, file, socket or environment; time is an argument.
@@ -33,6 +34,7 @@ pub mod registry;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod token;
 
+pub mod admin;
 pub mod audit;
 pub mod authn;
 pub mod config;

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
-use crate::authn::{Authenticator, Memory};
+use crate::authn::{Authenticator, Certificates, Memory};
 use crate::config::{Config, Errors};
 use crate::gate::Rules;
 use crate::limit::lockout::Setting;
@@ -90,7 +90,7 @@ pub fn build(
         errors.extend(found);
         None
     });
-    let tls = tls::server_config(&config.tls)
+    let tls = client_tls(config, generation)
         .map_err(|error| errors.push(error.into()))
         .ok();
     let keys = keys(config, foundation.spare_key)
@@ -104,14 +104,21 @@ pub fn build(
             .map_err(|error| errors.push(error))
             .ok()
     });
-    let (Some(tls), Some(keys), Some(upstream), Some(robots), true) =
-        (tls, keys, upstream, robots, errors.is_empty())
+    let (
+        Some((tls, certificates, certificate_ends)),
+        Some(keys),
+        Some(upstream),
+        Some(robots),
+        true,
+    ) = (tls, keys, upstream, robots, errors.is_empty())
     else {
         return Err(errors);
     };
     let (users, warnings) = users.map_or((None, Vec::new()), |(users, found)| (Some(users), found));
     let rules = Rules {
         generation,
+        loaded: Timestamp::now(),
+        certificate_ends,
         policy: Arc::clone(&config.policy),
         authenticator: Authenticator::new(users, Arc::clone(foundation.memory)),
         robots,
@@ -119,6 +126,7 @@ pub fn build(
             count: config.limits.failed_logins.count,
             per: config.limits.failed_logins.per,
         },
+        certificates,
         keys: Arc::new(keys),
         upstream,
         tls,
@@ -126,6 +134,7 @@ pub fn build(
         public_authority: config.server.public_authority.clone(),
         token_lifetime: config.token.lifetime,
         refresh_lifetime: config.token.refresh_lifetime,
+        bind_certificate: config.token.bind_certificate,
         body_timeout: config.server.body_timeout,
     };
     Ok((rules, warnings))
@@ -146,6 +155,22 @@ fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
     let parsed = Users::parse(&text, path)
         .map_err(|lines| lines.into_iter().map(BuildError::User).collect::<Vec<_>>())?;
     Ok(Some(parsed))
+}
+
+/// The listener's TLS, and the judgement of the client certificates that it lets through.
+fn client_tls(
+    config: &Config,
+    generation: u64,
+) -> Result<(Arc<rustls::ServerConfig>, Certificates, Timestamp), TlsError> {
+    let clients = &config.tls.client_certificates;
+    let verifier = tls::client_verifier(clients)?;
+    let server = tls::server_config(&config.tls, verifier.as_ref())?;
+    let ends = tls::not_after(&config.tls.certificate)?;
+    Ok((
+        server,
+        Certificates::new(clients, verifier, generation),
+        ends,
+    ))
 }
 
 fn keys(config: &Config, spare: &[u8]) -> Result<Keys, BuildError> {
@@ -172,6 +197,9 @@ fn upstream(config: &Config, keys: &Keys, pool: &Arc<Pool>) -> Result<Upstream, 
 pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
     let ledger = proxy.ledger();
     let result = renew(proxy, path).await;
+    ledger
+        .reloads
+        .note(Timestamp::now(), result.as_ref().err().cloned());
     let mut record = Record::open(&ledger.audit, ledger.audit.slot().await, Event::Reload);
     match &result {
         Ok(generation) => {

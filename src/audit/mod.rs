@@ -7,7 +7,9 @@
 
 mod chain;
 mod record;
+mod tally;
 mod writer;
 
 pub use record::{Event, Outcome, Record};
+pub use tally::{BUCKETS, Refused, Tally};
 pub use writer::{Audit, AuditError, Effect, open_for_append};

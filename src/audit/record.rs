@@ -8,8 +8,9 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::tally::{Entry, Refused};
 use super::writer::{Audit, AuditError, Slot};
-use crate::identity::{Authentication, Identity};
+use crate::identity::{Authentication, ClientCertificate, Identity};
 use crate::registry::Call;
 
 /// No field of a record is longer, in bytes; whatever an attacker sends.
@@ -35,6 +36,58 @@ pub enum Event {
     Stop,
     /// A token minted, refreshed or refused.
     Token,
+}
+
+impl Event {
+    /// Every event, in the order of their declaration.
+    pub const ALL: [Self; 8] = [
+        Self::Audit,
+        Self::Lockout,
+        Self::Login,
+        Self::Reload,
+        Self::Request,
+        Self::Start,
+        Self::Stop,
+        Self::Token,
+    ];
+
+    /// The word of the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Lockout => "lockout",
+            Self::Login => "login",
+            Self::Reload => "reload",
+            Self::Request => "request",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Token => "token",
+        }
+    }
+}
+
+impl Outcome {
+    /// Every outcome, in the order of their declaration.
+    pub const ALL: [Self; 6] = [
+        Self::Aborted,
+        Self::Allowed,
+        Self::Denied,
+        Self::Error,
+        Self::Failed,
+        Self::Limited,
+    ];
+
+    /// The word of the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Aborted => "aborted",
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Error => "error",
+            Self::Failed => "failed",
+            Self::Limited => "limited",
+        }
+    }
 }
 
 /// How it ended.
@@ -70,7 +123,7 @@ pub(super) struct Fields {
     groups: Vec<String>,
     auth: Option<&'static str>,
     cached: bool,
-    certificate: Option<()>,
+    certificate: Option<Shown>,
     tls: Option<Box<str>>,
     method: Option<String>,
     action: Option<&'static str>,
@@ -84,6 +137,13 @@ pub(super) struct Fields {
     duration_us: u64,
     agent: Option<String>,
     reason: Option<String>,
+}
+
+/// The certificate of a connection, as a record names it.
+#[derive(Clone, Debug, Serialize)]
+struct Shown {
+    subject: String,
+    sha256: String,
 }
 
 /// One record under construction. Whatever happens, it is written once.
@@ -127,6 +187,12 @@ impl Record {
         self.set(|fields| fields.event = event);
     }
 
+    /// Whether it is about a login or a token, whose answers wait for their record.
+    pub fn is_about_credentials(&self) -> bool {
+        let event = self.fields.as_ref().map(|fields| fields.event);
+        matches!(event, Some(Event::Login | Event::Token))
+    }
+
     /// Notes the connection and the head.
     pub fn client(&mut self, address: IpAddr, tls: &str, method: &str, agent: Option<&str>) {
         self.set(|fields| {
@@ -152,14 +218,25 @@ impl Record {
         self.set(|fields| fields.auth = Some(authentication.as_str()));
     }
 
-    /// Notes who the caller is.
-    pub fn identify(&mut self, who: &Identity) {
+    /// Notes who the caller is, and all groups that count for the policy.
+    pub fn identify<'a>(&mut self, who: &Identity, groups: impl Iterator<Item = &'a str>) {
         self.set(|fields| {
             fields.user = who.user().map(bounded);
-            fields.groups = who.groups().iter().map(|group| bounded(group)).collect();
+            fields.groups = groups.map(bounded).collect();
             fields.auth = Some(who.authentication().as_str());
             fields.cached = who.cached();
         });
+    }
+
+    /// Notes the certificate of the connection.
+    pub fn certificate(&mut self, shown: Option<&ClientCertificate>) {
+        let shown = shown.map(|certificate| Shown {
+            subject: bounded(&certificate.subject),
+            sha256: blake3::Hash::from_bytes(certificate.fingerprint)
+                .to_hex()
+                .to_string(),
+        });
+        self.set(|fields| fields.certificate = shown);
     }
 
     /// Notes what is asked for.
@@ -238,6 +315,7 @@ impl Record {
         };
         fields.bytes_in = self.bytes_in.load(Ordering::Relaxed);
         fields.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.audit.tally().add(fields.entry());
         self.audit.write(&fields, slot, ack);
     }
 }
@@ -282,6 +360,29 @@ impl Fields {
         Self {
             reason: Some(bounded(reason)),
             ..Self::new(event, outcome)
+        }
+    }
+
+    /// What the record adds to the tally.
+    fn entry(&self) -> Entry {
+        let is_refused = matches!(self.outcome, Outcome::Denied | Outcome::Limited);
+        let is_failed = self.outcome == Outcome::Failed && self.user.is_some();
+        let refused = (is_refused || is_failed).then(|| Refused {
+            time: format!("{:.0}", self.time),
+            reference: self.reference_id.clone(),
+            client: self.client.map(|address| address.to_string()),
+            user: self.user.clone(),
+            action: self.action,
+            repository: self.repository.clone(),
+            reason: self.reason.clone(),
+        });
+        Entry {
+            event: self.event,
+            outcome: self.outcome,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            duration_us: self.duration_us,
+            refused,
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::chain::Link;
 use super::record::{Event, Fields, Outcome};
+use super::tally::Tally;
 use crate::config::WhenUnwritable;
 
 /// Records under way at a time: requests in flight and lines not yet written.
@@ -83,6 +84,7 @@ pub struct Audit {
     failing: Arc<AtomicBool>,
     mode: AtomicU8,
     references: AtomicU32,
+    tally: Tally,
 }
 
 impl Audit {
@@ -116,6 +118,7 @@ impl Audit {
             failing,
             mode: AtomicU8::new(mode_number(mode)),
             references: AtomicU32::new(u32::from_ne_bytes(seed)),
+            tally: Tally::default(),
         }))
     }
 
@@ -148,6 +151,11 @@ impl Audit {
             (SERVE, _) | (REFUSE_WRITES, Effect::Read) => Ok(()),
             _ => Err(AuditError::Unwritable),
         }
+    }
+
+    /// What all records since the start add up to.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Whether the file is being written.

@@ -8,6 +8,7 @@
 //! password nor remembered.
 
 mod cache;
+mod certificate;
 mod hashing;
 pub mod htpasswd;
 pub mod keys;
@@ -15,6 +16,7 @@ pub mod keys;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use certificate::{CertificateError, Certificates};
 pub use hashing::HashingPool;
 
 use cache::{Cache, Refused, Source, Verified};

@@ -2,14 +2,16 @@
 //! taken over, at once and with its place. Leaves nothing behind.
 
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
 use jiff::Timestamp;
 use portcullis::authn::Memory;
+use portcullis::authn::htpasswd::LineWarning;
 use portcullis::config::{Config, Diagnostic};
+use portcullis::gate::Rules;
 use portcullis::reload::{self, BuildError, Foundation};
 use portcullis::tls::TlsError;
 use portcullis::upstream::Pool;
@@ -27,12 +29,25 @@ pub(crate) struct Check {
     /// Print the findings as JSON on stdout
     #[arg(long)]
     json: bool,
+
+    /// Ask the registry as well whether it answers
+    #[arg(long)]
+    online: bool,
 }
 
 impl Check {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let path = self.config.config;
-        let (summary, found) = examine(&path)?;
+        let Examined {
+            summary,
+            rules,
+            config,
+            mut found,
+        } = examine(&path)?;
+        let fits = found.iter().all(Diagnostic::is_warning);
+        if let (true, Some(rules), Some(config)) = (self.online, rules, config) {
+            found.extend(ask_registry(&config, &rules)?);
+        }
         let good = found.iter().all(Diagnostic::is_warning);
         if self.json {
             let findings: Vec<_> = found.iter().map(Diagnostic::to_json).collect();
@@ -48,22 +63,36 @@ impl Check {
                 None => complain(&format!("\n{}", count(&found))),
             }
         }
-        Ok(if good {
-            ExitCode::SUCCESS
-        } else {
-            WRONG_CONFIGURATION.into()
+        Ok(match (good, fits) {
+            (true, _) => ExitCode::SUCCESS,
+            (false, true) => ExitCode::FAILURE,
+            (false, false) => WRONG_CONFIGURATION.into(),
         })
     }
 }
 
-/// What there is, if it can be said, and everything that is wrong with it.
-fn examine(path: &Path) -> Result<(Option<String>, Vec<Diagnostic>)> {
+/// What there is, as far as it can be said, and everything that is wrong with it.
+#[derive(Default)]
+struct Examined {
+    summary: Option<String>,
+    config: Option<Config>,
+    rules: Option<Rules>,
+    found: Vec<Diagnostic>,
+}
+
+fn examine(path: &Path) -> Result<Examined> {
     let (config, mut found) = match Config::load(path) {
         Ok(loaded) => loaded,
-        Err(errors) => return Ok((None, errors.into_diagnostics())),
+        Err(errors) => {
+            return Ok(Examined {
+                found: errors.into_diagnostics(),
+                ..Examined::default()
+            });
+        }
     };
     found.extend(config.run_policy_tests(Timestamp::now()));
-    found.extend(build(&config)?);
+    let (rules, built) = build(&config)?;
+    found.extend(built);
     let (accesses, denies) = config.policy.sizes();
     let counts = [
         (accesses, "access rule"),
@@ -71,11 +100,35 @@ fn examine(path: &Path) -> Result<(Option<String>, Vec<Diagnostic>)> {
         (config.policy_tests.len(), "policy test"),
     ];
     let summary = counts.map(|(count, what)| number(count, what)).join(", ");
-    Ok((Some(summary), found))
+    Ok(Examined {
+        summary: Some(summary),
+        config: Some(config),
+        rules,
+        found,
+    })
+}
+
+/// Asks the registry for its version, as clients do first.
+fn ask_registry(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(match runtime.block_on(rules.upstream.probe()) {
+        Ok(status) if status.is_success() => None,
+        Ok(status) if status == 401 => {
+            let found = config.error_at("upstream.url", "the registry asks for credentials");
+            Some(found.with_help("give `upstream.username` and `upstream.password_file`"))
+        }
+        Ok(status) => {
+            let message = format!("the registry answers GET /v2/ with {status}");
+            Some(config.error_at("upstream.url", message))
+        }
+        Err(error) => Some(config.error_at("upstream.url", error.to_string())),
+    })
 }
 
 /// Opens and builds all that `serve` would.
-fn build(config: &Config) -> Result<Vec<Diagnostic>> {
+fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
     let memory = Arc::new(Memory::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
     let foundation = Foundation {
@@ -83,23 +136,24 @@ fn build(config: &Config) -> Result<Vec<Diagnostic>> {
         pool: &pool,
         spare_key: &reload::spare_key()?,
     };
-    let mut found: Vec<Diagnostic> = match reload::build(config, &foundation, 1) {
-        Ok((_, weak)) => weak
-            .into_iter()
-            .map(|weak| {
-                let message = about_user(weak.user.as_deref(), &weak.cause);
-                let place = (weak.line, weak.column);
-                let found = Diagnostic::about_line(&weak.file, place, message);
-                found.with_help(weak.remedy).as_warning()
-            })
-            .collect(),
-        Err(errors) => errors
-            .into_iter()
-            .flat_map(|error| place(config, error))
-            .collect(),
+    let (rules, mut found) = match reload::build(config, &foundation, 1) {
+        Ok((rules, weak)) => (Some(rules), weak.into_iter().map(weakness).collect()),
+        Err(errors) => {
+            let found: Vec<_> = errors
+                .into_iter()
+                .flat_map(|error| place(config, error))
+                .collect();
+            (None, found)
+        }
     };
     found.extend(audit(config));
-    Ok(found)
+    Ok((rules, found))
+}
+
+fn weakness(weak: LineWarning) -> Diagnostic {
+    let message = about_user(weak.user.as_deref(), &weak.cause);
+    let found = Diagnostic::about_line(&weak.file, (weak.line, weak.column), message);
+    found.with_help(weak.remedy).as_warning()
 }
 
 /// Whether the audit file can be written, without making one.
@@ -131,6 +185,8 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
             TlsError::Read { path, .. }
             | TlsError::NoCertificate(path)
             | TlsError::NoKey(path)
+            | TlsError::NoCrl(path)
+            | TlsError::ClientCa { path, .. }
             | TlsError::Unusable { path, .. } => key_of(config, &path),
             TlsError::Mismatch { .. } => "tls.private_key",
             TlsError::NoRoots => "upstream.url",
@@ -147,9 +203,15 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
 
 /// The key that names a file.
 fn key_of(config: &Config, path: &Path) -> &'static str {
-    let named: [(&str, Option<&PathBuf>); 5] = [
+    let clients = &config.tls.client_certificates;
+    let named = [
         ("tls.certificate", Some(&config.tls.certificate)),
         ("tls.private_key", Some(&config.tls.private_key)),
+        ("tls.client_certificates.ca", clients.ca.as_ref()),
+        (
+            "tls.client_certificates.crl",
+            clients.crl.iter().find(|crl| *crl == path),
+        ),
         ("upstream.ca", config.upstream.ca.as_ref()),
         ("auth.htpasswd.file", config.auth.htpasswd.as_ref()),
         ("token.signing_key", config.token.signing_key.as_ref()),
@@ -218,7 +280,7 @@ expect = "allow"
     fn told(folder: &Folder) -> String {
         let path = folder.path().join("portcullis.toml");
         std::fs::write(&path, CONFIG).unwrap();
-        let (_, mut found) = examine(&path).unwrap();
+        let mut found = examine(&path).unwrap().found;
         found.sort_by_key(Diagnostic::position);
         let shown: Vec<_> = found.iter().map(|one| one.render(false)).collect();
         shown

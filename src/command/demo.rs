@@ -34,7 +34,9 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     upstream: Option<String>,
     /// Where everything is kept.
+    // The last one counts: `scripts/demo --dir elsewhere` adds to the script's own.
     #[arg(long, default_value = "portcullis-demo", value_hint = ValueHint::DirPath)]
+    #[arg(overrides_with = "dir")]
     dir: PathBuf,
     /// The port to listen on; by default 5443, or another if that is taken.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]

@@ -155,6 +155,7 @@ impl Create {
         let key = new_key()?;
         let entry = self.entry(key.expose(), now)?;
         let file = &config.auth.keys;
+        let is_new = !file.exists();
         edit(file, |old| self.added(old, &entry, config))?;
         let told = match host {
             None => format!("{}\n", key.expose()),
@@ -175,6 +176,11 @@ impl Create {
              This is the only time it is shown. User name: {name}. Password: the key.\n\
              It is in force at once."
         ));
+        if is_new {
+            complain(&format!(
+                "{shown} is new and only its owner can read it: see that the server can"
+            ));
+        }
         Ok(())
     }
 

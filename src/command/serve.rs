@@ -9,11 +9,14 @@ use jiff::Timestamp;
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
-use portcullis::gate::{Guard, Ledger};
+use portcullis::gate::{Guard, Ledger, Reloads};
 use portcullis::reload::{self, Foundation};
-use portcullis::server::{self, Proxy};
+use portcullis::server::{self, Listeners, Proxy};
 use portcullis::telemetry;
 use portcullis::upstream::Pool;
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -47,11 +50,43 @@ impl Serve {
         for warning in warnings {
             tracing::warn!(%warning, "configuration");
         }
+        prepare_process(&config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
         runtime.block_on(serve(config, path))
+    }
+}
+
+/// No core dumps, which would hold passwords, and as many descriptors as the system allows: each
+/// connection takes one, and each request one more towards the registry.
+fn prepare_process(config: &Config) {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if setrlimit(Resource::Core, none).is_err() {
+        tracing::debug!("core dumps are the system's to forbid");
+    }
+    if set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+        tracing::debug!("the process stays dumpable");
+    }
+    let files = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: files.maximum,
+        maximum: files.maximum,
+    };
+    if setrlimit(Resource::Nofile, all).is_err() {
+        tracing::debug!("the number of open files is the system's to raise");
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let wanted = u64::try_from(config.server.max_connections).unwrap_or(u64::MAX);
+    if allowed / 2 < wanted {
+        tracing::warn!(
+            allowed,
+            "fewer open files than `server.max_connections` may need; raise LimitNOFILE or lower it"
+        );
     }
 }
 
@@ -79,6 +114,10 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
         tracing::warn!(%warning, "htpasswd");
     }
     let listeners = server::bind(&config.server.listen)?;
+    let admin = match config.admin.listen {
+        Some(address) => Some(server::bind(&[address])?),
+        None => None,
+    };
     let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
     note(&audit, Event::Start).await?;
     let guard: Arc<Guard> = Arc::default();
@@ -91,6 +130,8 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
             pool,
             guard,
             creating: Arc::default(),
+            started: Timestamp::now(),
+            reloads: Reloads::default(),
             spare_key,
         },
     );
@@ -98,6 +139,9 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     let (stop, stopping) = watch::channel(false);
     for address in listeners.addresses() {
         tracing::info!(%address, "listening");
+    }
+    for listener in admin.into_iter().flat_map(Listeners::into_inner) {
+        tokio::spawn(portcullis::admin::serve(listener, Arc::clone(&proxy)));
     }
     let drain_timeout = config.server.drain_timeout;
     let serving = tokio::spawn(server::serve(

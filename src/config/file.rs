@@ -298,6 +298,8 @@ pub(super) struct Token {
     pub(super) refresh_lifetime: Option<Text>,
     /// PEM file, a P-256 key.
     pub(super) signing_key: Option<Text>,
+    /// Tokens asked for with a client certificate are good with that certificate only.
+    pub(super) bind_certificate: Option<At<bool>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -120,10 +120,6 @@ impl Judge<'_> {
             let message = format!("{what} not available in this version");
             self.error(span, Wrong::new(message).help(help));
         };
-        let mode = file.tls.value.client_certificates.value.mode.as_ref();
-        if let Some(mode) = mode.filter(|mode| mode.value != "off") {
-            refuse(&mode.span, "client certificates are", "write \"off\"");
-        }
         if let Some(ldap) = &file.auth.value.ldap {
             refuse(&ldap.span, "LDAP is", "leave `[auth.ldap]` out");
         }
@@ -332,6 +328,7 @@ impl Judge<'_> {
                 Duration::from_hours(90 * 24),
             ),
             signing_key: self.path(token.signing_key.as_ref()),
+            bind_certificate: token.bind_certificate.as_ref().is_some_and(|yes| yes.value),
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::identity::CertificateField;
 use crate::identity::Secret;
 use crate::policy::Policy;
 
@@ -163,23 +164,6 @@ pub enum ClientCertificateMode {
     Optional,
     /// Without one there is no connection.
     Required,
-}
-
-/// A part of a certificate that can name somebody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertificateField {
-    /// A DNS name among the alternative names.
-    SanDns,
-    /// A mail address among the alternative names.
-    SanEmail,
-    /// A URI among the alternative names.
-    SanUri,
-    /// The common name.
-    SubjectCn,
-    /// The organisation.
-    SubjectO,
-    /// The organisational unit.
-    SubjectOu,
 }
 
 /// `[tls.client_certificates]`
@@ -353,6 +337,9 @@ pub struct Token {
     pub refresh_lifetime: Duration,
     /// PEM, a P-256 key in PKCS #8; made at start and kept in memory when absent.
     pub signing_key: Option<PathBuf>,
+    /// Whether tokens asked for with a client certificate are good with that certificate only.
+    /// Tokens asked for with nothing else always are.
+    pub bind_certificate: bool,
 }
 
 /// What happens to requests when the audit file cannot be written.

@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::judge::bearer;
-use super::login::login;
+use super::login::Login;
 use super::{Authority, Ledger, Refusal, Rules};
 use crate::audit::{Event, Record};
-use crate::identity::{Grant, Identity, Malformed, Peer, Presented, Secret};
+use crate::identity::{ClientCertificate, Grant, Identity, Malformed, Peer, Presented, Secret};
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
-use crate::token::{Asked, Claims, Kind, parse_scopes};
+use crate::token::{Asked, Claims, Confirmation, Kind, parse_scopes};
 
 /// The longest body of a `POST /token`, in bytes.
 pub const MAX_FORM: usize = 8 * 1024;
@@ -62,6 +62,8 @@ pub async fn issue(
     form: Option<&str>,
     record: &mut Record,
 ) -> Result<Minted, Refusal> {
+    record.certificate(peer.certificate.shown());
+    let shown = rules.certificates.admit(peer, now)?;
     let wish = match (&head.method, form) {
         (&Method::POST, Some(form)) => posted(form, &head.headers, authority)?,
         (&Method::GET, None) => asked(head.uri.query(), &head.headers, authority)?,
@@ -74,31 +76,36 @@ pub async fn issue(
         Credential::Presented(Presented::Nothing) => Identity::anonymous(),
         Credential::Presented(Presented::Bearer(_)) => return Err(Malformed::Scheme.into()),
         Credential::Presented(Presented::Basic { user, password }) => {
-            login(rules, ledger, now, peer, &user, &password, record).await?
+            let login = Login {
+                rules,
+                ledger,
+                now,
+                peer,
+                shown,
+            };
+            login.verify(&user, &password, record).await?
         }
-        Credential::Refresh(token) => bearer(rules, &token, Kind::Refresh, authority, now)?,
+        Credential::Refresh(token) => bearer(rules, &token, Kind::Refresh, shown, authority, now)?,
     };
+    let who = rules.certificates.join(who, shown)?;
     if who.user().is_none() && wish.scopes.is_empty() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
-    record.identify(&who);
+    record.identify(&who, rules.policy.groups_of(&who));
     let grants = intersect(rules, &who, peer, &wish.scopes, now);
-    let access = claims(
+    let mint = Mint {
         rules,
-        &who,
+        who: &who,
+        shown,
         authority,
         now,
-        rules.token_lifetime,
-        Kind::Access,
-        &grants,
-    )?;
+    };
+    let (token, access) = mint.token(Kind::Access, rules.token_lifetime, &grants)?;
     record.scope(&access.scope());
-    let token = mint(rules, &access)?;
-    let refreshable = wish.offline && who.user().is_some() && !rules.refresh_lifetime.is_zero();
+    // Without a password or key there is nothing that a refresh token would spare anybody.
+    let refreshable = wish.offline && who.has_secret() && !rules.refresh_lifetime.is_zero();
     let refresh_token = if refreshable {
-        let lifetime = rules.refresh_lifetime;
-        let claims = claims(rules, &who, authority, now, lifetime, Kind::Refresh, &[])?;
-        Some(mint(rules, &claims)?)
+        Some(mint.token(Kind::Refresh, rules.refresh_lifetime, &[])?.0)
     } else {
         None
     };
@@ -210,40 +217,52 @@ fn intersect(
         .collect()
 }
 
-fn claims(
-    rules: &Rules,
-    who: &Identity,
-    authority: &Authority,
-    now: Timestamp,
-    lifetime: Duration,
-    kind: Kind,
-    grants: &[Grant],
-) -> Result<Claims, Refusal> {
-    let mut name = [0; 16];
-    aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
-    let begin = now.as_second();
-    let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-    // Never longer than the key that it is minted for.
-    let latest = who.expires().map_or(i64::MAX, Timestamp::as_second);
-    Ok(Claims {
-        iss: rules.keys.issuer().to_owned(),
-        sub: who.user().unwrap_or_default().to_owned(),
-        aud: authority.as_str().to_owned(),
-        exp: begin.saturating_add(seconds).min(latest),
-        nbf: begin.saturating_sub(CLOCK_SKEW),
-        iat: begin,
-        jti: format!("{:032x}", u128::from_be_bytes(name)),
-        kind,
-        access: grants.iter().map(Into::into).collect(),
-        credential: who.user().and_then(|user| rules.credential_state(user)),
-    })
-}
-
 /// Seconds by which clocks of replicas may differ.
 const CLOCK_SKEW: i64 = 10;
 
-fn mint(rules: &Rules, claims: &Claims) -> Result<String, Refusal> {
-    rules.keys.mint(claims).map_err(|_cause| unsigned())
+/// What all tokens of one answer share.
+struct Mint<'a> {
+    rules: &'a Rules,
+    who: &'a Identity,
+    shown: Option<&'a ClientCertificate>,
+    authority: &'a Authority,
+    now: Timestamp,
+}
+
+impl Mint<'_> {
+    fn token(
+        &self,
+        kind: Kind,
+        lifetime: Duration,
+        grants: &[Grant],
+    ) -> Result<(String, Claims), Refusal> {
+        let mut name = [0; 16];
+        aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
+        let begin = self.now.as_second();
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        // Never longer than the key that it is minted for.
+        let latest = self.who.expires().map_or(i64::MAX, Timestamp::as_second);
+        let bound = self.rules.bind_certificate || !self.who.has_secret();
+        let by_secret = self.who.user().filter(|_| self.who.has_secret());
+        let claims = Claims {
+            iss: self.rules.keys.issuer().to_owned(),
+            sub: self.who.user().unwrap_or_default().to_owned(),
+            aud: self.authority.as_str().to_owned(),
+            exp: begin.saturating_add(seconds).min(latest),
+            nbf: begin.saturating_sub(CLOCK_SKEW),
+            iat: begin,
+            jti: format!("{:032x}", u128::from_be_bytes(name)),
+            kind,
+            access: grants.iter().map(Into::into).collect(),
+            credential: by_secret.and_then(|user| self.rules.credential_state(user)),
+            cnf: self
+                .shown
+                .filter(|_| bound)
+                .map(|shown| Confirmation::to_certificate(&shown.fingerprint)),
+        };
+        let token = self.rules.keys.mint(&claims).map_err(|_cause| unsigned())?;
+        Ok((token, claims))
+    }
 }
 
 fn unsigned() -> Refusal {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::login::login;
+use super::login::Login;
 use super::{Authority, Ledger, Refusal, Rules};
 use crate::audit::{Effect, Event, Record};
-use crate::identity::{Authentication, Identity, Peer, Presented, ROBOT, Secret};
+use crate::identity::{
+    Authentication, ClientCertificate, Identity, Peer, Presented, ROBOT, Secret,
+};
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
-use crate::token::Kind;
+use crate::token::{Confirmation, Kind, TokenError};
 use crate::upstream::Session;
 
 /// How long a push that was begun with a token may go on after the token has expired.
@@ -38,11 +40,22 @@ pub async fn judge(
     head: &http::request::Parts,
     record: &mut Record,
 ) -> Result<Admission, Refusal> {
-    let call = Call::parse(&head.method, head.uri.path(), head.uri.query())?;
-    record.call(&call);
+    let call = Call::parse(&head.method, head.uri.path(), head.uri.query());
+    if let Ok(call) = &call {
+        record.call(call);
+    }
+    record.certificate(peer.certificate.shown());
+    // Who has no certificate where one is required learns that, and nothing else.
+    let shown = rules.certificates.admit(peer, now)?;
+    let call = call?;
 
     let presented = Presented::from_headers(&head.headers)?;
-    ledger.audit.ready_for(if call.is_read() {
+    let nothing = matches!(presented, Presented::Nothing);
+    let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
+    if logs_in {
+        record.event(Event::Login);
+    }
+    ledger.audit.ready_for(if call.is_read() && !logs_in {
         Effect::Read
     } else {
         Effect::Write
@@ -50,22 +63,27 @@ pub async fn judge(
 
     let session = rules.upstream.open_session(&call);
     let begun = session.as_ref().map(|session| session.begun);
-    let nothing = matches!(presented, Presented::Nothing);
-    if matches!((&call, &presented), (Call::Ping, Presented::Basic { .. })) {
-        record.event(Event::Login);
-    }
     let who = match presented {
         Presented::Nothing => Identity::anonymous(),
         Presented::Basic { user, password } => {
-            login(rules, ledger, now, peer, &user, &password, record).await?
+            let login = Login {
+                rules,
+                ledger,
+                now,
+                peer,
+                shown,
+            };
+            login.verify(&user, &password, record).await?
         }
         Presented::Bearer(token) => {
             record.authentication(Authentication::Token);
-            bearer(rules, &token, Kind::Access, authority, as_of(begun, now))?
+            let at = as_of(begun, now);
+            bearer(rules, &token, Kind::Access, shown, authority, at)?
         }
     };
-    record.identify(&who);
-    if matches!(call, Call::Ping) && nothing {
+    let who = rules.certificates.join(who, shown)?;
+    record.identify(&who, rules.policy.groups_of(&who));
+    if matches!(call, Call::Ping) && nothing && who.user().is_none() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
 
@@ -120,6 +138,7 @@ pub(super) fn bearer(
     rules: &Rules,
     token: &Secret<String>,
     kind: Kind,
+    shown: Option<&ClientCertificate>,
     authority: &Authority,
     at: Timestamp,
 ) -> Result<Identity, Refusal> {
@@ -127,9 +146,25 @@ pub(super) fn bearer(
         .keys
         .verify(token.expose(), kind, authority.as_str(), at)?;
     let scope = verified.grants.clone();
+    if let Some(bound) = &verified.claims.cnf
+        && shown
+            .map(|shown| Confirmation::to_certificate(&shown.fingerprint))
+            .as_ref()
+            != Some(bound)
+    {
+        return Err(TokenError::Binding.into());
+    }
     let Some(user) = &verified.user else {
         return Ok(Identity::verified_token(None, [].into(), false, scope));
     };
+    if verified.claims.stands_on_certificate() {
+        let named = shown.and_then(|shown| rules.certificates.user(shown));
+        if named.as_ref() != Some(user) {
+            return Err(Refusal::Revoked { user: user.clone() });
+        }
+        let user = Some(user.clone());
+        return Ok(Identity::verified_token(user, [].into(), false, scope));
+    }
     let revoked = || Refusal::Revoked { user: user.clone() };
     let current = rules.credential_state(user);
     if current.is_none() || current != verified.claims.credential {

@@ -11,66 +11,91 @@ use jiff::Timestamp;
 
 use super::{Ledger, Refusal, Rules};
 use crate::audit::{Audit, Event, Outcome as Told, Record};
-use crate::authn::{Outcome, keys};
-use crate::identity::{Authentication, Identity, Password, Peer, PeerCertificate, ROBOT};
+use crate::authn::{CertificateError, Outcome, keys};
+use crate::identity::{Authentication, ClientCertificate, Identity, Password, Peer, ROBOT};
 use crate::limit::lockout::{Attempt, Became, Change, Judged, Lockout, Setting, Standing};
 
 /// How often locks that have ended are looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Finds out whose password or key it is.
-pub(super) async fn login(
-    rules: &Rules,
-    ledger: &Ledger,
-    now: Timestamp,
-    peer: &Peer,
-    user: &str,
-    password: &Password,
-    record: &mut Record,
-) -> Result<Identity, Refusal> {
-    let robot = keys::is_meant(password);
-    let name = if robot {
-        record.authentication(Authentication::Key);
-        format!("{ROBOT}{user}")
-    } else {
-        user.to_owned()
-    };
-    record.claim(&name);
-    let key = robot.then(|| {
-        rules
-            .robots
-            .current()
-            .verify(user, password, peer.address, now)
-    });
-    if let Some(Outcome::Accept(who)) = key {
-        return Ok(who);
-    }
-    let guard = &ledger.guard;
-    let setting = rules.failed_logins;
-    let attempt = guard
-        .lock()
-        .attempt(standing(peer), &name, peer.address, password);
-    let trial = attempt.map(|attempt| guard.begin(attempt, setting, &ledger.audit));
-    let trial = trial.transpose()?;
-    let outcome = match key {
-        Some(outcome) => outcome,
-        None => rules.authenticator.verify_password(user, password).await,
-    };
-    let (judged, answer) = match outcome {
-        Outcome::Accept(who) => (Judged::Right, Ok(who)),
-        Outcome::Reject(rejection) => (Judged::Wrong, Err(Refusal::BadCredential(rejection))),
-        Outcome::Fail(failure) => (Judged::Unknown, Err(Refusal::Undecided(failure))),
-    };
-    if let Some(trial) = trial {
-        trial.end(judged);
-    }
-    answer
+/// What a password or key is judged by.
+pub(super) struct Login<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) ledger: &'a Ledger,
+    pub(super) now: Timestamp,
+    pub(super) peer: &'a Peer,
+    /// The certificate that was accepted beside it.
+    pub(super) shown: Option<&'a ClientCertificate>,
 }
 
-/// Who has a verified certificate is known already and may mistype as often as he likes.
-fn standing(peer: &Peer) -> Standing {
-    match peer.certificate {
-        PeerCertificate::NotAsked | PeerCertificate::NotShown => Standing::Stranger,
+impl Login<'_> {
+    /// Finds out whose password or key it is.
+    pub(super) async fn verify(
+        &self,
+        user: &str,
+        password: &Password,
+        record: &mut Record,
+    ) -> Result<Identity, Refusal> {
+        let Some(key) = self.key(user, password) else {
+            record.claim(user);
+            let trial = self.begin(user, password)?;
+            let verify = self.rules.authenticator.verify_password(user, password);
+            return self.end(user, trial, verify.await);
+        };
+        let user = format!("{ROBOT}{user}");
+        record.claim(&user);
+        record.authentication(Authentication::Key);
+        if let Outcome::Accept(who) = key {
+            return Ok(who);
+        }
+        let trial = self.begin(&user, password)?;
+        self.end(&user, trial, key)
+    }
+
+    /// The answer to a robot key; `None` for a password, which is the back ends' to judge.
+    fn key(&self, name: &str, password: &Password) -> Option<Outcome> {
+        keys::is_meant(password).then(|| {
+            let keys = self.rules.robots.current();
+            keys.verify(name, password, self.peer.address, self.now)
+        })
+    }
+
+    fn begin(&self, user: &str, password: &Password) -> Result<Option<Trial<'_>>, Refusal> {
+        // Who has a verified certificate is known already and may mistype as often as he likes.
+        let standing = match self.shown {
+            Some(_) => Standing::VerifiedCertificate,
+            None => Standing::Stranger,
+        };
+        let guard = &self.ledger.guard;
+        let attempt = guard
+            .lock()
+            .attempt(standing, user, self.peer.address, password);
+        let Some(attempt) = attempt else {
+            return Ok(None);
+        };
+        guard
+            .begin(attempt, self.rules.failed_logins, &self.ledger.audit)
+            .map(Some)
+    }
+
+    fn end(
+        &self,
+        user: &str,
+        trial: Option<Trial<'_>>,
+        outcome: Outcome,
+    ) -> Result<Identity, Refusal> {
+        let (judged, answer) = match outcome {
+            Outcome::Accept(who) => (Judged::Right, Ok(who)),
+            Outcome::Reject(_) if self.rules.certificates.contradicts(self.shown, user) => {
+                (Judged::Wrong, Err(CertificateError::NamesAnother.into()))
+            }
+            Outcome::Reject(rejection) => (Judged::Wrong, Err(Refusal::BadCredential(rejection))),
+            Outcome::Fail(failure) => (Judged::Unknown, Err(Refusal::Undecided(failure))),
+        };
+        if let Some(trial) = trial {
+            trial.end(judged);
+        }
+        answer
     }
 }
 

@@ -18,4 +18,4 @@ pub use issue::{MAX_FORM, Minted, issue};
 pub use judge::{Admission, judge};
 pub use login::Guard;
 pub use refusal::Refusal;
-pub use state::{Ledger, Rules};
+pub use state::{Ledger, Reload, Reloads, Rules};

@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use super::Authority;
 use crate::audit::{AuditError, Outcome};
-use crate::authn::{Failure, Rejection};
+use crate::authn::{CertificateError, Failure, Rejection};
 use crate::config::Challenge;
 use crate::identity::Malformed;
 use crate::policy::Denial;
@@ -31,6 +31,8 @@ pub enum Refusal {
     BadToken(TokenError),
     /// The client's own body failed.
     Body(Fault),
+    /// A client certificate, or the lack of one.
+    Certificate(CertificateError),
     /// Known, but not allowed.
     Denied(Denial),
     /// A token that was minted for something else.
@@ -119,7 +121,13 @@ impl Refusal {
             outcome: self.outcome(),
         };
         match self {
-            Self::BadCredential(_) | Self::Malformed(_) => {
+            // A better certificate can come on another connection only.
+            Self::Certificate(CertificateError::Missing | CertificateError::NotAccepted) => {
+                reply.close = true;
+            }
+            Self::BadCredential(_)
+            | Self::Certificate(CertificateError::NamesAnother)
+            | Self::Malformed(_) => {
                 reply.challenge = challenge(how, authority, None, None);
             }
             Self::BadToken(_) | Self::Revoked { .. } => {
@@ -158,6 +166,7 @@ impl Refusal {
             Self::BadCredential(rejection) => rejection.as_str().to_owned(),
             Self::BadToken(error) => error.to_string(),
             Self::Body(fault) => fault.to_string(),
+            Self::Certificate(error) => error.to_string(),
             Self::Denied(denial) => match &denial.rule {
                 Some(rule) => format!("{} denied by {}", denial.action.as_str(), rule.0),
                 None => format!("no rule allows {}", denial.action.as_str()),
@@ -182,6 +191,7 @@ impl Refusal {
         match self {
             Self::BadCredential(_)
             | Self::BadToken(_)
+            | Self::Certificate(_)
             | Self::Malformed(_)
             | Self::OAuth { .. }
             | Self::Revoked { .. }
@@ -223,6 +233,7 @@ impl Refusal {
                 "the token is not valid any more; log in again".into(),
             ),
             Self::Body(fault) | Self::Upstream(UpstreamError::Client(fault)) => body(*fault),
+            Self::Certificate(error) => certificate(*error),
             Self::Denied(denial) => (
                 StatusCode::FORBIDDEN,
                 Code::Denied,
@@ -340,6 +351,28 @@ fn body(fault: Fault) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
     }
 }
 
+fn certificate(error: CertificateError) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+    match error {
+        CertificateError::Missing => (
+            StatusCode::FORBIDDEN,
+            Code::Denied,
+            "this registry wants a client certificate: put client.cert and client.key into \
+             /etc/docker/certs.d/ under its name, or use --cert-dir"
+                .into(),
+        ),
+        CertificateError::NamesAnother => (
+            StatusCode::UNAUTHORIZED,
+            Code::Unauthorized,
+            "your certificate and your credentials name different users".into(),
+        ),
+        CertificateError::NotAccepted => (
+            StatusCode::FORBIDDEN,
+            Code::Denied,
+            "your client certificate has expired or was revoked; ask for a new one".into(),
+        ),
+    }
+}
+
 fn not_the_api(error: &CallError) -> (StatusCode, Code) {
     match error {
         CallError::Digest(_) => (StatusCode::BAD_REQUEST, Code::DigestInvalid),
@@ -375,6 +408,12 @@ fn challenge(
 impl From<AuditError> for Refusal {
     fn from(_logged: AuditError) -> Self {
         Self::AuditUnwritable
+    }
+}
+
+impl From<CertificateError> for Refusal {
+    fn from(error: CertificateError) -> Self {
+        Self::Certificate(error)
     }
 }
 

@@ -1,13 +1,16 @@
 //! The two values a request is judged by: the rules, which a reload swaps whole, and the ledger,
 //! which survives it (otherwise a SIGHUP would forgive an attacker and drop every connection).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{Creating, Guard};
 use crate::audit::Audit;
 use crate::authn::keys::Keyring;
-use crate::authn::{Authenticator, Memory};
+use crate::authn::{Authenticator, Certificates, Memory};
 use crate::config::Challenge;
 use crate::identity::ROBOT;
 use crate::limit::lockout::Setting;
@@ -19,6 +22,10 @@ use crate::upstream::{Pool, Upstream};
 pub struct Rules {
     /// Counts reloads; 1 at start.
     pub generation: u64,
+    /// When they were built.
+    pub loaded: Timestamp,
+    /// When the server certificate ends.
+    pub certificate_ends: Timestamp,
     /// Who may do what.
     pub policy: Arc<Policy>,
     /// Who is who.
@@ -27,6 +34,8 @@ pub struct Rules {
     pub robots: Keyring,
     /// How many wrong passwords are too many.
     pub failed_logins: Setting,
+    /// Which client certificates are accepted, and whom they name.
+    pub certificates: Certificates,
     /// Signing and verifying tokens.
     pub keys: Arc<Keys>,
     /// The way to the registry.
@@ -41,6 +50,8 @@ pub struct Rules {
     pub token_lifetime: Duration,
     /// Of refresh tokens; zero for none.
     pub refresh_lifetime: Duration,
+    /// Whether tokens asked for with a certificate are good with that certificate only.
+    pub bind_certificate: bool,
     /// Time without progress of a client's body.
     pub body_timeout: Duration,
 }
@@ -69,6 +80,42 @@ pub struct Ledger {
     pub guard: Arc<Guard>,
     /// Tags being created.
     pub creating: Arc<Creating>,
+    /// When the process started.
+    pub started: Timestamp,
+    /// How the last reload went.
+    pub reloads: Reloads,
     /// The signing key used while the configuration names none (PKCS #8).
     pub spare_key: zeroize::Zeroizing<Vec<u8>>,
+}
+
+/// How a reload went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reload {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// Why the new configuration was refused; `None` when it is in force.
+    pub error: Option<String>,
+}
+
+/// The last reload.
+#[derive(Debug, Default)]
+pub struct Reloads(Mutex<Option<Reload>>);
+
+impl Reloads {
+    /// Notes one.
+    pub fn note(&self, now: Timestamp, error: Option<String>) {
+        let reload = Reload {
+            time: format!("{now:.0}"),
+            error,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reload);
+    }
+
+    /// The last one; `None` before the first.
+    pub fn last(&self) -> Option<Reload> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }

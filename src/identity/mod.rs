@@ -1,11 +1,13 @@
 //! Who is calling: the peer of the connection, what the request presents, and whom it was found to
 //! be. Pure words; finding out is `authn`'s.
 
+mod certificate;
 mod confinement;
 mod credential;
 mod peer;
 mod principal;
 
+pub use certificate::{Accepted, CertificateField, ClientCertificate};
 pub use confinement::{Confinement, ROBOT};
 pub use credential::{MAX_PASSWORD, Malformed, Password, Presented, Secret};
 pub use peer::{Peer, PeerCertificate, TlsSession};

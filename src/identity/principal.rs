@@ -12,6 +12,8 @@ use crate::registry::{Action, RepoName};
 pub enum Authentication {
     /// Nothing was presented.
     Anonymous,
+    /// A client certificate alone.
+    Certificate,
     /// A password of the htpasswd file.
     Htpasswd,
     /// A robot key.
@@ -25,6 +27,7 @@ impl Authentication {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
+            Self::Certificate => "certificate",
             Self::Htpasswd => "htpasswd",
             Self::Key => "key",
             Self::Token => "token",
@@ -57,6 +60,7 @@ pub struct Identity {
     authentication: Authentication,
     cached: bool,
     password: bool,
+    certificate: bool,
     scope: Option<Arc<[Grant]>>,
     confinement: Option<Arc<Confinement>>,
 }
@@ -70,6 +74,7 @@ impl Identity {
             authentication: Authentication::Anonymous,
             cached: false,
             password: false,
+            certificate: false,
             scope: None,
             confinement: None,
         }
@@ -88,6 +93,7 @@ impl Identity {
             authentication,
             cached,
             password: true,
+            certificate: false,
             scope: None,
             confinement: None,
         }
@@ -97,12 +103,9 @@ impl Identity {
     pub(crate) fn verified_key(name: &str, confinement: Arc<Confinement>) -> Self {
         Self {
             user: Some(format!("{ROBOT}{name}").into()),
-            groups: Arc::from([]),
             authentication: Authentication::Key,
-            cached: false,
-            password: false,
-            scope: None,
             confinement: Some(confinement),
+            ..Self::anonymous()
         }
     }
 
@@ -133,8 +136,31 @@ impl Identity {
             authentication,
             cached: false,
             password,
+            certificate: false,
             scope: Some(scope),
             confinement: None,
+        }
+    }
+
+    /// The user whom a client certificate names, and nothing besides it.
+    pub(crate) fn verified_certificate(user: Arc<str>, groups: Vec<Arc<str>>) -> Self {
+        Self {
+            user: Some(user),
+            groups: groups.into(),
+            authentication: Authentication::Certificate,
+            certificate: true,
+            ..Self::anonymous()
+        }
+    }
+
+    /// The same identity with a client certificate beside it, which may name further groups.
+    #[must_use]
+    pub(crate) fn beside_certificate(self, groups: Vec<Arc<str>>) -> Self {
+        let groups = self.groups.iter().cloned().chain(groups).collect();
+        Self {
+            groups,
+            certificate: true,
+            ..self
         }
     }
 
@@ -186,9 +212,19 @@ impl Identity {
         self.confinement()?.expires
     }
 
+    /// Whether a password or a robot key stands behind the identity, directly or through a token.
+    pub fn has_secret(&self) -> bool {
+        self.password || self.confinement.is_some()
+    }
+
     /// Whether a client certificate stands behind the identity.
     pub fn has_certificate(&self) -> bool {
-        false
+        self.certificate
+    }
+
+    /// Whether a token limits what the caller may ask for.
+    pub fn is_limited(&self) -> bool {
+        self.scope.is_some()
     }
 
     /// Whether the token presented was minted for an action; true when no token limits the caller.

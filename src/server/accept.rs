@@ -73,6 +73,11 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listeners {
+    /// The bare sockets, for whoever serves something else on them.
+    pub fn into_inner(self) -> Vec<TcpListener> {
+        self.0
+    }
+
     /// The addresses bound, with the real ports.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.0

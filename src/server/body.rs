@@ -3,6 +3,7 @@
 //! otherwise.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::readers::Turn;
 use crate::audit::{Outcome, Record};
 use crate::upstream::Lease;
 
 /// An answer's body.
-pub enum AnswerBody {
+pub(super) enum AnswerBody {
     /// Known as a whole.
     Full(Option<Bytes>),
     /// On its way from the registry.
@@ -26,11 +28,12 @@ pub enum AnswerBody {
 /// were whole.
 #[derive(Debug, thiserror::Error)]
 #[error("the registry broke off in the middle of an answer")]
-pub struct Cut;
+pub(super) struct Cut;
 
 /// A body from the registry and what hangs on its end.
-pub struct Tail {
+pub(super) struct Tail {
     inner: Incoming,
+    turn: Option<Arc<Turn>>,
     end: Option<(Lease, Record)>,
     timeout: Duration,
     stall: Option<Pin<Box<Sleep>>>,
@@ -38,13 +41,21 @@ pub struct Tail {
 
 impl AnswerBody {
     /// A body known as a whole.
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
+    pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
         Self::Full(Some(bytes.into()))
     }
 
-    /// A body from the registry. `timeout` is the longest pause.
-    pub fn stream(inner: Incoming, lease: Lease, record: Record, timeout: Duration) -> Self {
+    /// A body from the registry. `timeout` is its longest pause, `turn` where the connection sees
+    /// whether the client reads.
+    pub(super) fn stream(
+        inner: Incoming,
+        lease: Lease,
+        record: Record,
+        timeout: Duration,
+        turn: Option<Arc<Turn>>,
+    ) -> Self {
         let mut tail = Tail {
+            turn,
             inner,
             end: Some((lease, record)),
             timeout,
@@ -96,6 +107,9 @@ impl Body for Tail {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            if let Some(turn) = &this.turn {
+                turn.to_registry();
+            }
             let timeout = this.timeout;
             let stall = this
                 .stall
@@ -108,6 +122,9 @@ impl Body for Tail {
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
+                    if let Some(turn) = &this.turn {
+                        turn.to_client();
+                    }
                     if let Some((_, record)) = &mut this.end {
                         record.add_bytes_out(u64::try_from(data.len()).unwrap_or(u64::MAX));
                     }

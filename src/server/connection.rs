@@ -18,10 +18,12 @@ use tokio_rustls::server::TlsStream;
 
 use super::accept::{Place, asked_to_stop};
 use super::framing::Strict;
+use super::readers::Readers;
 use super::respond::Proxy;
 use super::stream::Socket;
 use crate::config;
 use crate::identity::{Peer, PeerCertificate, TlsSession};
+use crate::tls::read_certificate;
 
 /// The first byte of a TLS handshake record (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 0x16;
@@ -82,20 +84,23 @@ pub(super) async fn drive(admitted: Admitted) {
     let is_h2 = session.alpn_protocol() == Some(b"h2");
     let peer = Arc::new(Peer {
         address,
-        certificate: PeerCertificate::NotAsked,
+        certificate: certificate(session),
         tls: Arc::new(TlsSession {
             description: describe(session).into(),
         }),
     });
+    let readers = Arc::new(Readers::default());
+    let noted = Arc::clone(&readers);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, peer) = (Arc::clone(&proxy), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(proxy.respond(&peer, request).await) }
+        let (proxy, peer, noted) = (Arc::clone(&proxy), Arc::clone(&peer), Arc::clone(&noted));
+        async move { Ok::<_, Infallible>(proxy.respond(&peer, &noted, request).await) }
     });
     let ended = if is_h2 {
         let connection = h2().serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
+            () = not_reading(&readers, limits.body_timeout) => Ok(()),
             () = asked_to_stop(&mut shutdown) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -117,6 +122,13 @@ pub(super) async fn drive(admitted: Admitted) {
         tracing::debug!(%address, %error, "connection ended early");
     }
     drop(place);
+}
+
+/// Ends when a client has left an answer unread for `limit`.
+async fn not_reading(readers: &Readers, limit: Duration) {
+    while !readers.stalled_for(limit) {
+        tokio::time::sleep(limit.div_f32(4.0)).await;
+    }
 }
 
 fn h1(idle_timeout: Duration) -> http1::Builder {
@@ -185,6 +197,14 @@ async fn speaks_tls(stream: &mut TcpStream) -> std::io::Result<()> {
     );
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await
+}
+
+/// What the client showed; the handshake has verified it. A certificate that cannot be read is none.
+fn certificate(session: &rustls::ServerConnection) -> PeerCertificate {
+    let shown = session.peer_certificates().and_then(read_certificate);
+    shown.map_or(PeerCertificate::NotShown, |read| {
+        PeerCertificate::Shown(Arc::new(read))
+    })
 }
 
 fn describe(session: &rustls::ServerConnection) -> String {

@@ -14,6 +14,7 @@ mod body;
 mod catalog;
 mod connection;
 mod framing;
+mod readers;
 mod respond;
 mod stream;
 

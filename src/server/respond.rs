@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::answer::{json, refused, unstored};
 use super::body::AnswerBody;
 use super::catalog;
+use super::readers::{Readers, Turn};
 use crate::audit::{Effect, Event, Outcome, Record};
 use crate::gate::{Admission, Authority, Claim, Ledger, MAX_FORM, Refusal, Rules, issue, judge};
 use crate::identity::Peer;
@@ -63,10 +64,16 @@ impl Proxy {
 
     /// Answers one request. Whatever happens, one audit record is written for it: with the answer,
     /// at the end of a streamed body, or when this future is dropped because the client has gone.
-    pub async fn respond(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub(super) async fn respond(
+        &self,
+        peer: &Peer,
+        readers: &Readers,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let is_head = request.method() == Method::HEAD;
         let may_keep = request.version() == Version::HTTP_2 || request.body().is_end_stream();
-        let mut response = self.exchange(peer, request).await;
+        let turn = (request.version() == Version::HTTP_2).then(|| readers.add());
+        let mut response = self.exchange(peer, turn, request).await;
         if !may_keep && !response.status().is_success() {
             // What is left of the body is not read, and never taken for the next request.
             response
@@ -80,7 +87,12 @@ impl Proxy {
         }
     }
 
-    async fn exchange(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        turn: Option<Arc<Turn>>,
+        request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let rules = self.rules.load_full();
         let now = Timestamp::now();
         let (head, body) = request.into_parts();
@@ -122,25 +134,16 @@ impl Proxy {
         };
         match result {
             Ok(Done::Whole(response)) => {
-                let wait = if is_token {
-                    Wait::Yes
-                } else {
-                    wait_for(&head.method)
-                };
+                let wait = wait_for(&head.method, &record);
                 self.close(&rules, &authority, response, wait, record).await
             }
             Ok(Done::Streaming(answer)) => {
                 let Answer { head, body, lease } = answer;
                 let timeout = rules.upstream.response_timeout();
-                Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout))
+                Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout, turn))
             }
             Err(refusal) => {
-                let challenged = matches!(refusal, Refusal::Unauthenticated { .. });
-                let wait = if is_token && !challenged {
-                    Wait::Yes
-                } else {
-                    wait_for(&head.method)
-                };
+                let wait = wait_for(&head.method, &record);
                 self.refuse(&rules, Some(&authority), refusal, wait, record)
                     .await
             }
@@ -155,7 +158,9 @@ impl Proxy {
         wait: Wait,
         mut record: Record,
     ) -> Response<AnswerBody> {
-        if let Refusal::Upstream(error) = &refusal {
+        if let Refusal::Upstream(error) = &refusal
+            && !matches!(error, UpstreamError::Client(_))
+        {
             tracing::warn!(%error, reference = record.reference_id(), "the registry failed");
         }
         let response = refused(&refusal, rules.challenge, authority, &mut record);
@@ -217,8 +222,8 @@ enum Wait {
     Yes,
 }
 
-fn wait_for(method: &Method) -> Wait {
-    if method.is_safe() {
+fn wait_for(method: &Method, record: &Record) -> Wait {
+    if method.is_safe() && !record.is_about_credentials() {
         Wait::No
     } else {
         Wait::Yes

@@ -4,20 +4,30 @@
 //! configuration that is changed in place lets a resumed session keep what an old one had
 //! verified, which is how another proxy framework came to keep revoked identities after a reload.
 
+mod certificate;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::config::{Tls, TlsVersion};
+use certificate::next_update;
+pub use certificate::read_certificate;
+
+use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
 
 /// Key files are small; whatever is larger is not one.
 const MAX_PEM: u64 = 4 << 20;
+/// A revocation list takes some 40 bytes for each certificate.
+const MAX_CRL: u64 = 64 << 20;
 
 /// Why TLS cannot be set up. The texts name the file and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +62,17 @@ pub enum TlsError {
         /// Why.
         source: rustls::Error,
     },
+    /// A file without a revocation list in it.
+    #[error("{} holds no certificate revocation list", .0.display())]
+    NoCrl(PathBuf),
+    /// Client CA and revocation lists that cannot be used together.
+    #[error("cannot verify client certificates with {}: {source}", path.display())]
+    ClientCa {
+        /// The CA's file.
+        path: PathBuf,
+        /// Why.
+        source: VerifierBuilderError,
+    },
     /// No CA certificate on this system.
     #[error("this system has no CA certificates; name a file with `upstream.ca`")]
     NoRoots,
@@ -65,7 +86,10 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// Loads certificate and key and makes the listener's configuration: TLS 1.2 and 1.3 or 1.3 alone,
 /// `h2` before `http/1.1`.
-pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    tls: &Tls,
+    clients: Option<&Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(&tls.certificate)?;
     let key = private_key(&tls.private_key)?;
     let unusable = |path: &Path| {
@@ -76,46 +100,107 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
-        .map_err(unusable(&tls.certificate))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| {
-            if matches!(error, rustls::Error::InconsistentKeys(_)) {
-                TlsError::Mismatch {
-                    certificate: tls.certificate.clone(),
-                    key: tls.private_key.clone(),
-                }
-            } else {
-                unusable(&tls.certificate)(error)
+        .map_err(unusable(&tls.certificate))?;
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| {
+        if matches!(error, rustls::Error::InconsistentKeys(_)) {
+            TlsError::Mismatch {
+                certificate: tls.certificate.clone(),
+                key: tls.private_key.clone(),
             }
-        })?;
+        } else {
+            unusable(&tls.certificate)(error)
+        }
+    })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // docker and skopeo open a new connection for every request and resume none; each ticket costs
     // a signature-free but real 1 % of a handshake, and one is enough for whoever does resume.
     config.send_tls13_tickets = 1;
+    if clients.is_some() {
+        // A resumed session is not verified again.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
     Ok(Arc::new(config))
+}
+
+/// What verifies client certificates: chain, purpose, time, and revocation lists that must not have
+/// expired themselves. `None` when none are asked for. A client without one is let through, so that
+/// it can be told in HTTP what it lacks.
+pub fn client_verifier(
+    clients: &ClientCertificates,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    let path = match (clients.mode, &clients.ca) {
+        (ClientCertificateMode::Off, _) | (_, None) => return Ok(None),
+        (ClientCertificateMode::Optional | ClientCertificateMode::Required, Some(path)) => path,
+    };
+    let mut lists = Vec::new();
+    for path in &clients.crl {
+        lists.extend(revocation_lists(path)?);
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider())
+        .with_crls(lists)
+        .enforce_revocation_expiration()
+        .allow_unauthenticated();
+    builder
+        .build()
+        .map(|verifier| Some(verifier as _))
+        .map_err(|source| TlsError::ClientCa {
+            path: path.clone(),
+            source,
+        })
+}
+
+/// Reads the lists of a file, in PEM or in DER.
+fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let bytes = read(path, MAX_CRL)?;
+    let lists = if bytes.first() == Some(&DER_SEQUENCE) {
+        vec![bytes.into()]
+    } else {
+        CertificateRevocationListDer::pem_slice_iter(&bytes)
+            .collect::<Result<Vec<_>, _>>()
+            .unwrap_or_default()
+    };
+    let none = || TlsError::NoCrl(path.to_owned());
+    if lists.is_empty() {
+        return Err(none());
+    }
+    for list in &lists {
+        if next_update(list).ok_or_else(none)? < Timestamp::now() {
+            let path = path.display();
+            tracing::warn!(%path, "revocation list has expired: nobody of its CA is let in");
+        }
+    }
+    Ok(lists)
+}
+
+/// The first byte of every DER structure that stands alone.
+const DER_SEQUENCE: u8 = 0x30;
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|source| TlsError::Unusable {
+                path: path.to_owned(),
+                source,
+            })?;
+    }
+    Ok(roots)
 }
 
 /// The configuration towards an https upstream, with its own CA or the system's.
 pub fn upstream_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = ca {
-        for certificate in certificates(path)? {
-            roots
-                .add(certificate)
-                .map_err(|source| TlsError::Unusable {
-                    path: path.to_owned(),
-                    source,
-                })?;
-        }
-    } else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(TlsError::NoRoots);
-        }
-    }
+    let roots = match ca {
+        Some(path) => roots(path)?,
+        None => system_roots()?,
+    };
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Unusable {
@@ -128,9 +213,18 @@ pub fn upstream_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError>
     Ok(Arc::new(config))
 }
 
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
+    Ok(roots)
+}
+
 /// Reads a file of certificates; at least one.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let pem = read(path)?;
+    let pem = read(path, MAX_PEM)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match found {
         Ok(chain) if !chain.is_empty() => Ok(chain),
@@ -138,21 +232,35 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     }
 }
 
+/// When the first certificate of a file ends.
+pub fn not_after(path: &Path) -> Result<Timestamp, TlsError> {
+    read_certificate(&certificates(path)?)
+        .map(|read| read.not_after)
+        .ok_or_else(|| TlsError::NoCertificate(path.to_owned()))
+}
+
 /// Reads a private key.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let pem = read(path)?;
+    let pem = read(path, MAX_PEM)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_cause| TlsError::NoKey(path.to_owned()))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+/// Reads a whole file. Of one that is too large nothing is taken: half a list revokes half of what
+/// it should.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, TlsError> {
     let failed = |source| TlsError::Read {
         path: path.to_owned(),
         source,
     };
     let mut pem = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(MAX_PEM).read_to_end(&mut pem).map_err(failed)?;
-    Ok(pem)
+    let one_more = limit.saturating_add(1);
+    let length = file.take(one_more).read_to_end(&mut pem).map_err(failed)?;
+    if u64::try_from(length).is_ok_and(|length| length <= limit) {
+        Ok(pem)
+    } else {
+        Err(failed(io::ErrorKind::FileTooLarge.into()))
+    }
 }
 
 #[cfg(test)]
@@ -206,13 +314,14 @@ mod tests {
         let key = folder.write("key.pem", &key);
         let other = folder.write("other.pem", &other);
         let junk = folder.write("junk.pem", "junk");
-        let config = server_config(&tls(&cert, &key)).unwrap();
+        let config = server_config(&tls(&cert, &key), None).unwrap();
         assert_eq!(
             config.alpn_protocols,
             [b"h2".to_vec(), b"http/1.1".to_vec()]
         );
-        let error =
-            |certificate: &Path, key: &Path| server_config(&tls(certificate, key)).unwrap_err();
+        let error = |certificate: &Path, key: &Path| {
+            server_config(&tls(certificate, key), None).unwrap_err()
+        };
         assert!(matches!(error(&cert, &other), TlsError::Mismatch { .. }));
         assert!(matches!(error(&junk, &key), TlsError::NoCertificate(_)));
         assert!(matches!(error(&cert, &junk), TlsError::NoKey(_)));

@@ -1,5 +1,7 @@
 //! What a token says (RFC 7519, with the `access` claim of the distribution token specification).
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,26 @@ pub struct Claims {
     /// The state of the credential that it was minted for: when that changes, the token ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
+    /// The client certificate that has to accompany it (RFC 8705 section 3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+}
+
+/// What a token is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// SHA-256 of the certificate, base64url.
+    #[serde(rename = "x5t#S256")]
+    thumbprint: String,
+}
+
+impl Confirmation {
+    /// Binds to a certificate.
+    pub fn to_certificate(fingerprint: &[u8; 32]) -> Self {
+        Self {
+            thumbprint: URL_SAFE_NO_PAD.encode(fingerprint),
+        }
+    }
 }
 
 /// One entry of `access`.
@@ -60,6 +82,11 @@ impl Claims {
     /// The user; `None` for an anonymous token.
     pub fn user(&self) -> Option<&str> {
         (!self.sub.is_empty()).then_some(self.sub.as_str())
+    }
+
+    /// Whether the token was minted for a client certificate and nothing else.
+    pub fn stands_on_certificate(&self) -> bool {
+        self.cnf.is_some() && self.credential.is_none()
     }
 
     /// Whether the token is good at a moment.

@@ -34,6 +34,9 @@ pub enum TokenError {
     /// Ended, or not yet begun.
     #[error("token expired")]
     Expired,
+    /// Bound to a client certificate that this connection has not shown.
+    #[error("token bound to another client certificate")]
+    Binding,
     /// For another service or another purpose.
     #[error("token for another service")]
     Audience,
@@ -185,6 +188,7 @@ mod tests {
             kind: Kind::Access,
             access: vec![(&grant).into()],
             credential: None,
+            cnf: None,
         }
     }
 

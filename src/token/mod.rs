@@ -8,6 +8,6 @@ mod claims;
 mod keys;
 mod scope;
 
-pub use claims::{Claims, Kind};
+pub use claims::{Claims, Confirmation, Kind};
 pub use keys::{KeyError, Keys, TokenError, Verified};
 pub use scope::{Asked, parse_scopes};

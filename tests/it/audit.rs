@@ -223,8 +223,8 @@ async fn records_are_numbered_without_a_gap() {
     let audit = lab.audit();
     crate::support::eventually("41 uses in the file", || {
         let records = audit.records();
-        let uses = ["request", "login"];
-        let used = |record: &&Value| uses.iter().any(|event| record["event"] == *event);
+        let events = ["request", "login"];
+        let used = |record: &&Value| events.iter().any(|event| record["event"] == *event);
         (records.iter().filter(used).count() == 41).then_some(())
     })
     .await;

@@ -508,3 +508,48 @@ async fn clients_are_given_what_they_read() {
         401
     );
 }
+
+#[tokio::test]
+async fn a_key_beside_a_certificate_is_the_key() {
+    let path = "/v2/team-a/app/tags/list";
+    let gate = Lab::builder()
+        .client_certificates("mode = \"required\"")
+        .token("bind_certificate = true")
+        .start()
+        .await;
+    let machine = gate.pki.client("machine");
+    let made = ci(&gate);
+    let robot = gate.showing(&machine).basic("ci", &made);
+    assert_eq!(status(&robot, path).await, 404);
+    assert_eq!(status(&robot, "/v2/team-b/app/tags/list").await, 403);
+    let minted = token(&robot, "repository:team-a/app:pull", "").await;
+    let minted = minted.json()["token"].as_str().unwrap().to_owned();
+    let by_token = gate.showing(&machine).bearer(&minted);
+    assert_eq!(status(&by_token, path).await, 404);
+    let other = gate.pki.client("other");
+    assert_eq!(
+        status(&gate.showing(&other).bearer(&minted), path).await,
+        401
+    );
+    stdout(&key(&gate, "revoke ci"));
+    assert_eq!(status(&by_token, path).await, 401);
+
+    // Where certificates name users, nobody is two; and none can name a key.
+    let naming = Lab::builder()
+        .client_certificates("mode = \"optional\"\nusername = [\"subject.cn\"]")
+        .start()
+        .await;
+    let made = ci(&naming);
+    for name in ["ci", "alice"] {
+        let client = naming.showing(&naming.pki.client(name));
+        assert_eq!(
+            status(&client.basic("ci", &made), path).await,
+            401,
+            "{name}"
+        );
+    }
+    let forged = naming.showing(&naming.pki.client("key:ci"));
+    assert_eq!(status(&forged, "/v2/").await, 401);
+    assert_eq!(status(&forged, path).await, 401);
+    assert_eq!(status(&forged.basic("ci", &made), path).await, 404);
+}

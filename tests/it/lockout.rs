@@ -300,3 +300,23 @@ async fn a_flood_of_wrong_logins_does_not_keep_others_out() {
     }
     lab.process.signal(Signal::TERM);
 }
+
+#[tokio::test]
+async fn who_shows_a_certificate_is_not_counted() {
+    let lab = Lab::builder()
+        .upstream("http://127.0.0.1:9")
+        .more("[limits]\nfailed_logins = { count = 2, per = \"60s\" }\n")
+        .client_certificates("mode = \"optional\"")
+        .start()
+        .await;
+    let machine = lab.showing(&lab.pki.client("machine"));
+    for number in 0..4 {
+        assert_eq!(guess(&machine, "alice", number).await.status, 401);
+    }
+    for number in 0..2 {
+        assert_eq!(guess(&lab.anonymous(), "alice", number).await.status, 401);
+    }
+    assert_eq!(ping(&lab.user("alice")).await.status, 429);
+    let alice = machine.basic("alice", &password("alice"));
+    assert_eq!(ping(&alice).await.status, 200);
+}

@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod architecture;
 mod audit;
 mod catalog;
@@ -29,6 +30,7 @@ mod keys;
 mod lockout;
 mod login;
 mod memory;
+mod mtls;
 mod pull;
 mod push;
 mod reload;

@@ -85,13 +85,6 @@ async fn ranges_and_conditions_work() {
         assert_eq!(part.headers["content-range"], "bytes 1000-1999/100000");
         let tail = gina.get(&path).header("range", "bytes=-10").send().await;
         assert_eq!((tail.status, tail.body), (206, blob.slice(99_990..)));
-        // The registry promises more bytes here than it sends, so only the head is read.
-        let beyond = gina
-            .get(&path)
-            .header("range", "bytes=200000-")
-            .open()
-            .await;
-        assert_eq!(beyond.status(), 416);
         let etag = gina
             .head(&path)
             .send()
@@ -102,6 +95,9 @@ async fn ranges_and_conditions_work() {
         let same = gina.get(&path).header("if-none-match", etag).send().await;
         assert_eq!((same.status, same.body.len()), (304, 0));
     }
+    // The registry promises more bytes here than it sends, so only the head is read.
+    let beyond = lab.user("gina").get(&path).header("range", "bytes=200000-");
+    assert_eq!(beyond.open().await.status(), 416);
 }
 
 #[tokio::test]

@@ -256,3 +256,28 @@ async fn a_storm_of_signals_ends_with_the_last_configuration() {
     let alice = lab.anonymous().basic("alice", &password("alice"));
     assert_eq!(alice.get("/v2/").send().await.status, 200);
 }
+
+#[tokio::test]
+async fn the_registry_is_asked_on_demand() {
+    let mut lab = Lab::start().await;
+    let config = lab.folder.join("portcullis.toml");
+    let check = || {
+        let mut command = std::process::Command::new(crate::support::lab::PROGRAM);
+        let output = command
+            .args(["check", "--online", "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    assert_eq!(check().0, Some(0));
+    let registry = &mut lab.registry_mut().process;
+    registry.signal(rustix::process::Signal::KILL);
+    registry.wait().await;
+    let (code, text) = check();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("cannot connect to the registry"), "{text}");
+}

@@ -119,6 +119,28 @@ async fn a_reader_that_stalls_is_cut_off() {
     assert_eq!(record["outcome"], "aborted", "{record:#}");
 }
 
+/// Over HTTP/2 a client that grants no window is never written to.
+#[tokio::test]
+async fn a_stream_that_is_not_read_ends_its_connection() {
+    let lab = lab().await;
+    let blob = noise(6, 32 << 20);
+    push_blob(&lab.registry().client(), "team-a/app", &blob).await;
+    let digest = crate::support::image::digest(&blob);
+    let gina = lab.user("gina").over(Http::Two);
+    let unread = gina
+        .get(&format!("/v2/team-a/app/blobs/{digest}"))
+        .open()
+        .await;
+    let record = lab
+        .audit()
+        .find("the end of the unread pull", |record| {
+            record["reference"] == digest.as_str()
+        })
+        .await;
+    assert_eq!(record["outcome"], "aborted", "{record:#}");
+    drop(unread);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_slow_clients_hold_up_nobody() {
     let lab = Lab::start().await;

@@ -1,10 +1,14 @@
 //! The token service, as docker, containerd and skopeo use it.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::support::http::escape;
+use crate::support::http::{Outgoing, escape};
+use crate::support::image::{begin_upload, digest, finish_upload, noise, under_way};
 use crate::support::lab::htpasswd;
 use crate::support::{Answer, Client, Lab, password};
 
@@ -383,7 +387,7 @@ async fn other_forms_and_methods_are_refused() {
         .anonymous()
         .post("/token")
         .header("content-type", "application/x-www-form-urlencoded")
-        .body(bytes::Bytes::from(huge))
+        .body(Bytes::from(huge))
         .try_send()
         .await;
     // The connection may be cut while the rest is still being sent.
@@ -498,6 +502,42 @@ async fn a_withdrawn_right_ends_what_an_old_token_may() {
         .assert_problem(403, "DENIED");
     // Somebody still, with no right.
     assert_eq!(gina.get("/v2/").send().await.status, 200);
+}
+
+/// The longest test there is: clients assume that a token lasts a minute, so none is shorter.
+#[tokio::test]
+async fn a_push_begun_before_its_token_expired_completes() {
+    let lab = Lab::builder().token("lifetime = \"60s\"").start().await;
+    let token = lab.token("alice", "repository:team-a/app:pull,push").await;
+    let alice = lab.anonymous().bearer(&token);
+    let blob = noise(1, 300_000);
+    let session = begin_upload(&alice, "team-a/app").await;
+    let (feeder, body) = Outgoing::fed();
+    let sent = tokio::spawn(alice.patch(&session).body(body).send());
+    feeder.send(Ok(blob.slice(..200_000))).await.unwrap();
+    under_way(&lab.folder, &session).await;
+    let mut fed = 200_000;
+    while alice.get("/v2/").send().await.status == 200 {
+        // A push that is alive, if only just.
+        feeder.send(Ok(blob.slice(fed..fed + 100))).await.unwrap();
+        fed += 100;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    feeder.send(Ok(blob.slice(fed..))).await.unwrap();
+    drop(feeder);
+    let answer = sent.await.unwrap();
+    assert_eq!(answer.status, 202, "{answer:?}");
+    // The session was begun with the token, so it also ends with it; nothing else does.
+    let elsewhere = alice.get("/v2/team-a/app/tags/list").send().await;
+    let challenge = elsewhere.header("www-authenticate").unwrap_or_default();
+    assert!(
+        challenge.contains("error=\"invalid_token\""),
+        "{elsewhere:?}"
+    );
+    let begun = alice.post("/v2/team-a/app/blobs/uploads/").send().await;
+    begun.assert_problem(401, "UNAUTHORIZED");
+    let done = finish_upload(&alice, &answer.location(), Bytes::new(), &digest(&blob)).await;
+    assert_eq!(done.status, 201, "{done:?}");
 }
 
 #[tokio::test]

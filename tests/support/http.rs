@@ -15,15 +15,17 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::pki::Pair;
 use super::{PATIENCE, within};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,25 +66,27 @@ impl Client {
 
     /// With TLS, trusting the authority in `ca`; by HTTP/1.1 unless said otherwise.
     pub(crate) fn tls(address: SocketAddr, ca: &str) -> Self {
-        let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
-            .unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self {
             address,
             authority: format!("localhost:{}", address.port()),
             source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            tls: Some(Arc::new(config)),
+            tls: Some(Arc::new(tls_config(ca, None, rustls::DEFAULT_VERSIONS))),
             http: Http::One,
             authorization: None,
         }
+    }
+
+    /// The same with a client certificate, in one version of TLS only. All clones of it share their
+    /// TLS sessions, and resume them as soon as the server lets them.
+    pub(crate) fn showing_by(
+        &self,
+        ca: &str,
+        pair: &Pair,
+        version: &'static SupportedProtocolVersion,
+    ) -> Self {
+        let mut client = self.clone();
+        client.tls = Some(Arc::new(tls_config(ca, Some(pair), &[version])));
+        client.over(self.http)
     }
 
     pub(crate) fn over(&self, http: Http) -> Self {
@@ -205,6 +209,36 @@ impl Client {
     }
 }
 
+fn tls_config(
+    ca: &str,
+    pair: Option<&Pair>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match pair {
+        None => config.with_no_client_auth(),
+        Some(pair) => {
+            let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes());
+            let chain = chain.collect::<Result<_, _>>().unwrap();
+            let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+            let key = provider.key_provider.load_private_key(key).unwrap();
+            // Without the checks of `with_client_auth_cert`: it shows whatever the test made.
+            let shown = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+            config.with_client_cert_resolver(Arc::new(shown))
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
 /// The value of an `Authorization` header.
 pub(crate) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
@@ -312,16 +346,21 @@ impl Connection {
 
     pub(crate) async fn open(&mut self, call: Call) -> hyper::Result<Response<Incoming>> {
         let what = format!("the answer to {} {}", call.method, call.path);
+        // A body that is fed takes as long as its test wants.
+        let limit = match &call.body {
+            Outgoing::Whole(_) => PATIENCE,
+            Outgoing::Fed(_) => PATIENCE * 8,
+        };
         match self {
             Self::One(sender) => {
                 sender.ready().await?;
                 let answer = sender.send_request(call.into_request(Http::One));
-                within(PATIENCE, &what, answer).await
+                within(limit, &what, answer).await
             }
             Self::Two(sender) => {
                 sender.ready().await?;
                 let answer = sender.send_request(call.into_request(Http::Two));
-                within(PATIENCE, &what, answer).await
+                within(limit, &what, answer).await
             }
         }
     }

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::audit::Audit;
 use super::folder::Folder;
 use super::http::Client;
-use super::pki::Pki;
+use super::pki::{Pair, Pki};
 use super::process::{Process, free_port};
 use super::registry::Registry;
 
@@ -105,6 +105,8 @@ pub(crate) struct Builder {
     more: String,
     listen: Vec<&'static str>,
     log: Option<&'static str>,
+    files: Vec<(&'static str, String)>,
+    pub(crate) pki: Pki,
 }
 
 impl Builder {
@@ -154,6 +156,19 @@ impl Builder {
         self
     }
 
+    /// A `[tls.client_certificates]` that trusts the lab's own authority.
+    pub(crate) fn client_certificates(mut self, lines: &str) -> Self {
+        self.more += "[tls.client_certificates]\nca = \"ca.pem\"\n";
+        self.more += lines;
+        self
+    }
+
+    /// One more file beside the configuration.
+    pub(crate) fn file(mut self, name: &'static str, text: impl Into<String>) -> Self {
+        self.files.push((name, text.into()));
+        self
+    }
+
     /// What `RUST_LOG` says.
     pub(crate) fn log(mut self, filter: &'static str) -> Self {
         self.log = Some(filter);
@@ -169,12 +184,14 @@ impl Builder {
                 (format!("http://{}", registry.address), Some(registry))
             }
         };
-        let pki = Pki::new();
-        let server = pki.server();
-        folder.write("ca.pem", &pki.ca);
+        let server = self.pki.server();
+        folder.write("ca.pem", &self.pki.ca);
         folder.write("server.pem", &server.certificate);
         folder.write("server.key", &server.key);
         folder.write("htpasswd", everybody());
+        for (name, text) in &self.files {
+            folder.write(name, text);
+        }
         loop {
             let port = free_port();
             folder.write("portcullis.toml", self.config(port, &upstream));
@@ -192,7 +209,7 @@ impl Builder {
                     process,
                     registry,
                     address,
-                    pki,
+                    pki: self.pki,
                     folder,
                 };
             }
@@ -274,6 +291,8 @@ impl Lab {
             more: String::new(),
             listen: vec!["127.0.0.1"],
             log: None,
+            files: Vec::new(),
+            pki: Pki::new(),
         }
     }
 
@@ -285,6 +304,20 @@ impl Lab {
     /// Nobody in particular.
     pub(crate) fn anonymous(&self) -> Client {
         Client::tls(self.address, &self.pki.ca)
+    }
+
+    /// Nobody in particular, with a client certificate.
+    pub(crate) fn showing(&self, pair: &Pair) -> Client {
+        self.showing_by(pair, &rustls::version::TLS13)
+    }
+
+    /// The same in one version of TLS.
+    pub(crate) fn showing_by(
+        &self,
+        pair: &Pair,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Client {
+        self.anonymous().showing_by(&self.pki.ca, pair, version)
     }
 
     /// A user with his password on each request.

@@ -1,0 +1,152 @@
+//! Health, metrics and status, over plain HTTP on an address of their own (loopback by default).
+//!
+//! | path | says |
+//! |---|---|
+//! | `/livez` | the process answers |
+//! | `/readyz` | 200 when the registry answers and the audit file can be written, else 503; each apart |
+//! | `/metrics` | OpenMetrics |
+//! | `/status`, `/status.json` | one page for people, the same for machines |
+//!
+//! Nothing here changes anything, and no secret is shown.
+
+mod metrics;
+mod status;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::server::Proxy;
+use status::Status;
+
+/// Connections at a time: a handful of scrapers and browsers.
+const CONNECTIONS: usize = 64;
+/// Time for a request's head, and for the registry to answer when it is asked for its health.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves for the life of the process.
+pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let proxy = Arc::clone(&proxy);
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let proxy = Arc::clone(&proxy);
+                async move { Ok::<_, Infallible>(answer(&proxy, &request).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(PATIENCE)
+                .serve_connection(TokioIo::new(stream), service);
+            // How a scraper leaves is its own affair.
+            let _ended = connection.await.is_ok();
+            drop(place);
+        });
+    }
+}
+
+async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return page(
+            StatusCode::METHOD_NOT_ALLOWED,
+            TEXT,
+            "only GET\n".to_owned(),
+        );
+    }
+    match request.uri().path() {
+        "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/readyz" => {
+            let health = health(proxy).await;
+            let status = if health.ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            page(status, JSON, json(&health))
+        }
+        "/metrics" => page(StatusCode::OK, OPEN_METRICS, metrics::text(proxy)),
+        "/status.json" => page(
+            StatusCode::OK,
+            JSON,
+            json(&Status::of(proxy, health(proxy).await)),
+        ),
+        "/status" | "/" => page(
+            StatusCode::OK,
+            HTML,
+            Status::of(proxy, health(proxy).await).html(),
+        ),
+        _ => page(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are /livez, /readyz, /metrics, /status and /status.json\n".to_owned(),
+        ),
+    }
+}
+
+/// What readiness depends on, each apart. `"ok"`, or what is wrong.
+#[derive(Debug, Serialize)]
+struct Health {
+    ready: bool,
+    upstream: String,
+    audit: String,
+}
+
+async fn health(proxy: &Proxy) -> Health {
+    let rules = proxy.rules();
+    let upstream = match tokio::time::timeout(PATIENCE, rules.upstream.probe()).await {
+        Ok(Ok(_any_answer)) => "ok".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_elapsed) => "the registry did not answer in time".to_owned(),
+    };
+    let is_writable = proxy.ledger().audit.writable();
+    let audit = if is_writable {
+        "ok"
+    } else {
+        "the audit file cannot be written"
+    }
+    .to_owned();
+    Health {
+        ready: upstream == "ok" && is_writable,
+        upstream,
+        audit,
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    // Structs of strings and numbers always serialise.
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn page(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,163 @@
+//! What the records add up to, for metrics and the status page. Labels are events and outcomes, both
+//! fixed sets: nothing that a client sends can make them grow.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::record::{Event, Outcome};
+
+/// Upper bounds of the duration buckets, in microseconds.
+pub const BUCKETS: [u64; 10] = [
+    500, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 10_000_000, 60_000_000,
+];
+/// Refusals kept for the status page.
+const RECENT: usize = 20;
+
+/// One refusal, as the status page shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refused {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// The reference that the client was told.
+    pub reference: String,
+    /// Where from.
+    pub client: Option<String>,
+    /// Who, or who they claimed to be.
+    pub user: Option<String>,
+    /// What they wanted to do.
+    pub action: Option<&'static str>,
+    /// To which repository.
+    pub repository: Option<String>,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// Counters over the life of the process.
+#[derive(Debug, Default)]
+pub struct Tally {
+    counts: [[AtomicU64; Outcome::ALL.len()]; Event::ALL.len()],
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+    duration_us: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    recent: Mutex<VecDeque<Refused>>,
+}
+
+/// What a record adds.
+pub(super) struct Entry {
+    pub(super) event: Event,
+    pub(super) outcome: Outcome,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) duration_us: u64,
+    pub(super) refused: Option<Refused>,
+}
+
+impl Tally {
+    pub(super) fn add(&self, entry: Entry) {
+        let (event, outcome) = (entry.event as usize, entry.outcome as usize);
+        if let Some(count) = self.counts.get(event).and_then(|row| row.get(outcome)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if entry.event == Event::Request {
+            let bucket = BUCKETS.partition_point(|bound| *bound < entry.duration_us);
+            if let Some(bucket) = self.buckets.get(bucket) {
+                bucket.fetch_add(1, Ordering::Relaxed);
+            }
+            self.duration_us
+                .fetch_add(entry.duration_us, Ordering::Relaxed);
+        }
+        self.bytes_in.fetch_add(entry.bytes_in, Ordering::Relaxed);
+        self.bytes_out.fetch_add(entry.bytes_out, Ordering::Relaxed);
+        if let Some(refused) = entry.refused {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            if recent.len() >= RECENT {
+                recent.pop_front();
+            }
+            recent.push_back(refused);
+        }
+    }
+
+    /// How many records of each kind there were.
+    pub fn counts(&self) -> Vec<(Event, Outcome, u64)> {
+        let rows = Event::ALL.iter().zip(&self.counts);
+        rows.flat_map(|(event, row)| {
+            let cells = Outcome::ALL.iter().zip(row);
+            cells.map(|(outcome, count)| (*event, *outcome, count.load(Ordering::Relaxed)))
+        })
+        .filter(|(_, _, count)| *count > 0)
+        .collect()
+    }
+
+    /// How many requests took at most so many microseconds, by [`BUCKETS`], and the longer ones last.
+    pub fn durations(&self) -> Vec<u64> {
+        self.buckets
+            .iter()
+            .map(|bucket| bucket.load(Ordering::Relaxed))
+            .collect()
+    }
+
+    /// The time all requests took together, in microseconds.
+    pub fn duration_us(&self) -> u64 {
+        self.duration_us.load(Ordering::Relaxed)
+    }
+
+    /// Body bytes from clients and to clients.
+    pub fn bytes(&self) -> (u64, u64) {
+        (
+            self.bytes_in.load(Ordering::Relaxed),
+            self.bytes_out.load(Ordering::Relaxed),
+        )
+    }
+
+    /// The last refusals, oldest first.
+    pub fn recent(&self) -> Vec<Refused> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, RECENT, Refused, Tally};
+    use crate::audit::{Event, Outcome};
+
+    fn entry(duration_us: u64, refused: Option<Refused>) -> Entry {
+        Entry {
+            event: Event::Request,
+            outcome: Outcome::Denied,
+            bytes_in: 1,
+            bytes_out: 2,
+            duration_us,
+            refused,
+        }
+    }
+
+    #[test]
+    fn records_add_up() {
+        let tally = Tally::default();
+        for (number, duration) in [1, 500, 501, 100_000_000].into_iter().enumerate() {
+            let refused = Refused {
+                time: String::new(),
+                reference: number.to_string(),
+                client: None,
+                user: None,
+                action: None,
+                repository: None,
+                reason: None,
+            };
+            tally.add(entry(duration, Some(refused)));
+        }
+        assert_eq!(tally.counts(), [(Event::Request, Outcome::Denied, 4)]);
+        assert_eq!(tally.durations(), [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!((tally.bytes(), tally.duration_us()), ((4, 8), 100_001_002));
+        assert_eq!(tally.recent().len(), 4);
+        for _ in 0..RECENT {
+            tally.add(entry(1, tally.recent().pop()));
+        }
+        assert_eq!(tally.recent().len(), RECENT);
+    }
+}

@@ -1,0 +1,89 @@
+//! Who of a connection's HTTP/2 streams is not reading.
+//!
+//! A client that grants no window is never written to, so no write of it stalls, and the answer with
+//! its connection to the registry would wait for ever. Each streamed answer notes whose turn it is;
+//! the connection looks at them from time to time and ends when one has been the client's for too
+//! long. (Over HTTP/1 the socket's own timer sees a client that does not read.)
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// Streams noted before the ended ones are forgotten; there are at most a hundred live ones.
+const NOTED: usize = 256;
+
+/// The streamed answers of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Mutex<Vec<Weak<Turn>>>);
+
+/// Since when it has been the client's turn to read; `None` while it is the registry's to send.
+#[derive(Debug, Default)]
+pub(super) struct Turn(Mutex<Option<Instant>>);
+
+impl Readers {
+    /// Notes another streamed answer.
+    pub(super) fn add(&self) -> Arc<Turn> {
+        let turn = Arc::new(Turn::default());
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.len() >= NOTED {
+            turns.retain(|turn| turn.strong_count() > 0);
+        }
+        turns.push(Arc::downgrade(&turn));
+        turn
+    }
+
+    /// Whether a client has left an answer unread for so long.
+    pub(super) fn stalled_for(&self, limit: Duration) -> bool {
+        let turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns
+            .iter()
+            .filter_map(Weak::upgrade)
+            .any(|turn| turn.is_clients_for(limit))
+    }
+}
+
+impl Turn {
+    /// Something was handed over to be sent to the client.
+    pub(super) fn to_client(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// The client has taken everything; the registry is awaited.
+    pub(super) fn to_registry(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_clients_for(&self, limit: Duration) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() >= limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NOTED, Readers};
+    use std::time::Duration;
+
+    #[test]
+    fn only_a_client_that_has_its_turn_can_stall() {
+        let readers = Readers::default();
+        let turn = readers.add();
+        assert!(!readers.stalled_for(Duration::ZERO));
+        turn.to_client();
+        assert!(readers.stalled_for(Duration::ZERO));
+        assert!(!readers.stalled_for(Duration::from_mins(1)));
+        turn.to_registry();
+        assert!(!readers.stalled_for(Duration::ZERO));
+        turn.to_client();
+        drop(turn);
+        assert!(!readers.stalled_for(Duration::ZERO));
+    }
+
+    #[test]
+    fn ended_answers_are_forgotten() {
+        let readers = Readers::default();
+        for _ in 0..10 * NOTED {
+            drop(readers.add());
+        }
+        assert!(readers.0.lock().unwrap().len() <= NOTED);
+    }
+}

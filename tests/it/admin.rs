@@ -1,0 +1,102 @@
+//! Health, metrics and status on an address of their own.
+
+use std::net::SocketAddr;
+
+use rustix::process::Signal;
+
+use crate::support::http::Client;
+use crate::support::lab::Lab;
+use crate::support::process::free_port;
+
+async fn lab() -> (Lab, Client) {
+    let port = free_port();
+    let admin = format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n");
+    let lab = Lab::builder().more(&admin).start().await;
+    let client = Client::plain(SocketAddr::from(([127, 0, 0, 1], port)));
+    (lab, client)
+}
+
+#[tokio::test]
+async fn readiness_follows_the_registry() {
+    let (mut lab, admin) = lab().await;
+    assert_eq!(admin.get("/livez").send().await.status, 200);
+    let ready = admin.get("/readyz").send().await;
+    assert_eq!(
+        (ready.status, ready.json()["upstream"].as_str()),
+        (200, Some("ok"))
+    );
+    let registry = &mut lab.registry_mut().process;
+    registry.signal(Signal::KILL);
+    registry.wait().await;
+    let ready = admin.get("/readyz").send().await;
+    assert_eq!(ready.status, 503);
+    assert_ne!(ready.json()["upstream"], "ok");
+    assert_eq!(ready.json()["audit"], "ok");
+    assert_eq!(admin.get("/livez").send().await.status, 200);
+    assert_eq!(admin.get("/v2/").send().await.status, 404);
+    assert_eq!(admin.post("/livez").send().await.status, 405);
+}
+
+#[tokio::test]
+async fn metrics_and_status_tell_what_happened() {
+    let (lab, admin) = lab().await;
+    assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+    assert_eq!(
+        lab.user("alice")
+            .get("/v2/team-b/X/tags/list")
+            .send()
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        lab.user("alice")
+            .get("/v2/team-b/app/tags/list")
+            .send()
+            .await
+            .status,
+        403
+    );
+    assert_eq!(
+        lab.anonymous()
+            .basic("<b>", "wrong")
+            .get("/v2/")
+            .send()
+            .await
+            .status,
+        401
+    );
+    let text = String::from_utf8(admin.get("/metrics").send().await.body.to_vec()).unwrap();
+    for line in [
+        "portcullis_records_total{event=\"login\",outcome=\"allowed\"} 1",
+        "portcullis_records_total{event=\"login\",outcome=\"failed\"} 1",
+        "portcullis_records_total{event=\"request\",outcome=\"denied\"} 2",
+        "portcullis_config_generation 1",
+        "portcullis_config_reload_failed 0",
+        "portcullis_audit_writable 1",
+        "# EOF",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    let status = admin.get("/status.json").send().await.json();
+    assert_eq!(status["config"]["generation"], 1);
+    let refused = status["last_refusals"].as_array().unwrap();
+    assert!(
+        refused
+            .iter()
+            .any(|one| one["repository"] == "team-b/app" && one["user"] == "alice")
+    );
+    let html = String::from_utf8(admin.get("/status").send().await.body.to_vec()).unwrap();
+    assert!(
+        html.contains("&lt;b&gt;") && !html.contains("<b>"),
+        "{html}"
+    );
+
+    lab.folder.write("htpasswd", "broken");
+    assert_eq!(lab.reload().await, "error");
+    let status = admin.get("/status.json").send().await.json();
+    let error = status["config"]["last_reload"]["error"].as_str().unwrap();
+    assert!(error.contains("htpasswd:1:1"), "{error}");
+    let text = String::from_utf8(admin.get("/metrics").send().await.body.to_vec()).unwrap();
+    assert!(text.contains("portcullis_config_reload_failed 1"), "{text}");
+}

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
+use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
 use crate::config::{Config, Errors};
 use crate::gate::Rules;
@@ -104,6 +105,9 @@ pub fn build(
             .map_err(|error| errors.push(error))
             .ok()
     });
+    let directory = directory(config, foundation.memory)
+        .map_err(|error| errors.push(error.into()))
+        .unwrap_or_default();
     let (
         Some((tls, certificates, certificate_ends)),
         Some(keys),
@@ -120,7 +124,8 @@ pub fn build(
         loaded: Timestamp::now(),
         certificate_ends,
         policy: Arc::clone(&config.policy),
-        authenticator: Authenticator::new(users, Arc::clone(foundation.memory)),
+        authenticator: Authenticator::new(users, Arc::clone(foundation.memory))
+            .with_directory(directory, config.auth.order.clone()),
         robots,
         failed_logins: Setting {
             count: config.limits.failed_logins.count,
@@ -155,6 +160,27 @@ fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
     let parsed = Users::parse(&text, path)
         .map_err(|lines| lines.into_iter().map(BuildError::User).collect::<Vec<_>>())?;
     Ok(Some(parsed))
+}
+
+/// The directory, with its connections if nothing about it has changed.
+fn directory(config: &Config, memory: &Memory) -> Result<Option<Arc<Directory>>, TlsError> {
+    let Some(ldap) = &config.auth.ldap else {
+        return Ok(None);
+    };
+    let ca = match &ldap.ca {
+        Some(path) => tls::certificates(path)?
+            .iter()
+            .flat_map(|one| one.to_vec())
+            .collect(),
+        None => Vec::new(),
+    };
+    let tls = if ldap.uses_tls() {
+        Some(tls::directory_config(ldap.ca.as_deref())?)
+    } else {
+        None
+    };
+    let ttl = config.auth.cache_ttl;
+    Ok(Some(memory.directory(ldap, tls.as_ref(), &ca, ttl)))
 }
 
 /// The listener's TLS, and the judgement of the client certificates that it lets through.

@@ -225,6 +225,9 @@ impl Record {
             fields.groups = groups.map(bounded).collect();
             fields.auth = Some(who.authentication().as_str());
             fields.cached = who.cached();
+            if who.is_stale() {
+                fields.reason = Some("directory down".to_owned());
+            }
         });
     }
 

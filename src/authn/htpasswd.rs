@@ -57,6 +57,16 @@ impl Fingerprint {
         Self(first_half(&hasher))
     }
 
+    /// A digest over what another back end knows of a user; `context` keeps the kinds apart.
+    pub(super) fn of(context: &str, parts: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        for part in parts {
+            hasher.update(&part.len().to_le_bytes());
+            hasher.update(part);
+        }
+        Self(first_half(&hasher))
+    }
+
     /// The fingerprint under a secret key, for what leaves the process. The bare digest must not:
     /// for an unsalted hash it would let its reader try passwords.
     pub fn keyed(&self, key: &[u8; 32]) -> [u8; 16] {

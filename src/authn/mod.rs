@@ -1,8 +1,9 @@
 //! Whether a password is right.
 //!
-//! The users of one htpasswd file are known so far. Verifying takes place on a
-//! bounded pool of threads, and what was verified is remembered for a while. Nothing here
-//! decides what a user may do, and no answer tells a client why a password was refused.
+//! The back ends are asked in the order of the configuration, and the first that knows the user
+//! decides: an htpasswd file, whose hashes are computed on a bounded pool of threads, or a
+//! directory. What was verified is remembered for a while. Nothing here decides what a user may
+//! do, and no answer tells a client why a password was refused.
 //!
 //! An outage is not an answer about a person: [`Outcome::Fail`] is neither counted as a wrong
 //! password nor remembered.
@@ -12,16 +13,21 @@ mod certificate;
 mod hashing;
 pub mod htpasswd;
 pub mod keys;
+pub mod ldap;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use rustls::ClientConfig;
 
 pub use certificate::{CertificateError, Certificates};
 pub use hashing::HashingPool;
 
 use cache::{Cache, Refused, Source, Verified};
 use htpasswd::{Fingerprint, Users};
+use ldap::Directory;
 
+use crate::config::{Backend, Ldap};
 use crate::identity::{Authentication, Identity, Password};
 
 /// The answer to a credential.
@@ -39,6 +45,10 @@ pub enum Outcome {
 /// Why a credential is bad; for the log and the audit record, never for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
+    /// The directory knows the user and lets nobody in: locked, perhaps, or disabled.
+    AccountRefused,
+    /// The directory has several entries for the user, or an entry of several users.
+    Ambiguous,
     /// A robot key whose time is over.
     ExpiredKey,
     /// A robot key that is not for use from that address.
@@ -66,12 +76,18 @@ pub enum Failure {
     Busy,
     /// Verifying ended without an answer; a fault of ours.
     Crashed,
+    /// No server of the directory answers in time.
+    DirectoryDown,
+    /// The directory's answer is of no use; a fault of its set-up or ours.
+    DirectoryOdd,
 }
 
 impl Rejection {
     /// The words of the log and the audit record.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AccountRefused => "account refused by the directory",
+            Self::Ambiguous => "several entries in the directory",
             Self::ExpiredKey => "key expired",
             Self::KeyElsewhere => "key not for this address",
             Self::MistypedKey => "key mistyped",
@@ -91,14 +107,18 @@ impl Failure {
         match self {
             Self::Busy => "too many logins at a time",
             Self::Crashed => "verifying the password failed",
+            Self::DirectoryDown => "directory down",
+            Self::DirectoryOdd => "directory answers oddly",
         }
     }
 }
 
-/// What outlives a reload: the hashing threads and the credentials verified lately.
+/// What outlives a reload: the hashing threads, the credentials verified lately, and the directory
+/// while nothing about it changes.
 pub struct Memory {
     pool: HashingPool,
     cache: Cache,
+    directory: Mutex<Option<Arc<Directory>>>,
 }
 
 impl Memory {
@@ -108,6 +128,7 @@ impl Memory {
         Self {
             pool: HashingPool::start(),
             cache: Cache::new(cache_ttl),
+            directory: Mutex::default(),
         }
     }
 
@@ -117,32 +138,135 @@ impl Memory {
         self.cache.set_ttl(cache_ttl);
     }
 
+    /// The directory of a configuration: the one in use, with its connections and all that it
+    /// remembers, unless something about it is new. `ca` is what its certificates are verified
+    /// with, for changes to be seen.
+    pub fn directory(
+        &self,
+        config: &Ldap,
+        tls: Option<&Arc<ClientConfig>>,
+        ca: &[u8],
+        cache_ttl: Duration,
+    ) -> Arc<Directory> {
+        let wanted = Directory::fingerprint_of(config, ca, cache_ttl);
+        let mut known = self
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some(known) if known.fingerprint() == wanted => Arc::clone(known),
+            Some(_) | None => {
+                let fresh = Arc::new(Directory::new(config, tls, ca, cache_ttl));
+                Arc::clone(known.insert(fresh))
+            }
+        }
+    }
+
     /// The hashing threads.
     pub fn pool(&self) -> &HashingPool {
         &self.pool
     }
 }
 
+/// What a token was given out for, as it is now.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Of the user's entry: a token is good as long as this is what it was when it was minted.
+    pub entry: Fingerprint,
+    /// The groups that the back end names.
+    pub groups: Arc<[Arc<str>]>,
+    /// Whether this is from before the directory went down.
+    pub stale: bool,
+}
+
 /// The back ends of one configuration.
 pub struct Authenticator {
     users: Option<Arc<Users>>,
+    directory: Option<Arc<Directory>>,
+    order: Vec<Backend>,
     memory: Arc<Memory>,
 }
 
 impl Authenticator {
-    /// `users` is the htpasswd file's content, if there is one.
+    /// `users` is the htpasswd file's content, if there is one. Without `order` it is the only
+    /// back end.
     pub fn new(users: Option<Users>, memory: Arc<Memory>) -> Self {
         Self {
             users: users.map(Arc::new),
+            directory: None,
+            order: vec![Backend::Htpasswd],
             memory,
         }
     }
 
+    /// The same with a directory, asked in this order.
+    #[must_use]
+    pub fn with_directory(self, directory: Option<Arc<Directory>>, order: Vec<Backend>) -> Self {
+        Self {
+            directory,
+            order,
+            ..self
+        }
+    }
+
     /// Verifies a password, or remembers that it was lately. May be dropped at any time.
+    ///
+    /// A directory that is down is not one that does not know the user: no later back end is asked.
     pub async fn verify_password(&self, user: &str, password: &Password) -> Outcome {
-        let Some(users) = &self.users else {
-            return Outcome::Reject(Rejection::NoBackEnd);
-        };
+        for back_end in &self.order {
+            match (back_end, &self.users, &self.directory) {
+                (Backend::Htpasswd, Some(users), _) if users.fingerprint(user).is_some() => {
+                    return self.by_file(users, user, password).await;
+                }
+                (Backend::Ldap, _, Some(directory)) => {
+                    match self.by_directory(directory, user, password).await {
+                        Outcome::Reject(Rejection::UnknownUser) => {}
+                        decided => return decided,
+                    }
+                }
+                (Backend::Htpasswd | Backend::Ldap, _, _) => {}
+            }
+        }
+        match (&self.users, &self.directory) {
+            // Costs as much as a wrong password.
+            (Some(users), _) => self.by_file(users, user, password).await,
+            (None, Some(_)) => Outcome::Reject(Rejection::UnknownUser),
+            (None, None) => Outcome::Reject(Rejection::NoBackEnd),
+        }
+    }
+
+    /// How a user stands with the back end that decides about them; `None` once nobody knows the
+    /// user. A directory is asked now and then, as long as the cache remembers.
+    pub async fn standing(&self, user: &str) -> Result<Option<Standing>, Failure> {
+        for back_end in &self.order {
+            match (back_end, &self.users, &self.directory) {
+                (Backend::Htpasswd, Some(users), _) => {
+                    if let Some(entry) = users.fingerprint(user) {
+                        return Ok(Some(Standing {
+                            entry,
+                            groups: Arc::from([]),
+                            stale: false,
+                        }));
+                    }
+                }
+                (Backend::Ldap, _, Some(directory)) => {
+                    if let Some(known) = directory.look_up(user).await? {
+                        // Somebody else by now, if the directory spells the name otherwise.
+                        let same = *known.person.name == *user;
+                        return Ok(same.then(|| Standing {
+                            entry: known.person.fingerprint,
+                            groups: Arc::clone(&known.person.groups),
+                            stale: known.stale,
+                        }));
+                    }
+                }
+                (Backend::Htpasswd | Backend::Ldap, _, _) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    async fn by_file(&self, users: &Arc<Users>, user: &str, password: &Password) -> Outcome {
         let method = Authentication::Htpasswd;
         let entry = users.fingerprint(user);
         let key = self
@@ -151,21 +275,87 @@ impl Authenticator {
             .key(method.as_str(), entry, user, password);
         let verify = self.ask_htpasswd(users, user, password);
         match self.memory.cache.answer(key, verify).await {
-            Ok((verified, source)) => Outcome::Accept(Identity::verified_password(
-                Arc::clone(&verified.user),
-                Arc::clone(&verified.groups),
-                method,
-                source == Source::Remembered,
-            )),
+            Ok((verified, source)) => accepted(&verified, method, source),
             Err(Refused::Reject(rejection)) => Outcome::Reject(rejection),
             Err(Refused::Fail(failure)) => Outcome::Fail(failure),
         }
     }
 
-    /// The fingerprint of a user's present entry; `None` once the user was removed. What was given
-    /// out on a password (a token) is good as long as this is what it was then.
-    pub fn knows(&self, user: &str) -> Option<Fingerprint> {
-        self.users.as_ref()?.fingerprint(user)
+    async fn by_directory(
+        &self,
+        directory: &Arc<Directory>,
+        user: &str,
+        password: &Password,
+    ) -> Outcome {
+        let method = Authentication::Ldap;
+        let configuration = Some(directory.fingerprint());
+        let cache = &self.memory.cache;
+        let key = cache.key(method.as_str(), configuration, user, password);
+        let verify = self.ask_directory(directory, user, password);
+        match cache.answer(key, verify).await {
+            Ok((verified, Source::Verified)) => {
+                directory.believe(key, &verified);
+                accepted(&verified, method, Source::Verified)
+            }
+            Ok((verified, Source::Remembered)) => accepted(&verified, method, Source::Remembered),
+            Err(Refused::Reject(rejection)) => {
+                directory.doubt(key);
+                Outcome::Reject(rejection)
+            }
+            Err(Refused::Fail(failure)) => match directory.believed(key, failure) {
+                Ok(verified) => Outcome::Accept(
+                    identity(&verified, method, Source::Remembered).while_directory_down(),
+                ),
+                Err(failure) => Outcome::Fail(failure),
+            },
+        }
+    }
+
+    async fn ask_directory(
+        &self,
+        directory: &Arc<Directory>,
+        user: &str,
+        password: &Password,
+    ) -> Result<Arc<Verified>, Refused> {
+        match directory.verify(user, password).await {
+            // The name in the directory's own spelling may be another's in a file asked before.
+            Ok(person) if *person.name != *user && self.file_decides_about(&person.name) => {
+                Err(Refused::Reject(Rejection::UnknownUser))
+            }
+            Ok(person) => Ok(Arc::new(Verified {
+                user: Arc::clone(&person.name),
+                groups: Arc::clone(&person.groups),
+            })),
+            Err(Refused::Reject(rejection)) => {
+                // Unknown users cost a hash besides, so those with a wrong password do, too.
+                if let (Some(users), true) = (&self.users, rejection != Rejection::UnknownUser) {
+                    self.waste_a_hash(users, user, password).await?;
+                }
+                Err(Refused::Reject(rejection))
+            }
+            Err(failed) => Err(failed),
+        }
+    }
+
+    /// Whether the file is asked before the directory, and knows this user.
+    fn file_decides_about(&self, user: &str) -> bool {
+        self.order.first() == Some(&Backend::Htpasswd)
+            && self
+                .users
+                .as_ref()
+                .is_some_and(|users| users.fingerprint(user).is_some())
+    }
+
+    async fn waste_a_hash(
+        &self,
+        users: &Arc<Users>,
+        user: &str,
+        password: &Password,
+    ) -> Result<(), Refused> {
+        let (users, user, password) = (Arc::clone(users), Box::<str>::from(user), password.clone());
+        let hash = move || users.verify(&user, &password);
+        let wasted = self.memory.pool.run(hash).await;
+        wasted.map(|_unknown_user| ()).map_err(Refused::Fail)
     }
 
     async fn ask_htpasswd(
@@ -188,6 +378,19 @@ impl Authenticator {
             groups: Arc::from([]),
         }))
     }
+}
+
+fn accepted(verified: &Verified, method: Authentication, source: Source) -> Outcome {
+    Outcome::Accept(identity(verified, method, source))
+}
+
+fn identity(verified: &Verified, method: Authentication, source: Source) -> Identity {
+    Identity::verified_password(
+        Arc::clone(&verified.user),
+        Arc::clone(&verified.groups),
+        method,
+        source == Source::Remembered,
+    )
 }
 
 #[cfg(test)]
@@ -278,8 +481,18 @@ mod tests {
             login(&after, "bob", "secret").await,
             Err(Rejection::UnknownUser)
         );
-        assert_eq!(after.knows("alice"), before.knows("alice"));
-        assert!(before.knows("bob").is_some() && after.knows("bob").is_none());
+        let standing = async |to: &Authenticator, user: &'static str| {
+            to.standing(user)
+                .await
+                .unwrap()
+                .map(|standing| standing.entry)
+        };
+        assert_eq!(
+            standing(&after, "alice").await,
+            standing(&before, "alice").await
+        );
+        assert!(standing(&before, "bob").await.is_some());
+        assert!(standing(&after, "bob").await.is_none());
 
         let changed = authenticator(&format!("alice:{OTHER}\nbob:{OTHER}"), &memory);
         assert_eq!(
@@ -287,7 +500,10 @@ mod tests {
             Err(Rejection::WrongPassword)
         );
         assert_eq!(login(&changed, "alice", "other").await, Ok(false));
-        assert_ne!(changed.knows("bob"), before.knows("bob"));
+        assert_ne!(
+            standing(&changed, "bob").await,
+            standing(&before, "bob").await
+        );
         // A request under the old rules still gets their answer.
         assert_eq!(login(&before, "bob", "secret").await, Ok(true));
     }
@@ -339,6 +555,6 @@ mod tests {
             login(&nobody, "alice", "secret").await,
             Err(Rejection::NoBackEnd)
         );
-        assert_eq!(nobody.knows("alice"), None);
+        assert!(nobody.standing("alice").await.unwrap().is_none());
     }
 }

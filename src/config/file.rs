@@ -247,6 +247,8 @@ pub(super) struct Ldap {
     pub(super) urls: Option<List>,
     /// Whether `ldap://` connections are made safe by `StartTLS`.
     pub(super) start_tls: Option<At<bool>>,
+    /// Whether `ldap://` may go without `StartTLS`, so that everybody on the way reads passwords.
+    pub(super) plaintext: Option<At<bool>>,
     /// PEM file, the authority that issued the servers' certificates.
     pub(super) ca: Option<Text>,
     /// Who searches.
@@ -262,14 +264,22 @@ pub(super) struct Ldap {
     /// How a user is found; `{username}` stands for the name given.
     #[schemars(extend("examples" = ["(uid={username})"]))]
     pub(super) user_filter: Option<Text>,
+    /// The attribute that names the user, one that the filter compares with `{username}`.
+    #[schemars(extend("examples" = ["uid"]))]
+    pub(super) username_attribute: Option<Text>,
     /// How groups are found.
     #[schemars(extend("enum" = ["member_of", "group_of_names", "posix", "ad_nested", "none"]))]
     pub(super) groups: Option<Text>,
     /// Below what groups are searched.
     pub(super) group_base: Option<Text>,
-    /// Time for one answer.
+    /// Whether `group_of_names` also finds groups that name a user's groups, eight deep.
+    pub(super) nested_groups: Option<At<bool>>,
+    /// Time for a login, all servers together.
     #[schemars(extend("examples" = ["3s"]))]
     pub(super) timeout: Option<Text>,
+    /// For how long users and passwords verified before are believed while the directory is down.
+    #[schemars(extend("examples" = ["1h"]))]
+    pub(super) stale_ok: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

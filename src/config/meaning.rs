@@ -19,6 +19,7 @@ use super::{
     ClientCertificates, Config, Ldap, LdapGroups, LdapServer, Limits, Log, LogFormat, Quota,
     Server, Tls, TlsVersion, Token, Upstream, UpstreamUrl, WhenUnwritable, rules,
 };
+use crate::authn::ldap::{FilterError, UserFilter};
 use crate::identity::Secret;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -34,7 +35,6 @@ pub(super) fn understand(
     let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new("/"));
     let mut judge = Judge::new(&source, folder, env, found);
-    judge.refuse_unavailable(file);
     let server = judge.server(&file.server.value);
     let tls = judge.tls(&file.tls.value);
     let upstream = judge.upstream(&file.upstream.value);
@@ -113,18 +113,6 @@ impl<'a> Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// What this version does not have is refused: a security setting that is silently ignored
-    /// would be a lie.
-    fn refuse_unavailable(&mut self, file: &File) {
-        let mut refuse = |span: &Range<usize>, what: &str, help: &str| {
-            let message = format!("{what} not available in this version");
-            self.error(span, Wrong::new(message).help(help));
-        };
-        if let Some(ldap) = &file.auth.value.ldap {
-            refuse(&ldap.span, "LDAP is", "leave `[auth.ldap]` out");
-        }
-    }
-
     fn server(&mut self, server: &file::Server) -> Server {
         let listen = self.list(server.listen.as_ref(), address);
         self.not_empty(server.listen.as_ref(), "no address to listen on");
@@ -290,27 +278,105 @@ impl Judge<'_> {
             file: ldap.bind_password_file.as_ref(),
         };
         self.not_empty(ldap.urls.as_ref(), "no server to ask");
-        let filter = self.text(ldap.user_filter.as_ref(), |filter| {
-            if filter.contains("{username}") {
-                Ok(filter.into())
-            } else {
-                let wrong = Wrong::new("the filter finds the same entry for everybody");
-                Err(wrong.help("write `{username}` where the name goes"))
-            }
-        });
+        self.text(ldap.bind_dn.as_ref(), filled);
+        self.ldap_protection(ldap);
+        let groups = self.word(ldap.groups.as_ref(), &groups, LdapGroups::None);
+        self.ldap_groups(ldap, groups);
         Ldap {
             servers: self.list(ldap.urls.as_ref(), ldap_server),
-            start_tls: ldap.start_tls.as_ref().is_some_and(|yes| yes.value),
+            start_tls: is_true(ldap.start_tls.as_ref()),
             ca: self.path(ldap.ca.as_ref()),
             bind: self.login(("bind_dn", ldap.bind_dn.as_ref()), password),
             user_base: self
                 .text(ldap.user_base.as_ref(), filled)
                 .unwrap_or_default(),
-            user_filter: filter.unwrap_or_else(|| "(uid={username})".into()),
-            groups: self.word(ldap.groups.as_ref(), &groups, LdapGroups::None),
+            user_filter: self.user_filter(ldap),
+            groups,
             group_base: self.text(ldap.group_base.as_ref(), filled),
+            nested_groups: is_true(ldap.nested_groups.as_ref()),
             timeout: self.time_out(ldap.timeout.as_ref(), Duration::from_secs(3)),
+            stale_ok: self.stale_ok(ldap.stale_ok.as_ref()),
         }
+    }
+
+    /// Passwords go unprotected only where the configuration says so, and not without a warning.
+    fn ldap_protection(&mut self, ldap: &file::Ldap) {
+        let urls = ldap.urls.iter().flat_map(|urls| &urls.value);
+        let is_plain = |url: &&Text| ldap_server(&url.value).is_ok_and(|server| !server.tls);
+        let plain = urls.filter(is_plain).last();
+        let starts = is_true(ldap.start_tls.as_ref());
+        match (plain, &ldap.plaintext) {
+            (Some(_), Some(agreed)) if agreed.value && !starts => {
+                let wrong = Wrong::new("passwords go to the directory without any protection");
+                self.warning(&agreed.span, wrong);
+            }
+            (Some(url), _) if !starts => {
+                let wrong = Wrong::new("ldap:// sends passwords without any protection");
+                let help = "write ldaps://, or `start_tls = true`; for a directory on this very \
+                            machine perhaps `plaintext = true`";
+                self.error(&url.span, wrong.help(help));
+            }
+            (_, Some(agreed)) if agreed.value => {
+                let wrong = Wrong::new("`plaintext` has no effect: every server is asked over TLS");
+                self.warning(&agreed.span, wrong);
+            }
+            _ => {}
+        }
+        if let (None, Some(key)) = (plain, ldap.start_tls.as_ref().filter(|key| key.value)) {
+            let wrong = Wrong::new("`start_tls` has no effect: no URL begins with ldap://");
+            self.warning(&key.span, wrong);
+        }
+    }
+
+    fn ldap_groups(&mut self, ldap: &file::Ldap, groups: LdapGroups) {
+        let searches = match groups {
+            LdapGroups::AdNested | LdapGroups::GroupOfNames | LdapGroups::Posix => true,
+            LdapGroups::MemberOf | LdapGroups::None => false,
+        };
+        if let (true, Some(key), None) = (searches, &ldap.groups, &ldap.group_base) {
+            let wrong = Wrong::new("`group_base` is missing: nothing says where groups are");
+            self.error(&key.span, wrong.help("add `group_base`"));
+        }
+        if let Some(key) = ldap.nested_groups.as_ref().filter(|key| key.value)
+            && groups != LdapGroups::GroupOfNames
+        {
+            let wrong = Wrong::new("`nested_groups` has no effect without \"group_of_names\"");
+            self.warning(&key.span, wrong);
+        }
+    }
+
+    fn user_filter(&mut self, ldap: &file::Ldap) -> UserFilter {
+        const DEFAULT: &str = "(uid={username})";
+        let attribute = ldap.username_attribute.as_ref();
+        let text = ldap.user_filter.as_ref();
+        let filter = UserFilter::new(
+            text.map_or(DEFAULT, |text| &text.value),
+            attribute.map(|attribute| attribute.value.as_str()),
+        );
+        filter.unwrap_or_else(|error| {
+            let (at, help) = match error {
+                FilterError::NotByName => (
+                    attribute.or(text),
+                    "let it hold (ATTRIBUTE={username}) for the attribute that names the user",
+                ),
+                FilterError::SameForAll => (text, "write `{username}` where the name goes"),
+                FilterError::Syntax => (text, "for example \"(uid={username})\""),
+            };
+            if let Some(at) = at {
+                self.error(&at.span, Wrong::new(error.to_string()).help(help));
+            }
+            UserFilter::by_uid()
+        })
+    }
+
+    fn stale_ok(&mut self, text: Option<&Text>) -> Duration {
+        const LONGEST: Duration = Duration::from_hours(24);
+        let window = self.duration(text, Duration::ZERO);
+        if let Some(text) = text.filter(|_| window > LONGEST) {
+            let wrong = Wrong::new("nobody is believed for more than a day");
+            self.error(&text.span, wrong.help("write at most \"24h\""));
+        }
+        window
     }
 
     fn token(&mut self, token: &file::Token) -> Token {
@@ -600,6 +666,10 @@ fn filled_secret(text: &str) -> Result<Secret<String>, Wrong> {
         return Err(Wrong::new("the password is empty"));
     }
     Ok(Secret::new(text.to_owned()))
+}
+
+fn is_true(key: Option<&At<bool>>) -> bool {
+    key.is_some_and(|key| key.value)
 }
 
 fn is_readable_by_others(path: &Path) -> bool {

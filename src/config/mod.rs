@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::authn::ldap::UserFilter;
 pub use crate::identity::CertificateField;
 use crate::identity::Secret;
 use crate::policy::Policy;
@@ -278,6 +279,18 @@ pub struct LdapServer {
     pub port: u16,
 }
 
+impl std::fmt::Display for LdapServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.tls { "ldaps" } else { "ldap" };
+        let (host, port) = (&self.host, self.port);
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port}")
+        } else {
+            write!(f, "{scheme}://{host}:{port}")
+        }
+    }
+}
+
 /// `[auth.ldap]`
 #[derive(Clone, Debug)]
 pub struct Ldap {
@@ -291,14 +304,25 @@ pub struct Ldap {
     pub bind: Option<(Box<str>, Secret<String>)>,
     /// Below what users are searched.
     pub user_base: Box<str>,
-    /// How a user is found, with `{username}`.
-    pub user_filter: Box<str>,
+    /// How a user is found, and what names it.
+    pub user_filter: UserFilter,
     /// How groups are found.
     pub groups: LdapGroups,
     /// Below what groups are searched.
     pub group_base: Option<Box<str>>,
-    /// For one answer.
+    /// Whether groups of groups count, where the directory itself does not resolve them.
+    pub nested_groups: bool,
+    /// For a login, all servers together.
     pub timeout: Duration,
+    /// For how long what was verified is believed while the directory is down; zero: not at all.
+    pub stale_ok: Duration,
+}
+
+impl Ldap {
+    /// Whether any server is asked over TLS.
+    pub fn uses_tls(&self) -> bool {
+        self.start_tls || self.servers.iter().any(|server| server.tls)
+    }
 }
 
 /// So many in such a time.

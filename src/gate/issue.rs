@@ -11,7 +11,9 @@ use super::judge::bearer;
 use super::login::Login;
 use super::{Authority, Ledger, Refusal, Rules};
 use crate::audit::{Event, Record};
-use crate::identity::{ClientCertificate, Grant, Identity, Malformed, Peer, Presented, Secret};
+use crate::identity::{
+    ClientCertificate, Grant, Identity, Malformed, Peer, Presented, ROBOT, Secret,
+};
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
 use crate::token::{Asked, Claims, Confirmation, Kind, parse_scopes};
@@ -85,7 +87,9 @@ pub async fn issue(
             };
             login.verify(&user, &password, record).await?
         }
-        Credential::Refresh(token) => bearer(rules, &token, Kind::Refresh, shown, authority, now)?,
+        Credential::Refresh(token) => {
+            bearer(rules, &token, Kind::Refresh, shown, authority, now).await?
+        }
     };
     let who = rules.certificates.join(who, shown)?;
     if who.user().is_none() && wish.scopes.is_empty() {
@@ -93,8 +97,13 @@ pub async fn issue(
     }
     record.identify(&who, rules.policy.groups_of(&who));
     let grants = intersect(rules, &who, peer, &wish.scopes, now);
+    let credential = match who.user().filter(|_| who.has_secret()) {
+        Some(user) => Some(credential(rules, user).await?),
+        None => None,
+    };
     let mint = Mint {
         rules,
+        credential,
         who: &who,
         shown,
         authority,
@@ -223,6 +232,8 @@ const CLOCK_SKEW: i64 = 10;
 /// What all tokens of one answer share.
 struct Mint<'a> {
     rules: &'a Rules,
+    /// The state of the password or key that stands behind the tokens, if one does.
+    credential: Option<String>,
     who: &'a Identity,
     shown: Option<&'a ClientCertificate>,
     authority: &'a Authority,
@@ -243,7 +254,6 @@ impl Mint<'_> {
         // Never longer than the key that it is minted for.
         let latest = self.who.expires().map_or(i64::MAX, Timestamp::as_second);
         let bound = self.rules.bind_certificate || !self.who.has_secret();
-        let by_secret = self.who.user().filter(|_| self.who.has_secret());
         let claims = Claims {
             iss: self.rules.keys.issuer().to_owned(),
             sub: self.who.user().unwrap_or_default().to_owned(),
@@ -254,7 +264,7 @@ impl Mint<'_> {
             jti: format!("{:032x}", u128::from_be_bytes(name)),
             kind,
             access: grants.iter().map(Into::into).collect(),
-            credential: by_secret.and_then(|user| self.rules.credential_state(user)),
+            credential: self.credential.clone(),
             cnf: self
                 .shown
                 .filter(|_| bound)
@@ -263,6 +273,20 @@ impl Mint<'_> {
         let token = self.rules.keys.mint(&claims).map_err(|_cause| unsigned())?;
         Ok((token, claims))
     }
+}
+
+/// The state of a user's credential, for tokens to name. A user may be gone who has just logged in
+/// with a password that was verified a while ago.
+async fn credential(rules: &Rules, user: &str) -> Result<String, Refusal> {
+    let revoked = || Refusal::Revoked { user: user.into() };
+    if let Some(name) = user.strip_prefix(ROBOT) {
+        let state = rules.key_state(&rules.robots.current(), name);
+        return state.ok_or_else(revoked);
+    }
+    let current = rules.credential_state(user).await;
+    let known = current.map_err(Refusal::Undecided)?;
+    let (state, _) = known.ok_or_else(revoked)?;
+    Ok(state)
 }
 
 fn unsigned() -> Refusal {

@@ -13,7 +13,7 @@ use crate::identity::{
 };
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
-use crate::token::{Confirmation, Kind, TokenError};
+use crate::token::{Confirmation, Kind, TokenError, Verified};
 use crate::upstream::Session;
 
 /// How long a push that was begun with a token may go on after the token has expired.
@@ -78,7 +78,7 @@ pub async fn judge(
         Presented::Bearer(token) => {
             record.authentication(Authentication::Token);
             let at = as_of(begun, now);
-            bearer(rules, &token, Kind::Access, shown, authority, at)?
+            bearer(rules, &token, Kind::Access, shown, authority, at).await?
         }
     };
     let who = rules.certificates.join(who, shown)?;
@@ -134,7 +134,7 @@ fn as_of(begun: Option<Timestamp>, now: Timestamp) -> Timestamp {
 }
 
 /// Who a token of ours stands for, if its credential is still what it was when it was minted.
-pub(super) fn bearer(
+pub(super) async fn bearer(
     rules: &Rules,
     token: &Secret<String>,
     kind: Kind,
@@ -165,24 +165,43 @@ pub(super) fn bearer(
         let user = Some(user.clone());
         return Ok(Identity::verified_token(user, [].into(), false, scope));
     }
-    let revoked = || Refusal::Revoked { user: user.clone() };
-    let current = rules.credential_state(user);
-    if current.is_none() || current != verified.claims.credential {
-        return Err(revoked());
-    }
     if let Some(name) = user.strip_prefix(ROBOT) {
-        let keys = rules.robots.current();
-        let key = keys.get(name).filter(|key| !key.confinement.is_over(at));
-        let confinement = Arc::clone(&key.ok_or_else(revoked)?.confinement);
-        let who = Identity::verified_key_token(user.clone(), confinement, scope);
-        return Ok(who);
+        return robot(rules, name, &verified, at);
     }
-    Ok(Identity::verified_token(
-        Some(user.clone()),
-        [].into(),
-        true,
-        scope,
-    ))
+    let current = rules.credential_state(user).await;
+    match current.map_err(Refusal::Undecided)? {
+        Some((state, standing)) if Some(&state) == verified.claims.credential.as_ref() => {
+            let user = Some(user.clone());
+            let who = Identity::verified_token(user, standing.groups, true, scope);
+            Ok(if standing.stale {
+                who.while_directory_down()
+            } else {
+                who
+            })
+        }
+        Some(_) | None => Err(Refusal::Revoked { user: user.clone() }),
+    }
+}
+
+/// The same for a token that was minted for a robot key: it is confined as the key is now.
+fn robot(rules: &Rules, name: &str, token: &Verified, at: Timestamp) -> Result<Identity, Refusal> {
+    let keys = rules.robots.current();
+    let state = rules.key_state(&keys, name);
+    let key = keys.get(name).filter(|key| !key.confinement.is_over(at));
+    match (&token.user, key) {
+        (Some(user), Some(key)) if state.is_some() && state == token.claims.credential => {
+            let confinement = Arc::clone(&key.confinement);
+            let scope = token.grants.clone();
+            Ok(Identity::verified_key_token(
+                user.clone(),
+                confinement,
+                scope,
+            ))
+        }
+        (_, _) => Err(Refusal::Revoked {
+            user: format!("{ROBOT}{name}").into(),
+        }),
+    }
 }
 
 /// A token that was not minted for a mount's source makes it an ordinary upload, as a missing right

@@ -121,14 +121,13 @@ impl Refusal {
             outcome: self.outcome(),
         };
         match self {
-            // A better certificate can come on another connection only.
-            Self::Certificate(CertificateError::Missing | CertificateError::NotAccepted) => {
-                reply.close = true;
-            }
-            Self::BadCredential(_)
-            | Self::Certificate(CertificateError::NamesAnother)
-            | Self::Malformed(_) => {
+            Self::BadCredential(_) | Self::Certificate(_) | Self::Malformed(_) => {
                 reply.challenge = challenge(how, authority, None, None);
+                // A better certificate can come on another connection only.
+                reply.close = matches!(
+                    self,
+                    Self::Certificate(CertificateError::Missing | CertificateError::NotAccepted)
+                );
             }
             Self::BadToken(_) | Self::Revoked { .. } => {
                 reply.challenge = challenge(how, authority, None, Some("invalid_token"));
@@ -351,26 +350,21 @@ fn body(fault: Fault) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
     }
 }
 
+/// 401 and not 403, which clients show to nobody when it is the answer to their first request.
 fn certificate(error: CertificateError) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
-    match error {
-        CertificateError::Missing => (
-            StatusCode::FORBIDDEN,
-            Code::Denied,
+    let message = match error {
+        CertificateError::Missing => {
             "this registry wants a client certificate: put client.cert and client.key into \
              /etc/docker/certs.d/ under its name, or use --cert-dir"
-                .into(),
-        ),
-        CertificateError::NamesAnother => (
-            StatusCode::UNAUTHORIZED,
-            Code::Unauthorized,
-            "your certificate and your credentials name different users".into(),
-        ),
-        CertificateError::NotAccepted => (
-            StatusCode::FORBIDDEN,
-            Code::Denied,
-            "your client certificate has expired or was revoked; ask for a new one".into(),
-        ),
-    }
+        }
+        CertificateError::NamesAnother => {
+            "your certificate and your credentials name different users"
+        }
+        CertificateError::NotAccepted => {
+            "your client certificate has expired or was revoked; ask for a new one"
+        }
+    };
+    (StatusCode::UNAUTHORIZED, Code::Unauthorized, message.into())
 }
 
 fn not_the_api(error: &CallError) -> (StatusCode, Code) {

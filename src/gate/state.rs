@@ -9,10 +9,9 @@ use serde::Serialize;
 
 use super::{Creating, Guard};
 use crate::audit::Audit;
-use crate::authn::keys::Keyring;
-use crate::authn::{Authenticator, Certificates, Memory};
+use crate::authn::keys::{Keyring, Keys as RobotKeys};
+use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
 use crate::config::Challenge;
-use crate::identity::ROBOT;
 use crate::limit::lockout::Setting;
 use crate::policy::Policy;
 use crate::token::Keys;
@@ -57,13 +56,22 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The present state of a user's credential, as tokens name it; `None` once the user is gone.
-    pub(super) fn credential_state(&self, user: &str) -> Option<String> {
-        let secret = self.keys.credential_key();
-        let state = match user.strip_prefix(ROBOT) {
-            Some(name) => self.robots.current().fingerprint(name, secret)?,
-            None => self.authenticator.knows(user)?.keyed(secret),
-        };
+    /// The present state of a user's credential, as tokens name it, and how the user stands; `None`
+    /// once the user is gone.
+    pub(super) async fn credential_state(
+        &self,
+        user: &str,
+    ) -> Result<Option<(String, Standing)>, Failure> {
+        let standing = self.authenticator.standing(user).await?;
+        Ok(standing.map(|standing| {
+            let state = standing.entry.keyed(self.keys.credential_key());
+            (format!("{:032x}", u128::from_be_bytes(state)), standing)
+        }))
+    }
+
+    /// The same of a robot key.
+    pub(super) fn key_state(&self, keys: &RobotKeys, name: &str) -> Option<String> {
+        let state = keys.fingerprint(name, self.keys.credential_key())?;
         Some(format!("{:032x}", u128::from_be_bytes(state)))
     }
 }

@@ -18,6 +18,8 @@ pub enum Authentication {
     Htpasswd,
     /// A robot key.
     Key,
+    /// A password that the directory verified.
+    Ldap,
     /// One of our own tokens.
     Token,
 }
@@ -30,6 +32,7 @@ impl Authentication {
             Self::Certificate => "certificate",
             Self::Htpasswd => "htpasswd",
             Self::Key => "key",
+            Self::Ldap => "ldap",
             Self::Token => "token",
         }
     }
@@ -59,6 +62,7 @@ pub struct Identity {
     groups: Arc<[Arc<str>]>,
     authentication: Authentication,
     cached: bool,
+    stale: bool,
     password: bool,
     certificate: bool,
     scope: Option<Arc<[Grant]>>,
@@ -73,6 +77,7 @@ impl Identity {
             groups: Arc::from([]),
             authentication: Authentication::Anonymous,
             cached: false,
+            stale: false,
             password: false,
             certificate: false,
             scope: None,
@@ -92,6 +97,7 @@ impl Identity {
             groups,
             authentication,
             cached,
+            stale: false,
             password: true,
             certificate: false,
             scope: None,
@@ -135,6 +141,7 @@ impl Identity {
             groups,
             authentication,
             cached: false,
+            stale: false,
             password,
             certificate: false,
             scope: Some(scope),
@@ -150,6 +157,16 @@ impl Identity {
             authentication: Authentication::Certificate,
             certificate: true,
             ..Self::anonymous()
+        }
+    }
+
+    /// The same identity, remembered from before the directory that knows the user went down.
+    #[must_use]
+    pub(crate) fn while_directory_down(self) -> Self {
+        Self {
+            cached: true,
+            stale: true,
+            ..self
         }
     }
 
@@ -195,6 +212,12 @@ impl Identity {
     /// Whether the credential had been verified shortly before.
     pub fn cached(&self) -> bool {
         self.cached
+    }
+
+    /// Whether all this was true before the directory that knows the user went down, and may be
+    /// true no more.
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// Whether a password stands behind the identity, directly or through a token.

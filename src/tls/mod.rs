@@ -74,7 +74,7 @@ pub enum TlsError {
         source: VerifierBuilderError,
     },
     /// No CA certificate on this system.
-    #[error("this system has no CA certificates; name a file with `upstream.ca`")]
+    #[error("this system has no CA certificates; name a file with `ca`")]
     NoRoots,
 }
 
@@ -210,6 +210,13 @@ pub fn upstream_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError>
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The configuration towards a directory, likewise.
+pub fn directory_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::clone(&*upstream_config(ca)?);
+    config.alpn_protocols.clear();
     Ok(Arc::new(config))
 }
 

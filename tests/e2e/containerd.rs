@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::support::process::Process;
 use crate::support::{Lab, password};
-use crate::tool::{Challenge, Ran, can_run, run, seed};
+use crate::tool::{Challenge, Ran, can_run, certificates, run, seed};
 
 struct Containerd<'a> {
     lab: &'a Lab,
@@ -25,16 +25,7 @@ impl<'a> Containerd<'a> {
                  [grpc]\naddress = \"{base}/sock\"\n"
             ),
         );
-        let host = lab.authority();
-        let hosts = folder.join("hosts.d").join(&host);
-        std::fs::create_dir_all(&hosts).unwrap();
-        let ca = folder.join("ca.pem");
-        let text = format!(
-            "server = \"https://{host}\"\n[host.\"https://{host}\"]\n\
-             capabilities = [\"pull\", \"resolve\", \"push\"]\nca = \"{}\"\n",
-            ca.display()
-        );
-        std::fs::write(hosts.join("hosts.toml"), text).unwrap();
+        write_hosts(lab, "");
         let mut command = Command::new("containerd");
         command.arg("--config").arg(config);
         let mut daemon = Process::start(&mut command, &folder.join("containerd.log"));
@@ -81,6 +72,20 @@ impl<'a> Containerd<'a> {
     }
 }
 
+/// What ctr knows about the proxy, with further lines about it.
+fn write_hosts(lab: &Lab, more: &str) {
+    let host = lab.authority();
+    let hosts = lab.folder.join("hosts.d").join(&host);
+    std::fs::create_dir_all(&hosts).unwrap();
+    let ca = lab.folder.join("ca.pem");
+    let text = format!(
+        "server = \"https://{host}\"\n[host.\"https://{host}\"]\n\
+         capabilities = [\"pull\", \"resolve\", \"push\"]\nca = \"{}\"\n{more}",
+        ca.display()
+    );
+    std::fs::write(hosts.join("hosts.toml"), text).unwrap();
+}
+
 async fn pulls_and_pushes(challenge: Challenge) {
     if !can_run(&["containerd", "ctr", "skopeo", "umoci"]) {
         return;
@@ -120,4 +125,40 @@ async fn containerd_pulls_and_pushes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn containerd_does_with_basic_what_basic_can() {
     pulls_and_pushes(Challenge::Basic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_comes_with_a_certificate() {
+    if !can_run(&["containerd", "ctr", "skopeo", "umoci"]) {
+        return;
+    }
+    let lab = certificates::lab().await;
+    seed(&lab, &["team-a/app"]);
+    let containerd = Containerd::start(&lab).await;
+    let host = lab.authority();
+    let image = format!("{host}/team-a/app:v1");
+    // It shows no body, only the status.
+    let said = containerd.pull("", &image).fails();
+    assert!(said.contains("401"), "{said}");
+
+    let [certificate, key] = certificates::give(&lab).map(|path| path.display().to_string());
+    write_hosts(
+        &lab,
+        &format!("client = [[\"{certificate}\", \"{key}\"]]\n"),
+    );
+    containerd.pull("", &image).ok();
+    let pushed = format!("{host}/team-a/ctr:v1");
+    containerd.ctr(&format!("tag {image} {pushed}")).ok();
+    containerd.push("", &pushed).ok();
+
+    certificates::only_a_gate(&lab).await;
+    containerd.pull("", &image).fails();
+    let alice = format!("-u alice:{}", password("alice"));
+    containerd.pull(&alice, &image).ok();
+    containerd.push(&alice, &pushed).ok();
+
+    certificates::revoke(&lab).await;
+    let said = containerd.pull(&alice, &image).fails();
+    assert!(said.contains("certificate"), "{said}");
+    lab.assert_no_secret(&[]);
 }

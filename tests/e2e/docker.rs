@@ -5,7 +5,9 @@ use std::process::Command;
 
 use crate::support::process::{Process, has_ipv6, skip};
 use crate::support::{Lab, password};
-use crate::tool::{Challenge, Ran, assert_our_denial, can_run, holds_password, rootfs, run};
+use crate::tool::{
+    Challenge, Ran, assert_our_denial, can_run, cert_dir, certificates, holds_password, rootfs, run,
+};
 
 const NAME: &str = "registry.test";
 
@@ -28,7 +30,7 @@ impl<'a> Docker<'a> {
         command
             .arg(&base)
             .args([NAME, &lab.address.port().to_string(), "::1"]);
-        command.arg(lab.folder.join("ca.pem"));
+        command.arg(cert_dir(lab));
         let daemon = Process::start(&mut command, &lab.folder.join("dockerd.log")).ended_by_term();
         let mut docker = Self {
             lab,
@@ -191,5 +193,48 @@ async fn docker_does_with_basic_what_basic_can() {
     docker.docker(&format!("logout {host}")).ok();
     docker.docker(&format!("rmi {image}")).ok();
     docker.docker(&format!("pull {image}")).fails();
+    lab.assert_no_secret(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_comes_with_a_certificate() {
+    if !runs_here() {
+        return;
+    }
+    let lab = certificates::lab().await;
+    let docker = Docker::start(&lab).await;
+    let host = &docker.host;
+    let image = format!("{host}/team-a/app:v1");
+    let rootfs = rootfs(&lab);
+    docker
+        .docker(&format!("import {} {image}", rootfs.display()))
+        .ok();
+
+    // Without one it is told where to put it.
+    let said = docker.docker(&format!("push {image}")).fails();
+    certificates::assert_told_where(&said);
+    let said = docker.login("alice", &password("alice")).fails();
+    certificates::assert_told_where(&said);
+
+    // With one it needs nothing else.
+    certificates::give(&lab);
+    docker.docker(&format!("push {image}")).ok();
+    docker.docker(&format!("rmi {image}")).ok();
+    docker.docker(&format!("pull {image}")).ok();
+    assert!(!docker.config().contains(host.as_str()));
+    let denied = format!("{host}/team-b/app:v1");
+    docker.docker(&format!("tag {image} {denied}")).ok();
+    assert_our_denial(&docker.docker(&format!("push {denied}")).fails());
+
+    // As a gate it goes with a password, to the token service too.
+    certificates::only_a_gate(&lab).await;
+    docker.docker(&format!("push {image}")).fails();
+    docker.login("alice", &password("alice")).ok();
+    docker.docker(&format!("push {image}")).ok();
+
+    certificates::revoke(&lab).await;
+    let said = docker.docker(&format!("pull {image}")).fails();
+    assert!(said.contains("certificate"), "{said}");
+    docker.docker(&format!("push {image}")).fails();
     lab.assert_no_secret(&[]);
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
-# An own dockerd and containerd in BASE that know the registry NAME:PORT at ADDRESS and trust CA.
+# An own dockerd and containerd in BASE that know the registry NAME:PORT at ADDRESS. Its authority
+# and its client certificate are in the folder CERTS, as they are now and later.
 #
-#   dockerd.sh BASE NAME PORT ADDRESS CA
+#   dockerd.sh BASE NAME PORT ADDRESS CERTS
 #
 # It runs until it gets SIGTERM. The mount namespace keeps the machine's /etc/hosts and
 # /etc/docker as they are. NAME must not resolve into 127.0.0.0/8: dockerd takes such registries
@@ -12,11 +13,11 @@ if [ "${PORTCULLIS_E2E_INSIDE:-}" != 1 ]; then
     mkdir -p /etc/docker
     exec unshare --mount --propagation private "$0" "$@"
 fi
-base=$1 name=$2 port=$3 address=$4 ca=$5
+base=$1 name=$2 port=$3 address=$4 certs=$5
 
 mount -t tmpfs none /etc/docker
 mkdir -p "/etc/docker/certs.d/$name:$port"
-cp "$ca" "/etc/docker/certs.d/$name:$port/ca.crt"
+mount --bind "$certs" "/etc/docker/certs.d/$name:$port"
 printf '127.0.0.1 localhost\n::1 localhost\n%s %s\n' "$address" "$name" > "$base/hosts"
 mount --bind "$base/hosts" /etc/hosts
 

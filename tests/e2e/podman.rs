@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::support::{Lab, password};
 use crate::tool::{
-    Challenge, Ran, assert_our_denial, can_run, cert_dir, holds_password, rootfs, run,
+    Challenge, Ran, assert_our_denial, can_run, cert_dir, certificates, holds_password, rootfs, run,
 };
 
 struct Podman<'a>(&'a Lab);
@@ -95,4 +95,43 @@ async fn podman_logs_in_pushes_and_pulls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn podman_does_with_basic_what_basic_can() {
     logs_in_pushes_and_pulls(Challenge::Basic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_comes_with_a_certificate() {
+    if !can_run(&["podman", "tar"]) {
+        return;
+    }
+    let lab = certificates::lab().await;
+    let podman = Podman(&lab);
+    let host = lab.authority();
+    let image = format!("{host}/team-a/pod:v1");
+    let rootfs = rootfs(&lab);
+    podman
+        .podman(&format!("import {} {image}", rootfs.display()), "")
+        .ok();
+
+    // It wants the file that it is told to take credentials from.
+    lab.folder.write("auth.json", "{}");
+    let said = podman.remote("push", &image, "").fails();
+    certificates::assert_told_where(&said);
+
+    certificates::give(&lab);
+    podman.remote("push", &image, "").ok();
+    podman.podman(&format!("rmi {image}"), "").ok();
+    podman.remote("pull", &image, "").ok();
+    assert_eq!(lab.folder.read("auth.json"), "{}");
+    let denied = format!("{host}/team-b/pod:v1");
+    podman.podman(&format!("tag {image} {denied}"), "").ok();
+    podman.remote("push", &denied, "").fails();
+
+    certificates::only_a_gate(&lab).await;
+    podman.remote("push", &image, "").fails();
+    podman.login("alice", &password("alice")).ok();
+    podman.remote("push", &image, "").ok();
+
+    certificates::revoke(&lab).await;
+    let said = podman.remote("pull", &image, "").fails();
+    assert!(said.contains("certificate"), "{said}");
+    lab.assert_no_secret(&[]);
 }

@@ -3,7 +3,9 @@
 use std::process::Command;
 
 use crate::support::{Lab, password};
-use crate::tool::{Challenge, Ran, assert_our_denial, can_run, cert_dir, layout, run};
+use crate::tool::{
+    Challenge, Ran, assert_our_denial, can_run, cert_dir, certificates, layout, run,
+};
 
 struct Skopeo<'a>(&'a Lab);
 
@@ -108,4 +110,38 @@ async fn skopeo_copies_lists_and_deletes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn skopeo_does_with_basic_what_basic_can() {
     copies_lists_and_deletes(Challenge::Basic).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skopeo_comes_with_a_certificate() {
+    if !can_run(&["skopeo", "umoci"]) {
+        return;
+    }
+    let lab = certificates::lab().await;
+    let skopeo = Skopeo(&lab);
+    let host = lab.authority();
+    let layout = layout(&lab);
+    let image = format!("docker://{host}/team-a/sk:v1");
+
+    let said = skopeo.copy(&layout, &image).fails();
+    certificates::assert_told_where(&said);
+
+    certificates::give(&lab);
+    skopeo.copy(&layout, &image).ok();
+    skopeo.copy(&image, "oci:back:v1").ok();
+    skopeo.remote("inspect", &image).ok();
+    let prod = format!("docker://{host}/team-a/prod:v1");
+    assert_our_denial(&skopeo.copy(&layout, &prod).fails());
+    assert!(!lab.folder.join("auth.json").exists());
+
+    certificates::only_a_gate(&lab).await;
+    skopeo.copy(&layout, &image).fails();
+    skopeo.login("alice", &password("alice")).ok();
+    skopeo.copy(&layout, &image).ok();
+    skopeo.copy(&image, "oci:again:v1").ok();
+
+    certificates::revoke(&lab).await;
+    let said = skopeo.remote("inspect", &image).fails();
+    assert!(said.contains("certificate"), "{said}");
+    lab.assert_no_secret(&[]);
 }

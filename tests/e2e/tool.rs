@@ -1,5 +1,8 @@
 //! Running a client, and an image made from nothing.
 
+#[path = "certificates.rs"]
+pub(crate) mod certificates;
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -104,7 +107,7 @@ pub(crate) fn shell(folder: &Folder, line: &str) -> Ran {
     run(folder, command.args(words), "")
 }
 
-/// The folder that podman and skopeo take the authority from.
+/// The folder that docker, podman and skopeo take the authority from.
 pub(crate) fn cert_dir(lab: &Lab) -> PathBuf {
     let folder = lab.folder.join("cert-dir");
     std::fs::create_dir_all(&folder).unwrap();

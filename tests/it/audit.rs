@@ -12,6 +12,10 @@ use crate::support::{Client, Http, Lab, Reply, Upstream, password};
 /// Does one thing, and gives the one record of it.
 async fn one(lab: &Lab, what: impl Future<Output = ()>) -> Value {
     let audit = lab.audit();
+    // The address answers a moment before the record of the start is written.
+    audit
+        .find("the start", |record| record["event"] == "start")
+        .await;
     let before = audit.records().len();
     what.await;
     let record = audit.after(before, 1).await.remove(0);

@@ -27,6 +27,7 @@ mod demo;
 mod differential;
 mod drain;
 mod keys;
+mod ldap;
 mod lockout;
 mod login;
 mod memory;

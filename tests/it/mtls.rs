@@ -572,19 +572,20 @@ async fn required_tells_everybody_without_one_where_to_put_it() {
             for http in Http::BOTH {
                 for call in requests(&client.over(http)) {
                     let answer = call.send().await;
-                    answer.assert_problem(403, "DENIED");
+                    answer.assert_problem(401, "UNAUTHORIZED");
                     assert!(
                         answer.message().contains("/etc/docker/certs.d"),
                         "{answer:?}"
                     );
-                    assert_eq!(answer.header("www-authenticate"), None, "{answer:?}");
+                    let challenges = answer.headers.get_all("www-authenticate");
+                    assert_eq!(challenges.iter().count(), 1, "{answer:?}");
                 }
                 let answer = client
                     .over(http)
                     .head("/v2/public/app/manifests/v1")
                     .send()
                     .await;
-                assert_eq!((answer.status, answer.body.len()), (403, 0), "{answer:?}");
+                assert_eq!((answer.status, answer.body.len()), (401, 0), "{answer:?}");
             }
         }
         // By plain HTTP nothing either, and JSON.
@@ -611,7 +612,7 @@ async fn who_is_told_off_for_a_certificate_may_come_again_on_a_new_connection() 
     let lab = lab(REQUIRED).await;
     let mut connection = lab.user("ada").connect().await;
     let answer = connection.send(lab.user("ada").get("/v2/")).await;
-    assert_eq!(answer.status, 403);
+    assert_eq!(answer.status, 401);
     assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
 }
 
@@ -961,7 +962,7 @@ async fn open(client: &Client) -> Connection {
 async fn assert_refused(lab: &Lab, connection: &mut Connection, client: &Client, pair: &Pair) {
     let (call, mark) = marked(client.get(TAGS));
     let answer = connection.send(call).await;
-    answer.assert_problem(403, "DENIED");
+    answer.assert_problem(401, "UNAUTHORIZED");
     assert!(
         answer.message().contains("client certificate"),
         "{answer:?}"
@@ -1005,7 +1006,7 @@ async fn a_reload_ends_certificates_on_open_connections_and_resumed_sessions() {
             assert!(!speaks(client).await, "{file}");
         }
         let answer = unconcerned_connection.send(unconcerned.get("/v2/")).await;
-        assert_eq!(answer.status, if file == "ca.pem" { 403 } else { 200 });
+        assert_eq!(answer.status, if file == "ca.pem" { 401 } else { 200 });
         lab.folder.replace(file, good);
         assert_eq!(lab.reload().await, "allowed");
         assert_eq!(ping(&clients[0]).await, 200);
@@ -1074,7 +1075,7 @@ async fn a_reload_changes_what_open_connections_certificates_are_worth() {
         assert_eq!(with.send(as_bob.get("/v2/")).await.status, 200);
         set(REQUIRED).await;
         assert_eq!(with.send(as_bob.get("/v2/")).await.status, 200);
-        assert_eq!(without.send(bare.get("/v2/")).await.status, 403);
+        assert_eq!(without.send(bare.get("/v2/")).await.status, 401);
         set(GATE).await;
     }
 }
@@ -1100,7 +1101,7 @@ async fn a_certificate_that_ends_ends_its_open_connections_rights() {
     assert_eq!(status(&lab.anonymous().bearer(&token), TAGS).await, 401);
     // The second in which it ends is its own for handshakes, and no longer for requests.
     while let Ok(answer) = clients[0].get("/v2/").try_send().await {
-        assert_eq!(answer.status, 403, "{answer:?}");
+        assert_eq!(answer.status, 401, "{answer:?}");
         assert!(
             begun.elapsed() < PATIENCE,
             "it is still good for handshakes"

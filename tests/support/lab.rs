@@ -104,6 +104,7 @@ pub(crate) struct Builder {
     token: String,
     more: String,
     listen: Vec<&'static str>,
+    order: &'static str,
     log: Option<&'static str>,
     files: Vec<(&'static str, String)>,
     pub(crate) pki: Pki,
@@ -118,6 +119,12 @@ impl Builder {
 
     pub(crate) fn challenge(mut self, challenge: &'static str) -> Self {
         self.challenge = challenge;
+        self
+    }
+
+    /// The back ends, as a list of TOML.
+    pub(crate) fn order(mut self, order: &'static str) -> Self {
+        self.order = order;
         self
     }
 
@@ -234,6 +241,7 @@ impl Builder {
             upstream_keys,
             token,
             more,
+            order,
             ..
         } = self;
         let listen = listen.join(", ");
@@ -251,7 +259,7 @@ url = "{upstream}"
 {upstream_keys}
 
 [auth]
-order = ["htpasswd"]
+order = {order}
 challenge = "{challenge}"
 
 [auth.htpasswd]
@@ -290,6 +298,7 @@ impl Lab {
             token: String::new(),
             more: String::new(),
             listen: vec!["127.0.0.1"],
+            order: "[\"htpasswd\"]",
             log: None,
             files: Vec::new(),
             pki: Pki::new(),

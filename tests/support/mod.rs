@@ -25,6 +25,7 @@ pub(crate) mod lab;
 pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod registry;
+pub(crate) mod slapd;
 pub(crate) mod upstream;
 
 use std::future::Future;
@@ -48,6 +49,18 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>
     let begun = Instant::now();
     loop {
         if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The same for a question that takes time itself.
+pub(crate) async fn eventually_async<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
             return answer;
         }
         assert!(begun.elapsed() < PATIENCE, "{what} did not happen");

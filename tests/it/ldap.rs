@@ -1,0 +1,709 @@
+//! Users of a directory: a real slapd, killed, frozen and restarted, and false ones that lie.
+
+use std::time::{Duration, Instant};
+
+use crate::support::slapd::{FalseDirectory, Slapd, element, entry, message, result};
+use crate::support::{Answer, Builder, Lab, eventually_async, password, within};
+
+/// What a group of the directory gives, besides the usual rules.
+const RULES: &str = r#"
+[[access]]
+repositories = ["team-l/**"]
+who = ["group:team-l"]
+role = "developer"
+"#;
+
+const BOTH: &str = r#"["htpasswd", "ldap"]"#;
+
+fn builder(order: &'static str, section: &str) -> Builder {
+    Lab::builder()
+        .order(order)
+        .more(&format!("{section}\n{RULES}"))
+}
+
+async fn login(lab: &Lab, user: &str, password: &str) -> Answer {
+    lab.anonymous()
+        .basic(user, password)
+        .get("/v2/")
+        .send()
+        .await
+}
+
+/// Whether a user may read what the group of the directory gives.
+async fn may(lab: &Lab, user: &str) -> u16 {
+    let path = "/v2/team-l/app/tags/list";
+    lab.user(user).get(path).send().await.status
+}
+
+/// The last record of a user.
+fn record(lab: &Lab, user: &str) -> serde_json::Value {
+    let records = lab.audit().records();
+    let last = records
+        .into_iter()
+        .rev()
+        .find(|record| record["user"] == user);
+    last.unwrap_or_else(|| panic!("no record of {user}"))
+}
+
+#[tokio::test]
+async fn users_log_in_by_every_protected_way() {
+    let slapd = Slapd::start().await;
+    for section in [
+        slapd.section(""),
+        slapd.section_of(&[&slapd.plain_url()], "start_tls = true"),
+        slapd.section_of(&[&slapd.plain_url()], "plaintext = true"),
+    ] {
+        let lab = builder(BOTH, &section).start().await;
+        assert_eq!(
+            login(&lab, "erin", &password("erin")).await.status,
+            200,
+            "{section}"
+        );
+        login(&lab, "erin", "wrong")
+            .await
+            .assert_problem(401, "UNAUTHORIZED");
+        assert_eq!(lab.user("gina").get("/v2/").send().await.status, 200);
+        let known = record(&lab, "erin");
+        assert_eq!(known["reason"], "wrong password", "{known}");
+        lab.assert_no_secret(&["secret-of-portcullis", &password("erin")]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_another_authority_is_not_told_any_password() {
+    let slapd = Slapd::start().await;
+    let stranger = Slapd::start().await;
+    for (url, more) in [
+        (slapd.tls_url(), ""),
+        (slapd.plain_url(), "start_tls = true"),
+    ] {
+        let lab = builder(BOTH, &stranger.section_of(&[&url], more))
+            .start()
+            .await;
+        let answer = login(&lab, "erin", &password("erin")).await;
+        answer.assert_problem(503, "UNAVAILABLE");
+        assert_eq!(record(&lab, "erin")["reason"], "directory down");
+    }
+}
+
+#[tokio::test]
+async fn groups_are_found_in_every_way_and_reach_the_policy() {
+    let slapd = Slapd::start().await;
+    for (lines, groups) in [
+        ("groups = 'member_of'", vec!["team-l"]),
+        (
+            "groups = 'member_of'\ngroup_base = 'ou=elsewhere,dc=example,dc=com'",
+            vec![],
+        ),
+        (
+            "groups = 'group_of_names'\ngroup_base = 'ou=groups,dc=example,dc=com'",
+            vec!["team-l"],
+        ),
+        (
+            "groups = 'group_of_names'\ngroup_base = 'ou=groups,dc=example,dc=com'\nnested_groups = true",
+            vec!["circle-l", "everybody-l", "team-l"],
+        ),
+        (
+            "groups = 'posix'\ngroup_base = 'ou=groups,dc=example,dc=com'",
+            vec!["primary-l", "unix-l"],
+        ),
+        (
+            "groups = 'ad_nested'\ngroup_base = 'ou=groups,dc=example,dc=com'",
+            vec![],
+        ),
+        ("groups = 'none'", vec![]),
+    ] {
+        let lab = builder(BOTH, &slapd.section(lines)).start().await;
+        let expected = if groups.contains(&"team-l") { 404 } else { 403 };
+        assert_eq!(may(&lab, "erin").await, expected, "{lines}");
+        let known = record(&lab, "erin");
+        assert_eq!(known["groups"], serde_json::json!(groups), "{lines}");
+        assert_eq!(known["auth"], "ldap");
+        // A token says who; what they may do is looked up.
+        let token = lab.token("erin", "repository:team-l/app:pull").await;
+        let by_token = lab
+            .anonymous()
+            .bearer(&token)
+            .get("/v2/team-l/app/tags/list");
+        let status = by_token.send().await.status;
+        assert_eq!(status, if expected == 404 { 404 } else { 403 }, "{lines}");
+        assert_eq!(
+            record(&lab, "erin")["groups"],
+            serde_json::json!(groups),
+            "{lines}"
+        );
+        // Somebody without groups.
+        assert_eq!(may(&lab, "frank").await, 403, "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_finds_its_entry_or_nobody() {
+    let slapd = Slapd::start().await;
+    let more = "groups = 'group_of_names'\ngroup_base = 'ou=groups,dc=example,dc=com'";
+    let lab = builder(BOTH, &slapd.section(more)).start().await;
+    for name in [
+        "*",
+        "erin)(uid=*",
+        "erin)(|(uid=*)",
+        "*)(objectClass=*",
+        "er*",
+        "\\65rin",
+        "erin\\",
+        "uid=erin,ou=people,dc=example,dc=com",
+        "erin,ou=people",
+        &"x".repeat(256),
+    ] {
+        let answer = login(&lab, name, &password("erin")).await;
+        answer.assert_problem(401, "UNAUTHORIZED");
+        assert_eq!(record(&lab, name)["reason"], "unknown user", "{name}");
+    }
+    // The right DN is found, bound as, and found among the members of a group.
+    let odd = "bob, jr (x)*";
+    let client = lab.anonymous().basic(odd, "pw-of-bob-jr");
+    assert_eq!(
+        client.get("/v2/team-l/app/tags/list").send().await.status,
+        404
+    );
+    assert_eq!(record(&lab, odd)["groups"], serde_json::json!(["team-l"]));
+    // Whatever the spelling, it is one person.
+    let client = lab.anonymous().basic("ERIN", &password("erin"));
+    assert_eq!(
+        client
+            .get("/v2/home/erin/app/tags/list")
+            .send()
+            .await
+            .status,
+        404
+    );
+    assert_eq!(record(&lab, "erin")["auth"], "ldap");
+    for (user, reason) in [
+        ("twin", "several entries in the directory"),
+        ("janus", "several entries in the directory"),
+    ] {
+        let answer = login(&lab, user, &password(user)).await;
+        answer.assert_problem(401, "UNAUTHORIZED");
+        assert_eq!(record(&lab, user)["reason"], reason);
+    }
+}
+
+#[tokio::test]
+async fn the_first_back_end_that_knows_a_user_decides() {
+    let slapd = Slapd::start().await;
+    let (file, directory) = (password("alice"), "pw-of-another-alice");
+    for (order, good, bad, auth) in [
+        (BOTH, file.as_str(), directory, "htpasswd"),
+        (r#"["ldap", "htpasswd"]"#, directory, file.as_str(), "ldap"),
+    ] {
+        let lab = builder(order, &slapd.section("")).start().await;
+        assert_eq!(login(&lab, "alice", good).await.status, 200, "{order}");
+        assert_eq!(record(&lab, "alice")["auth"], auth);
+        assert_eq!(login(&lab, "alice", bad).await.status, 401, "{order}");
+        // The other spelling finds the other alice only where she is the one who counts.
+        let status = login(&lab, "ALICE", directory).await.status;
+        assert_eq!(status, if auth == "ldap" { 200 } else { 401 }, "{order}");
+        for user in ["erin", "gina"] {
+            assert_eq!(
+                login(&lab, user, &password(user)).await.status,
+                200,
+                "{order}"
+            );
+            let token = lab.token(user, "repository:public/app:pull").await;
+            let path = "/v2/public/app/tags/list";
+            let answer = lab.anonymous().bearer(&token).get(path).send().await;
+            assert_eq!(answer.status, 404, "{order} {user}: {answer:?}");
+        }
+        login(&lab, "nobody", "wrong")
+            .await
+            .assert_problem(401, "UNAUTHORIZED");
+    }
+}
+
+/// Asks until a login of a user of the directory is answered so.
+async fn login_becomes(lab: &Lab, status: u16) {
+    let what = format!("a login answered with {status}");
+    eventually_async(&what, async || {
+        (login(lab, "erin", &password("erin")).await.status == status).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_directory_everybody_else_goes_on() {
+    let mut slapd = Slapd::start().await;
+    let section = slapd.section("timeout = '1s'") + "[auth.cache]\nttl = '0s'\n";
+    let lab = builder(BOTH, &section).start().await;
+    login_becomes(&lab, 200).await;
+    let token = lab.token("erin", "repository:home/erin/app:pull").await;
+    for frozen in [true, false] {
+        if frozen {
+            slapd.freeze();
+        } else {
+            slapd.kill();
+        }
+        for _ in 0..2 {
+            let begun = Instant::now();
+            let answer = login(&lab, "erin", &password("erin")).await;
+            answer.assert_problem(503, "UNAVAILABLE");
+            assert!(answer.header("retry-after").is_some(), "{answer:?}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(3),
+                "{:?}",
+                begun.elapsed()
+            );
+            assert_eq!(record(&lab, "erin")["reason"], "directory down");
+        }
+        // Nobody knows either whether she still exists.
+        let call = lab
+            .anonymous()
+            .bearer(&token)
+            .get("/v2/home/erin/app/tags/list");
+        call.send().await.assert_problem(503, "UNAVAILABLE");
+        // Not known to the file, so perhaps to the directory.
+        login(&lab, "nobody", "wrong")
+            .await
+            .assert_problem(503, "UNAVAILABLE");
+        let begun = Instant::now();
+        assert_eq!(login(&lab, "gina", &password("gina")).await.status, 200);
+        assert_eq!(login(&lab, "gina", "wrong").await.status, 401);
+        let public = lab.anonymous().get("/v2/public/app/tags/list");
+        assert_eq!(public.send().await.status, 404);
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
+        if frozen {
+            slapd.thaw();
+        } else {
+            slapd.restart().await;
+        }
+        login_becomes(&lab, 200).await;
+        let call = lab
+            .anonymous()
+            .bearer(&token)
+            .get("/v2/home/erin/app/tags/list");
+        assert_eq!(call.send().await.status, 404);
+    }
+    let log = lab.process.log();
+    assert!(log.contains("directory server fails"), "{log}");
+    assert!(log.contains("directory server answers again"), "{log}");
+}
+
+#[tokio::test]
+async fn a_restart_between_two_logins_is_not_noticed() {
+    let mut slapd = Slapd::start().await;
+    let section = slapd.section("") + "[auth.cache]\nttl = '0s'\n";
+    let lab = builder(BOTH, &section).start().await;
+    for _ in 0..3 {
+        assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+        slapd.kill();
+        slapd.restart().await;
+    }
+}
+
+#[tokio::test]
+async fn the_next_server_takes_over() {
+    let (mut first, second) = (Slapd::start().await, Slapd::start().await);
+    let urls = [first.plain_url(), second.plain_url()];
+    let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+    let section = first.section_of(&urls, "plaintext = true\ntimeout = '2s'");
+    let lab = builder(BOTH, &(section + "[auth.cache]\nttl = '0s'\n"))
+        .start()
+        .await;
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+    first.freeze();
+    // The first login waits for the first server's share of the time, the next ones do not.
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+    let begun = Instant::now();
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+    assert!(
+        begun.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        begun.elapsed()
+    );
+    first.kill();
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+    second.freeze();
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 503);
+}
+
+#[tokio::test]
+async fn what_was_verified_lately_is_believed_for_a_while() {
+    let mut slapd = Slapd::start().await;
+    let section = slapd.section("stale_ok = '1h'\ntimeout = '1s'\ngroups = 'member_of'");
+    let lab = builder(BOTH, &(section + "[auth.cache]\nttl = '0s'\n"))
+        .start()
+        .await;
+    assert_eq!(may(&lab, "erin").await, 404);
+    let token = lab.token("erin", "repository:team-l/app:pull").await;
+    assert_eq!(login(&lab, "frank", "wrong").await.status, 401);
+    slapd.kill();
+    for _ in 0..2 {
+        assert_eq!(may(&lab, "erin").await, 404);
+        let known = record(&lab, "erin");
+        assert_eq!(known["cached"], true, "{known}");
+        assert_eq!(known["reason"], "directory down", "{known}");
+        assert_eq!(known["groups"], serde_json::json!(["team-l"]));
+    }
+    let call = lab
+        .anonymous()
+        .bearer(&token)
+        .get("/v2/team-l/app/tags/list");
+    assert_eq!(call.send().await.status, 404);
+    let known = record(&lab, "erin");
+    assert_eq!(
+        (&known["auth"], &known["reason"]),
+        (&"token".into(), &"directory down".into())
+    );
+    // Another password, and people who did not log in.
+    assert_eq!(login(&lab, "erin", "wrong").await.status, 503);
+    assert_eq!(login(&lab, "frank", &password("frank")).await.status, 503);
+    // Another configuration forgets.
+    let config = lab.config().replace("stale_ok = '1h'", "stale_ok = '2h'");
+    lab.folder.replace("portcullis.toml", config);
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 503);
+    slapd.restart().await;
+    login_becomes(&lab, 200).await;
+    assert_eq!(record(&lab, "erin")["reason"], serde_json::Value::Null);
+}
+
+#[tokio::test]
+async fn a_password_is_verified_once_in_a_while_and_anew_after_a_change() {
+    let mut slapd = Slapd::start().await;
+    let lab = builder(BOTH, &slapd.section("")).start().await;
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+    assert_eq!(record(&lab, "erin")["cached"], false);
+    slapd.kill();
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+    assert_eq!(record(&lab, "erin")["cached"], true);
+    // A reload that changes nothing about the back end keeps what it said.
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+    let config = lab.config().replace("ou=people,", "OU=people,");
+    lab.folder.replace("portcullis.toml", config);
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 503);
+}
+
+#[tokio::test]
+async fn who_is_removed_or_regrouped_feels_it_with_a_token_too() {
+    let slapd = Slapd::start().await;
+    let section = slapd.section("groups = 'member_of'") + "[auth.cache]\nttl = '0s'\n";
+    let lab = builder(BOTH, &section).start().await;
+    let scope = "repository:team-l/app:pull";
+    let path = "/v2/team-l/app/tags/list";
+    let token = lab.token("erin", scope).await;
+    let service = lab.authority();
+    let refresh = lab
+        .user("erin")
+        .get(&format!("/token?service={service}&offline_token=true"));
+    let refresh = refresh.send().await.json()["refresh_token"].clone();
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("service", &service),
+        ("scope", scope),
+        ("refresh_token", refresh.as_str().unwrap()),
+    ];
+    let refreshed = async || {
+        let call = lab.anonymous().post("/token").form(&form);
+        call.send().await.status
+    };
+    let by_token = async || lab.anonymous().bearer(&token).get(path).send().await;
+    assert_eq!((by_token().await.status, refreshed().await), (404, 200));
+    let group = "dn: cn=team-l,ou=groups,dc=example,dc=com\nchangetype: modify\n";
+    let erin = "member: uid=erin,ou=people,dc=example,dc=com\n";
+    slapd.modify(&format!("{group}delete: member\n{erin}"));
+    by_token().await.assert_problem(403, "DENIED");
+    assert_eq!(may(&lab, "erin").await, 403);
+    slapd.modify(&format!("{group}add: member\n{erin}"));
+    assert_eq!((by_token().await.status, refreshed().await), (404, 200));
+    slapd.modify("dn: uid=erin,ou=people,dc=example,dc=com\nchangetype: delete\n");
+    by_token().await.assert_problem(401, "UNAUTHORIZED");
+    assert_eq!(refreshed().await, 401);
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 401);
+    // Somebody who is given her name later is somebody else.
+    slapd.modify(
+        "dn: uid=erin,ou=people,dc=example,dc=com\nchangetype: add\nobjectClass: inetOrgPerson\n\
+         uid: erin\ncn: Erin\nsn: Other\nuserPassword: pw-of-erin-Xy7\n",
+    );
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+    by_token().await.assert_problem(401, "UNAUTHORIZED");
+}
+
+#[tokio::test]
+async fn many_logins_at_once_are_all_answered() {
+    let slapd = Slapd::start().await;
+    let section = slapd.section("groups = 'member_of'") + "[auth.cache]\nttl = '0s'\n";
+    let lab = builder(BOTH, &section).start().await;
+    let mut logins = tokio::task::JoinSet::new();
+    for number in 0..60 {
+        let user = if number % 2 == 0 { "erin" } else { "frank" };
+        let good = number % 3 > 0;
+        let password = if good {
+            password(user)
+        } else {
+            format!("wrong{number}")
+        };
+        let client = lab.anonymous().basic(user, &password);
+        logins.spawn(async move { (good, client.get("/v2/").send().await.status) });
+    }
+    while let Some(done) = logins.join_next().await {
+        let (good, status) = done.unwrap();
+        assert_eq!(status, if good { 200 } else { 401 });
+    }
+}
+
+/// What a false directory does, and what a login is told within the time-out.
+#[tokio::test]
+async fn lies_are_neither_a_yes_nor_the_end() {
+    const DN: &str = "uid=erin,ou=people,dc=example,dc=com";
+    /// Binds as anybody, with any password.
+    fn agree(number: u8, operation: u8, found: impl Fn(u8) -> Vec<u8>) -> Vec<u8> {
+        match operation {
+            0x60 => result(number, 0x61, 0),
+            0x63 => found(number),
+            _ => Vec::new(),
+        }
+    }
+    fn erin(number: u8) -> Vec<u8> {
+        [entry(number, DN, "uid", &["erin"]), result(number, 0x65, 0)].concat()
+    }
+    fn tower() -> Vec<u8> {
+        let mut deep = Vec::new();
+        while deep.len() < 900_000 {
+            // Two hundred at a time, or making it would take longer than falling over it.
+            let mut heads = Vec::new();
+            for step in (0..200_usize).rev() {
+                let length = u32::try_from(deep.len() + 6 * (199 - step)).unwrap();
+                heads.push([&[0x30, 0x84][..], &length.to_be_bytes()].concat());
+            }
+            heads.reverse();
+            deep = [heads.concat(), deep].concat();
+        }
+        deep
+    }
+    type Lie = Box<dyn Fn(u8, u8) -> Vec<u8> + Send + Sync>;
+    let refer = |number| {
+        let url = element(4, b"ldap://127.0.0.1:1/dc=evil");
+        message(number, &element(0x73, &url))
+    };
+    let lies: Vec<(&str, u16, Lie)> = vec![
+        ("agrees", 200, Box::new(|n, op| agree(n, op, erin))),
+        (
+            "two entries",
+            401,
+            Box::new(|n, op| {
+                agree(n, op, |n| {
+                    [
+                        entry(n, DN, "uid", &["erin"]),
+                        entry(n, "uid=x", "uid", &["erin"]),
+                        result(n, 0x65, 0),
+                    ]
+                    .concat()
+                })
+            }),
+        ),
+        (
+            "a thousand entries",
+            401,
+            Box::new(|n, op| agree(n, op, |n| entry(n, DN, "uid", &["erin"]).repeat(1000))),
+        ),
+        (
+            "a result cut at one entry",
+            401,
+            Box::new(|n, op| {
+                agree(n, op, |n| {
+                    [entry(n, DN, "uid", &["erin"]), result(n, 0x65, 4)].concat()
+                })
+            }),
+        ),
+        (
+            "an entry without a name",
+            503,
+            Box::new(|n, op| {
+                agree(n, op, |n| {
+                    [entry(n, "", "uid", &["erin"]), result(n, 0x65, 0)].concat()
+                })
+            }),
+        ),
+        (
+            "an entry of somebody else's attributes",
+            503,
+            Box::new(|n, op| {
+                agree(n, op, |n| {
+                    [entry(n, DN, "cn", &["erin"]), result(n, 0x65, 0)].concat()
+                })
+            }),
+        ),
+        (
+            "an entry with two users",
+            401,
+            Box::new(|n, op| {
+                agree(n, op, |n| {
+                    [entry(n, DN, "uid", &["erin", "ada"]), result(n, 0x65, 0)].concat()
+                })
+            }),
+        ),
+        (
+            "only references",
+            401,
+            Box::new(move |n, op| agree(n, op, |n| [refer(n), result(n, 0x65, 0)].concat())),
+        ),
+        (
+            "references without end",
+            401,
+            Box::new(move |n, op| agree(n, op, |n| refer(n).repeat(5000))),
+        ),
+        (
+            "a referral",
+            503,
+            Box::new(|n, op| agree(n, op, |n| result(n, 0x65, 10))),
+        ),
+        (
+            "a referral for the user's bind",
+            503,
+            Box::new(|n, op| match (n, op) {
+                (1, 0x60) => result(n, 0x61, 10),
+                _ => agree(n, op, erin),
+            }),
+        ),
+        (
+            "no such base",
+            503,
+            Box::new(|n, op| agree(n, op, |n| result(n, 0x65, 32))),
+        ),
+        (
+            "busy",
+            503,
+            Box::new(|n, op| agree(n, op, |n| result(n, 0x65, 51))),
+        ),
+        ("nothing", 503, Box::new(|_, _| Vec::new())),
+        (
+            "half an answer",
+            503,
+            Box::new(|n, op| agree(n, op, |n| erin(n)[..20].to_vec())),
+        ),
+        (
+            "text",
+            503,
+            Box::new(|_, _| b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+        ),
+        (
+            "an endless length",
+            503,
+            Box::new(|_, _| b"\x30\x80\x30\x80\x30\x80".to_vec()),
+        ),
+        (
+            "the answer to something else",
+            503,
+            Box::new(|n, op| agree(n, op, |n| result(n, 0x61, 0))),
+        ),
+        (
+            "an entry that is none",
+            503,
+            Box::new(|n, op| agree(n, op, |n| message(n, &element(0x64, b"")))),
+        ),
+        (
+            "a result that is none",
+            503,
+            Box::new(|n, op| agree(n, op, |n| message(n, &element(0x65, b"")))),
+        ),
+        (
+            "a bind result that is none",
+            503,
+            Box::new(|n, _| message(n, &element(0x61, b""))),
+        ),
+        (
+            "a huge entry",
+            503,
+            Box::new(|n, op| agree(n, op, |n| entry(n, DN, "uid", &[&"x".repeat(3 << 20)]))),
+        ),
+        (
+            "a tower",
+            503,
+            Box::new(|n, op| agree(n, op, |n| message(n, &element(0x64, &tower())))),
+        ),
+        (
+            "a million elements",
+            503,
+            Box::new(|n, op| {
+                agree(n, op, |n| {
+                    message(n, &element(0x64, &[4, 0].repeat(400_000)))
+                })
+            }),
+        ),
+    ];
+    for (what, status, lie) in lies {
+        let server = FalseDirectory::start(lie).await;
+        let section = format!(
+            "[auth.ldap]\nurls = ['{}']\nplaintext = true\ntimeout = '1s'\n\
+             user_base = 'ou=people,dc=example,dc=com'\n",
+            server.url()
+        );
+        let lab = builder(BOTH, &section)
+            .upstream("http://127.0.0.1:1")
+            .start()
+            .await;
+        let begun = Instant::now();
+        let answer = login(&lab, "erin", &password("erin")).await;
+        assert_eq!(
+            answer.status,
+            status,
+            "{what}: {answer:?}\n{}",
+            lab.process.log()
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{what}: {:?}",
+            begun.elapsed()
+        );
+        // The proxy is alive and well.
+        assert_eq!(
+            login(&lab, "gina", &password("gina")).await.status,
+            200,
+            "{what}"
+        );
+        assert!(
+            lab.process.peak() < 200 << 20,
+            "{what}: {}",
+            lab.process.peak()
+        );
+    }
+}
+
+#[tokio::test]
+async fn tls_that_is_refused_or_slipped_into_is_no_tls() {
+    for (what, lie) in [
+        ("refused", result(1, 0x78, 2)),
+        (
+            "agreed, and more in the clear",
+            [result(1, 0x78, 0), result(2, 0x61, 0)].concat(),
+        ),
+        ("no answer", Vec::new()),
+        ("another answer", result(1, 0x61, 0)),
+    ] {
+        let server = FalseDirectory::start(move |_, operation| {
+            assert_eq!(operation, 0x77, "something was said in the clear");
+            lie.clone()
+        })
+        .await;
+        let slapd_ca = crate::support::pki::Pki::new().ca;
+        let folder = crate::support::folder::Folder::new();
+        let ca = folder.write("ca.pem", slapd_ca);
+        let section = format!(
+            "[auth.ldap]\nurls = ['{}']\nstart_tls = true\nca = '{}'\ntimeout = '1s'\n\
+             user_base = 'ou=people,dc=example,dc=com'\n",
+            server.url(),
+            ca.display()
+        );
+        let lab = builder(BOTH, &section)
+            .upstream("http://127.0.0.1:1")
+            .start()
+            .await;
+        let what = format!("the answer when TLS is {what}");
+        let answer = within(Duration::from_secs(5), &what, login(&lab, "erin", "pw")).await;
+        answer.assert_problem(503, "UNAVAILABLE");
+    }
+}

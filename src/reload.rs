@@ -162,7 +162,7 @@ fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
     Ok(Some(parsed))
 }
 
-/// The directory, with its connections if nothing about it has changed.
+/// The directory that a configuration names, with its connections if nothing about it has changed.
 fn directory(config: &Config, memory: &Memory) -> Result<Option<Arc<Directory>>, TlsError> {
     let Some(ldap) = &config.auth.ldap else {
         return Ok(None);

@@ -209,6 +209,11 @@ impl Authenticator {
         }
     }
 
+    /// The directory, for whoever sets it up.
+    pub fn directory(&self) -> Option<&Arc<Directory>> {
+        self.directory.as_ref()
+    }
+
     /// Verifies a password, or remembers that it was lately. May be dropped at any time.
     ///
     /// A directory that is down is not one that does not know the user: no later back end is asked.
@@ -221,7 +226,9 @@ impl Authenticator {
                 (Backend::Ldap, _, Some(directory)) => {
                     match self.by_directory(directory, user, password).await {
                         Outcome::Reject(Rejection::UnknownUser) => {}
-                        decided => return decided,
+                        decided @ (Outcome::Accept(_) | Outcome::Reject(_) | Outcome::Fail(_)) => {
+                            return decided;
+                        }
                     }
                 }
                 (Backend::Htpasswd | Backend::Ldap, _, _) => {}

@@ -18,6 +18,7 @@ use portcullis::upstream::Pool;
 use rustix::fs::{Access, access};
 use serde_json::json;
 
+use super::check_ldap::Answers;
 use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
 
 /// Check the configuration and everything it names
@@ -30,9 +31,13 @@ pub(crate) struct Check {
     #[arg(long)]
     json: bool,
 
-    /// Ask the registry as well whether it answers
+    /// Ask the registry and the directory as well whether they answer
     #[arg(long)]
     online: bool,
+
+    /// Look for this user in the directory, and tell what is found
+    #[arg(long, value_name = "NAME", requires = "online")]
+    user: Option<String>,
 }
 
 impl Check {
@@ -44,16 +49,30 @@ impl Check {
             config,
             mut found,
         } = examine(&path)?;
+        let mut directory_says = None;
         let fits = found.iter().all(Diagnostic::is_warning);
         if let (true, Some(rules), Some(config)) = (self.online, rules, config) {
             found.extend(ask_registry(&config, &rules)?);
+            if let Some(directory) = rules.authenticator.directory() {
+                let answers = Answers::of(directory, self.user.as_deref())?;
+                found.extend(answers.findings(&config));
+                directory_says = Some(answers);
+            } else if self.user.is_some() {
+                found.push(config.error_at("auth", "there is no directory to look for users in"));
+            }
         }
         let good = found.iter().all(Diagnostic::is_warning);
         if self.json {
             let findings: Vec<_> = found.iter().map(Diagnostic::to_json).collect();
-            let report = json!({ "ok": good, "file": path, "findings": findings });
+            let mut report = json!({ "ok": good, "file": path, "findings": findings });
+            if let (Some(answers), Some(report)) = (directory_says, report.as_object_mut()) {
+                report.insert("directory".to_owned(), answers.to_json());
+            }
             say(&format!("{report:#}\n"))?;
         } else {
+            if let Some(answers) = directory_says {
+                say(&answers.text())?;
+            }
             let shown: Vec<_> = found.iter().map(|one| one.render(colours())).collect();
             if !shown.is_empty() {
                 complain(&format!("{}\n", shown.join("\n\n")));
@@ -213,6 +232,10 @@ fn key_of(config: &Config, path: &Path) -> &'static str {
             clients.crl.iter().find(|crl| *crl == path),
         ),
         ("upstream.ca", config.upstream.ca.as_ref()),
+        (
+            "auth.ldap.ca",
+            config.auth.ldap.as_ref().and_then(|ldap| ldap.ca.as_ref()),
+        ),
         ("auth.htpasswd.file", config.auth.htpasswd.as_ref()),
         ("token.signing_key", config.token.signing_key.as_ref()),
     ];

@@ -3,6 +3,7 @@
 
 mod certs;
 mod check;
+mod check_ldap;
 mod completions;
 mod demo;
 mod explain;

@@ -198,10 +198,12 @@ impl Signals {
     async fn until_stop(&mut self, proxy: &Proxy, path: &Path) {
         loop {
             tokio::select! {
-                _ = self.hangup.recv() => {
+                _ = self.hangup.recv() => tokio::select! {
                     // Told in the log and the audit trail already.
-                    let _kept = reload::reload(proxy, path).await;
-                }
+                    _kept = reload::reload(proxy, path) => {}
+                    _ = self.interrupt.recv() => return,
+                    _ = self.terminate.recv() => return,
+                },
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
             }

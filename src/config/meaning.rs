@@ -159,6 +159,16 @@ impl Judge<'_> {
             let wrong = Wrong::new("`ca` is missing: nothing says whose certificates are good");
             self.error(&written.span, wrong);
         }
+        if let (Some(ca), None) = (&asked.ca, &asked.mode) {
+            let wrong = Wrong::new("`ca` has no effect: clients are asked for no certificates");
+            let help = "add mode = \"optional\" or mode = \"required\"";
+            self.warning(&ca.span, wrong.help(help));
+        }
+        if let (Some(groups), None) = (&asked.groups, &asked.username) {
+            let wrong = Wrong::new("`groups` has no effect: certificates name no users");
+            self.warning(&groups.span, wrong.help("say by `username` where they do"));
+        }
+        self.not_empty(asked.username.as_ref(), rules::EMPTY);
         ClientCertificates {
             mode,
             ca: self.path(asked.ca.as_ref()),
@@ -301,9 +311,9 @@ impl Judge<'_> {
 
     /// Passwords go unprotected only where the configuration says so, and not without a warning.
     fn ldap_protection(&mut self, ldap: &file::Ldap) {
-        let urls = ldap.urls.iter().flat_map(|urls| &urls.value);
+        let urls = ldap.urls.as_ref().map_or(&[][..], |urls| &urls.value);
         let is_plain = |url: &&Text| ldap_server(&url.value).is_ok_and(|server| !server.tls);
-        let plain = urls.filter(is_plain).last();
+        let plain = urls.iter().find(is_plain);
         let starts = is_true(ldap.start_tls.as_ref());
         match (plain, &ldap.plaintext) {
             (Some(_), Some(agreed)) if agreed.value && !starts => {

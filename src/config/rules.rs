@@ -237,7 +237,7 @@ impl Judge<'_> {
 }
 
 /// For optional lists of conditions, whose emptiness could mean "none" or "any".
-const EMPTY: &str = "the list is empty; leave it out to ask for nothing";
+pub(super) const EMPTY: &str = "the list is empty; leave it out to ask for nothing";
 
 fn action(text: &str) -> Result<Action, Wrong> {
     value::word(text, &Action::ALL.map(|action| (action.as_str(), action)))

@@ -324,6 +324,39 @@ fn certificates_can_be_turned_off_explicitly() {
 }
 
 #[test]
+fn a_directory_is_asked_safely_and_for_one_user() {
+    let with = |lines: &str| format!("{LEAST}\n[auth.ldap]\n{lines}");
+    let config = good(&with(
+        "urls = [\"ldap://a\", \"ldaps://b:1636\"]\nstart_tls = true\nuser_base = \"dc=x\"",
+    ));
+    let ldap = config.auth.ldap.unwrap();
+    let servers: Vec<_> = ldap.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["ldap://a:389", "ldaps://b:1636"]);
+    assert!(ldap.uses_tls() && ldap.stale_ok.is_zero());
+    assert_snapshot!(bad(&with(
+        r#"urls = ["ldap://ldap.example.com", "ldaps://ldap.example.com"]
+bind_dn = ""
+bind_password = "${env:NONE}"
+user_base = ""
+user_filter = "(&(uid={username})"
+groups = "posix"
+stale_ok = "25h"
+"#
+    )));
+    assert_snapshot!(bad(&with(
+        r#"urls = ["ldaps://ldap.example.com"]
+start_tls = true
+plaintext = true
+user_base = "dc=x"
+user_filter = "(mail={username})"
+username_attribute = "uid"
+groups = "member_of"
+nested_groups = true
+"#
+    )));
+}
+
+#[test]
 fn a_failing_policy_test_says_why() {
     let config = good(&format!(
         "{LEAST}{}",
@@ -425,6 +458,8 @@ role = "guest"
 require = ["certificate"]
 "#
     )));
+    let gate = "[tls.client_certificates]\nca = \"ca.pem\"\ngroups = \"subject.ou\"\n";
+    assert_snapshot!(warnings(&format!("{LEAST}{RULE}{gate}")));
 }
 
 #[test]
@@ -633,17 +668,24 @@ fn the_defaults_of_the_reference_are_the_defaults() {
         Err(errors) => panic!("{}", errors.render(false)),
     };
     let defaults = uncommented(|above| above.contains("Default"));
-    assert_eq!(
-        read(&without_directory(REFERENCE)),
-        read(&without_directory(&defaults))
-    );
+    let around_directory = |text: &str| around(text, "# Users in a directory", "# Robot keys: ");
+    let (begin, end) = around_directory(REFERENCE);
+    let (more, same) = around_directory(&defaults);
+    assert_eq!(read(&(begin + &end)), read(&(more + &same)));
+
+    let of_directory =
+        |above: &str| above.contains("directory (LDAP)") || above.contains("Required");
+    let least = uncommented(of_directory);
+    let all = uncommented(|above| of_directory(above) || above.contains("Default"));
+    let all = all.replace("order = [\"htpasswd\"]", "");
+    assert_eq!(read(&least), read(&all));
 }
 
-/// The reference without the directory, whose defaults have no meaning without its required keys.
-fn without_directory(text: &str) -> String {
-    let (begin, rest) = text.split_once("# Users in a directory.").unwrap();
-    let (_, end) = rest.split_once("# Robot keys: ").unwrap();
-    format!("{begin}# {end}")
+/// What stands before one text and from another on.
+fn around(text: &str, from: &str, to: &str) -> (String, String) {
+    let (begin, rest) = text.split_once(from).unwrap();
+    let (_, end) = rest.split_once(to).unwrap();
+    (begin.to_owned(), to.to_owned() + end)
 }
 
 #[test]

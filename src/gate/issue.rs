@@ -88,7 +88,7 @@ pub async fn issue(
             login.verify(&user, &password, record).await?
         }
         Credential::Refresh(token) => {
-            bearer(rules, &token, Kind::Refresh, shown, authority, now).await?
+            bearer(rules, &token, Kind::Refresh, shown, authority, [now; 2]).await?
         }
     };
     let who = rules.certificates.join(who, shown)?;

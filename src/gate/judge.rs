@@ -77,7 +77,7 @@ pub async fn judge(
         }
         Presented::Bearer(token) => {
             record.authentication(Authentication::Token);
-            let at = as_of(begun, now);
+            let at = moments(begun, now);
             bearer(rules, &token, Kind::Access, shown, authority, at).await?
         }
     };
@@ -124,12 +124,12 @@ pub async fn judge(
     })
 }
 
-/// A push admitted at its start is not cut by a token that expires on the way: the requests that
-/// continue it are judged as of its beginning.
-fn as_of(begun: Option<Timestamp>, now: Timestamp) -> Timestamp {
+/// The moments at which a token may be judged: now, and, since a push admitted at its start is not cut
+/// by a token that expires on the way, when the push that the request continues was begun.
+fn moments(begun: Option<Timestamp>, now: Timestamp) -> [Timestamp; 2] {
     match begun {
-        Some(begun) if begun <= now && now.duration_since(begun) < LONGEST_PUSH => begun,
-        Some(_) | None => now,
+        Some(begun) if begun <= now && now.duration_since(begun) < LONGEST_PUSH => [now, begun],
+        Some(_) | None => [now, now],
     }
 }
 
@@ -140,11 +140,11 @@ pub(super) async fn bearer(
     kind: Kind,
     shown: Option<&ClientCertificate>,
     authority: &Authority,
-    at: Timestamp,
+    at: [Timestamp; 2],
 ) -> Result<Identity, Refusal> {
     let verified = rules
         .keys
-        .verify(token.expose(), kind, authority.as_str(), at)?;
+        .verify(token.expose(), kind, authority.as_str(), &at)?;
     let scope = verified.grants.clone();
     if let Some(bound) = &verified.claims.cnf
         && shown
@@ -166,7 +166,8 @@ pub(super) async fn bearer(
         return Ok(Identity::verified_token(user, [].into(), false, scope));
     }
     if let Some(name) = user.strip_prefix(ROBOT) {
-        return robot(rules, name, &verified, at);
+        let [now, _begun] = at;
+        return robot(rules, name, &verified, now);
     }
     let current = rules.credential_state(user).await;
     match current.map_err(Refusal::Undecided)? {
@@ -183,11 +184,12 @@ pub(super) async fn bearer(
     }
 }
 
-/// The same for a token that was minted for a robot key: it is confined as the key is now.
-fn robot(rules: &Rules, name: &str, token: &Verified, at: Timestamp) -> Result<Identity, Refusal> {
+/// The same for a token that was minted for a robot key: it is confined as the key is now, and ends
+/// with it, whatever was begun.
+fn robot(rules: &Rules, name: &str, token: &Verified, now: Timestamp) -> Result<Identity, Refusal> {
     let keys = rules.robots.current();
     let state = rules.key_state(&keys, name);
-    let key = keys.get(name).filter(|key| !key.confinement.is_over(at));
+    let key = keys.get(name).filter(|key| !key.confinement.is_over(now));
     match (&token.user, key) {
         (Some(user), Some(key)) if state.is_some() && state == token.claims.credential => {
             let confinement = Arc::clone(&key.confinement);

@@ -52,6 +52,17 @@ pub enum Grant {
     },
 }
 
+/// When a credential was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recency {
+    /// While the directory that knows the user, and is down now, was up.
+    BeforeAnOutage,
+    /// Shortly before.
+    Lately,
+    /// For this very request.
+    Now,
+}
+
 /// Somebody who proved to be who they are, or nobody in particular.
 ///
 /// The constructors are called by `authn` only, so every origin of an identity is found by
@@ -61,8 +72,7 @@ pub struct Identity {
     user: Option<Arc<str>>,
     groups: Arc<[Arc<str>]>,
     authentication: Authentication,
-    cached: bool,
-    stale: bool,
+    recency: Recency,
     password: bool,
     certificate: bool,
     scope: Option<Arc<[Grant]>>,
@@ -76,8 +86,7 @@ impl Identity {
             user: None,
             groups: Arc::from([]),
             authentication: Authentication::Anonymous,
-            cached: false,
-            stale: false,
+            recency: Recency::Now,
             password: false,
             certificate: false,
             scope: None,
@@ -96,8 +105,11 @@ impl Identity {
             user: Some(user),
             groups,
             authentication,
-            cached,
-            stale: false,
+            recency: if cached {
+                Recency::Lately
+            } else {
+                Recency::Now
+            },
             password: true,
             certificate: false,
             scope: None,
@@ -140,8 +152,7 @@ impl Identity {
             user,
             groups,
             authentication,
-            cached: false,
-            stale: false,
+            recency: Recency::Now,
             password,
             certificate: false,
             scope: Some(scope),
@@ -164,8 +175,7 @@ impl Identity {
     #[must_use]
     pub(crate) fn while_directory_down(self) -> Self {
         Self {
-            cached: true,
-            stale: true,
+            recency: Recency::BeforeAnOutage,
             ..self
         }
     }
@@ -211,13 +221,13 @@ impl Identity {
 
     /// Whether the credential had been verified shortly before.
     pub fn cached(&self) -> bool {
-        self.cached
+        self.recency != Recency::Now
     }
 
     /// Whether all this was true before the directory that knows the user went down, and may be
     /// true no more.
     pub fn is_stale(&self) -> bool {
-        self.stale
+        self.recency == Recency::BeforeAnOutage
     }
 
     /// Whether a password stands behind the identity, directly or through a token.

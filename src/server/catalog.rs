@@ -17,8 +17,6 @@ use crate::upstream::UpstreamError;
 const DEFAULT_PAGE: u32 = 100;
 /// Entries of a page at most, and of the pages we ask the registry for.
 const MAX_PAGE: u32 = 1000;
-/// Pages of the registry read for one page of ours. What lies beyond comes with the next one.
-const MAX_READ: usize = 20;
 /// Bytes of one page of the registry.
 const MAX_BODY: usize = 1 << 20;
 
@@ -60,33 +58,32 @@ pub(super) async fn filtered(
     };
     let mut shown: Vec<String> = Vec::new();
     let mut last = page.last.clone();
-    let mut more = true;
-    for _page in 0..MAX_READ {
-        let names = read(rules, authority, last.clone()).await?;
-        let is_final = names.len() < usize::try_from(MAX_PAGE).unwrap_or(usize::MAX);
-        for name in names {
-            if visible(&name) {
+    loop {
+        let (names, is_final) = read(rules, authority, last.clone()).await?;
+        for name in &names {
+            if visible(name) {
                 if shown.len() == wanted {
-                    return Ok(answer(shown, wanted, last.as_deref()));
+                    // The next page begins after what was shown; what is hidden has no name here.
+                    let next = shown.last().cloned();
+                    return Ok(answer(shown, wanted, next.as_deref()));
                 }
                 shown.push(name.clone());
             }
-            last = Some(name);
         }
-        if is_final {
-            more = false;
-            break;
+        let end = names.into_iter().next_back();
+        if is_final || end.is_none() || end == last {
+            return Ok(answer(shown, wanted, None));
         }
+        last = end;
     }
-    let next = if more { last.as_deref() } else { None };
-    Ok(answer(shown, wanted, next))
 }
 
+/// One page of the registry, and whether it is the last one.
 async fn read(
     rules: &Rules,
     authority: &Authority,
     last: Option<String>,
-) -> Result<Vec<String>, Refusal> {
+) -> Result<(Vec<String>, bool), Refusal> {
     let unusable = |_cause| UpstreamError::Unusable("the catalog is not JSON");
     let page = Page {
         n: Some(MAX_PAGE),
@@ -96,13 +93,16 @@ async fn read(
         .upstream
         .catalog_page(&page, authority.as_str())
         .await?;
-    let body = Limited::new(answer.body, MAX_BODY)
-        .collect()
+    let is_final = !answer.head.headers.contains_key(header::LINK);
+    let timeout = rules.upstream.response_timeout();
+    let arriving = tokio::time::timeout(timeout, Limited::new(answer.body, MAX_BODY).collect());
+    let body = arriving
         .await
+        .map_err(|_elapsed| UpstreamError::Timeout)?
         .map_err(|_cause| UpstreamError::Unusable("the catalog broke off"))?;
     answer.lease.give_back();
     let names: Repositories = serde_json::from_slice(&body.to_bytes()).map_err(unusable)?;
-    Ok(names.repositories)
+    Ok((names.repositories, is_final))
 }
 
 /// `next` is the entry after which there is more to see.

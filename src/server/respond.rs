@@ -1,6 +1,7 @@
 //! One request, from its head to its answer and its audit record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT, WA
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::{SignedDuration, Timestamp};
 
@@ -304,7 +305,10 @@ impl Exchange<'_> {
     ) -> Result<Response<AnswerBody>, Refusal> {
         self.proxy.ledger.audit.ready_for(Effect::Write)?;
         let form = match self.head.method {
-            Method::POST => Some(read_form(&self.head.headers, body).await?),
+            Method::POST => {
+                let timeout = self.rules.body_timeout;
+                Some(read_form(&self.head.headers, body, timeout).await?)
+            }
             _ => None,
         };
         let (rules, head) = (self.rules, self.head);
@@ -423,7 +427,7 @@ impl Exchange<'_> {
         if reads {
             Ok(Done::Streaming(answer))
         } else {
-            whole(answer, record).await
+            whole(answer, self.rules.upstream.response_timeout(), record).await
         }
     }
 
@@ -484,11 +488,12 @@ impl Exchange<'_> {
 
 /// Reads the answer to a push or delete to its end, so that its record can be closed before the
 /// client sees it.
-async fn whole(answer: Answer, record: &mut Record) -> Result<Done, Refusal> {
+async fn whole(answer: Answer, timeout: Duration, record: &mut Record) -> Result<Done, Refusal> {
     let Answer { head, body, lease } = answer;
-    let body = Limited::new(body, MAX_WRITE_ANSWER)
-        .collect()
+    let arriving = tokio::time::timeout(timeout, Limited::new(body, MAX_WRITE_ANSWER).collect());
+    let body = arriving
         .await
+        .map_err(|_elapsed| UpstreamError::Timeout)?
         .map_err(|_cause| UpstreamError::Broken("its answer broke off".to_owned()))?
         .to_bytes();
     lease.give_back();
@@ -501,15 +506,28 @@ async fn whole(answer: Answer, record: &mut Record) -> Result<Done, Refusal> {
     Ok(Done::Whole(Response::from_parts(head, body)))
 }
 
-async fn read_form(headers: &HeaderMap, body: Incoming) -> Result<String, Refusal> {
+/// Reads a form; all of it has to arrive in the time that other bodies may pause.
+async fn read_form(
+    headers: &HeaderMap,
+    body: Incoming,
+    timeout: Duration,
+) -> Result<String, Refusal> {
     let limit = u64::try_from(MAX_FORM).unwrap_or(u64::MAX);
     if content_length(headers).is_some_and(|length| length > limit) {
         return Err(Refusal::Body(Fault::TooLarge));
     }
-    let bytes: Bytes = Limited::new(body, MAX_FORM)
-        .collect()
+    let arriving = tokio::time::timeout(timeout, Limited::new(body, MAX_FORM).collect());
+    let collected = arriving
         .await
-        .map_err(|_cause| Refusal::Body(Fault::TooLarge))?
+        .map_err(|_elapsed| Refusal::Body(Fault::Stalled))?;
+    let bytes: Bytes = collected
+        .map_err(|error| {
+            Refusal::Body(if error.is::<LengthLimitError>() {
+                Fault::TooLarge
+            } else {
+                Fault::Gone
+            })
+        })?
         .to_bytes();
     String::from_utf8(bytes.into()).map_err(|_cause| Refusal::OAuth {
         error: "invalid_request",

@@ -90,6 +90,7 @@ mod tests {
     use super::read_certificate;
     use crate::identity::CertificateField::{self, SanDns, SanEmail, SanUri, SubjectCn, SubjectOu};
     use crate::identity::ClientCertificate;
+    use proptest::prelude::*;
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
     fn certificate(cn: &[&str], ou: &[&str], sans: Vec<SanType>) -> ClientCertificate {
@@ -177,6 +178,46 @@ mod tests {
         let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let read = read_certificate(&[made.der().clone()]).unwrap();
         assert_eq!(read.not_after, jiff::Timestamp::MAX);
+    }
+
+    /// A certificate with something of every kind that is read.
+    fn rich() -> Vec<u8> {
+        let sans = vec![
+            uri("spiffe://x/ci"),
+            dns("a.example"),
+            SanType::Rfc822Name("a@example.com".try_into().unwrap()),
+        ];
+        let made = certificate(&["alice"], &["team-a"], sans);
+        made.chain.first().unwrap().to_vec()
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_shown_is_read_or_refused(
+            spots in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            end in any::<prop::sample::Index>(),
+            is_cut in any::<bool>(),
+        ) {
+            static RICH: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(rich);
+            let mut der = RICH.clone();
+            for (spot, byte) in spots {
+                *spot.get_mut(&mut der) = byte;
+            }
+            if is_cut {
+                der.truncate(end.index(der.len()));
+            }
+            let all = [SanUri, SanDns, SanEmail, SubjectCn, SubjectOu];
+            if let Some(read) = read_certificate(&[der.clone().into()]) {
+                for field in all {
+                    let user = read.user(&[field]).unwrap_or("nobody".into());
+                    let is_fit = |c: char| c != '*' && !c.is_control();
+                    prop_assert!(!user.is_empty() && user.chars().all(is_fit));
+                    let _groups = read.groups(field);
+                }
+                let _user = read.user(&all);
+            }
+            let _list = super::next_update(&der);
+        }
     }
 
     #[test]

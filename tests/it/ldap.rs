@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::support::slapd::{FalseDirectory, Slapd, element, entry, message, result};
-use crate::support::{Answer, Builder, Lab, eventually_async, password, within};
+use crate::support::{
+    Answer, Builder, Lab, PATIENCE, eventually, eventually_async, password, within,
+};
 
 /// What a group of the directory gives, besides the usual rules.
 const RULES: &str = r#"
@@ -35,14 +39,23 @@ async fn may(lab: &Lab, user: &str) -> u16 {
     lab.user(user).get(path).send().await.status
 }
 
-/// The last record of a user.
-fn record(lab: &Lab, user: &str) -> serde_json::Value {
-    let records = lab.audit().records();
-    let last = records
-        .into_iter()
-        .rev()
-        .find(|record| record["user"] == user);
-    last.unwrap_or_else(|| panic!("no record of {user}"))
+/// Waits until the last record of a user says this.
+async fn recorded(lab: &Lab, user: &str, what: serde_json::Value) {
+    let last = || {
+        let records = lab.audit().records();
+        records
+            .into_iter()
+            .rev()
+            .find(|record| record["user"] == user)
+    };
+    let told = eventually("a record of the user", || {
+        let pairs = what.as_object().unwrap();
+        let fits = |record: &serde_json::Value| pairs.iter().all(|(key, it)| record[key] == *it);
+        last().filter(fits)
+    });
+    let Ok(_) = tokio::time::timeout(PATIENCE / 3, told).await else {
+        panic!("no record of {user} with {what}, but {:?}", last());
+    };
 }
 
 #[tokio::test]
@@ -63,8 +76,7 @@ async fn users_log_in_by_every_protected_way() {
             .await
             .assert_problem(401, "UNAUTHORIZED");
         assert_eq!(lab.user("gina").get("/v2/").send().await.status, 200);
-        let known = record(&lab, "erin");
-        assert_eq!(known["reason"], "wrong password", "{known}");
+        recorded(&lab, "erin", json!({"reason": "wrong password"})).await;
         lab.assert_no_secret(&["secret-of-portcullis", &password("erin")]);
     }
 }
@@ -82,7 +94,7 @@ async fn a_server_with_another_authority_is_not_told_any_password() {
             .await;
         let answer = login(&lab, "erin", &password("erin")).await;
         answer.assert_problem(503, "UNAVAILABLE");
-        assert_eq!(record(&lab, "erin")["reason"], "directory down");
+        recorded(&lab, "erin", json!({"reason": "directory down"})).await;
     }
 }
 
@@ -116,9 +128,7 @@ async fn groups_are_found_in_every_way_and_reach_the_policy() {
         let lab = builder(BOTH, &slapd.section(lines)).start().await;
         let expected = if groups.contains(&"team-l") { 404 } else { 403 };
         assert_eq!(may(&lab, "erin").await, expected, "{lines}");
-        let known = record(&lab, "erin");
-        assert_eq!(known["groups"], serde_json::json!(groups), "{lines}");
-        assert_eq!(known["auth"], "ldap");
+        recorded(&lab, "erin", json!({"groups": groups, "auth": "ldap"})).await;
         // A token says who; what they may do is looked up.
         let token = lab.token("erin", "repository:team-l/app:pull").await;
         let by_token = lab
@@ -127,11 +137,7 @@ async fn groups_are_found_in_every_way_and_reach_the_policy() {
             .get("/v2/team-l/app/tags/list");
         let status = by_token.send().await.status;
         assert_eq!(status, if expected == 404 { 404 } else { 403 }, "{lines}");
-        assert_eq!(
-            record(&lab, "erin")["groups"],
-            serde_json::json!(groups),
-            "{lines}"
-        );
+        recorded(&lab, "erin", json!({"groups": groups, "auth": "token"})).await;
         // Somebody without groups.
         assert_eq!(may(&lab, "frank").await, 403, "{lines}");
     }
@@ -156,7 +162,7 @@ async fn a_name_finds_its_entry_or_nobody() {
     ] {
         let answer = login(&lab, name, &password("erin")).await;
         answer.assert_problem(401, "UNAUTHORIZED");
-        assert_eq!(record(&lab, name)["reason"], "unknown user", "{name}");
+        recorded(&lab, name, json!({"reason": "unknown user"})).await;
     }
     // The right DN is found, bound as, and found among the members of a group.
     let odd = "bob, jr (x)*";
@@ -165,7 +171,7 @@ async fn a_name_finds_its_entry_or_nobody() {
         client.get("/v2/team-l/app/tags/list").send().await.status,
         404
     );
-    assert_eq!(record(&lab, odd)["groups"], serde_json::json!(["team-l"]));
+    recorded(&lab, odd, json!({"groups": ["team-l"]})).await;
     // Whatever the spelling, it is one person.
     let client = lab.anonymous().basic("ERIN", &password("erin"));
     assert_eq!(
@@ -176,14 +182,14 @@ async fn a_name_finds_its_entry_or_nobody() {
             .status,
         404
     );
-    assert_eq!(record(&lab, "erin")["auth"], "ldap");
+    recorded(&lab, "erin", json!({"auth": "ldap"})).await;
     for (user, reason) in [
         ("twin", "several entries in the directory"),
         ("janus", "several entries in the directory"),
     ] {
         let answer = login(&lab, user, &password(user)).await;
         answer.assert_problem(401, "UNAUTHORIZED");
-        assert_eq!(record(&lab, user)["reason"], reason);
+        recorded(&lab, user, json!({"reason": reason})).await;
     }
 }
 
@@ -197,7 +203,7 @@ async fn the_first_back_end_that_knows_a_user_decides() {
     ] {
         let lab = builder(order, &slapd.section("")).start().await;
         assert_eq!(login(&lab, "alice", good).await.status, 200, "{order}");
-        assert_eq!(record(&lab, "alice")["auth"], auth);
+        recorded(&lab, "alice", json!({"auth": auth})).await;
         assert_eq!(login(&lab, "alice", bad).await.status, 401, "{order}");
         // The other spelling finds the other alice only where she is the one who counts.
         let status = login(&lab, "ALICE", directory).await.status;
@@ -251,7 +257,7 @@ async fn without_the_directory_everybody_else_goes_on() {
                 "{:?}",
                 begun.elapsed()
             );
-            assert_eq!(record(&lab, "erin")["reason"], "directory down");
+            recorded(&lab, "erin", json!({"reason": "directory down"})).await;
         }
         // Nobody knows either whether she still exists.
         let call = lab
@@ -341,21 +347,20 @@ async fn what_was_verified_lately_is_believed_for_a_while() {
     slapd.kill();
     for _ in 0..2 {
         assert_eq!(may(&lab, "erin").await, 404);
-        let known = record(&lab, "erin");
-        assert_eq!(known["cached"], true, "{known}");
-        assert_eq!(known["reason"], "directory down", "{known}");
-        assert_eq!(known["groups"], serde_json::json!(["team-l"]));
+        let stale = json!({"cached": true, "reason": "directory down", "groups": ["team-l"]});
+        recorded(&lab, "erin", stale).await;
     }
     let call = lab
         .anonymous()
         .bearer(&token)
         .get("/v2/team-l/app/tags/list");
     assert_eq!(call.send().await.status, 404);
-    let known = record(&lab, "erin");
-    assert_eq!(
-        (&known["auth"], &known["reason"]),
-        (&"token".into(), &"directory down".into())
-    );
+    recorded(
+        &lab,
+        "erin",
+        json!({"auth": "token", "reason": "directory down"}),
+    )
+    .await;
     // Another password, and people who did not log in.
     assert_eq!(login(&lab, "erin", "wrong").await.status, 503);
     assert_eq!(login(&lab, "frank", &password("frank")).await.status, 503);
@@ -366,7 +371,7 @@ async fn what_was_verified_lately_is_believed_for_a_while() {
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 503);
     slapd.restart().await;
     login_becomes(&lab, 200).await;
-    assert_eq!(record(&lab, "erin")["reason"], serde_json::Value::Null);
+    recorded(&lab, "erin", json!({"reason": null})).await;
 }
 
 #[tokio::test]
@@ -374,10 +379,10 @@ async fn a_password_is_verified_once_in_a_while_and_anew_after_a_change() {
     let mut slapd = Slapd::start().await;
     let lab = builder(BOTH, &slapd.section("")).start().await;
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
-    assert_eq!(record(&lab, "erin")["cached"], false);
+    recorded(&lab, "erin", json!({"cached": false})).await;
     slapd.kill();
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
-    assert_eq!(record(&lab, "erin")["cached"], true);
+    recorded(&lab, "erin", json!({"cached": true})).await;
     // A reload that changes nothing about the back end keeps what it said.
     assert_eq!(lab.reload().await, "allowed");
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
@@ -428,14 +433,15 @@ async fn who_is_removed_or_regrouped_feels_it_with_a_token_too() {
         "dn: uid=erin,ou=people,dc=example,dc=com\nchangetype: add\nobjectClass: inetOrgPerson\n\
          uid: erin\ncn: Erin\nsn: Other\nuserPassword: pw-of-erin-Xy7\n",
     );
-    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
+    login_becomes(&lab, 200).await;
     by_token().await.assert_problem(401, "UNAUTHORIZED");
 }
 
 #[tokio::test]
 async fn many_logins_at_once_are_all_answered() {
     let slapd = Slapd::start().await;
-    let section = slapd.section("groups = 'member_of'") + "[auth.cache]\nttl = '0s'\n";
+    let section = slapd.section("groups = 'member_of'")
+        + "[auth.cache]\nttl = '0s'\n[limits]\nfailed_logins = { count = 0, per = '5m' }\n";
     let lab = builder(BOTH, &section).start().await;
     let mut logins = tokio::task::JoinSet::new();
     for number in 0..60 {
@@ -455,9 +461,11 @@ async fn many_logins_at_once_are_all_answered() {
     }
 }
 
-/// What a false directory does, and what a login is told within the time-out.
-#[tokio::test]
-async fn lies_are_neither_a_yes_nor_the_end() {
+type Lie = Box<dyn Fn(u8, u8) -> Vec<u8> + Send + Sync>;
+
+/// What a false directory does, and what a login is told.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn lies() -> Vec<(&'static str, u16, Lie)> {
     const DN: &str = "uid=erin,ou=people,dc=example,dc=com";
     /// Binds as anybody, with any password.
     fn agree(number: u8, operation: u8, found: impl Fn(u8) -> Vec<u8>) -> Vec<u8> {
@@ -484,12 +492,11 @@ async fn lies_are_neither_a_yes_nor_the_end() {
         }
         deep
     }
-    type Lie = Box<dyn Fn(u8, u8) -> Vec<u8> + Send + Sync>;
     let refer = |number| {
         let url = element(4, b"ldap://127.0.0.1:1/dc=evil");
         message(number, &element(0x73, &url))
     };
-    let lies: Vec<(&str, u16, Lie)> = vec![
+    vec![
         ("agrees", 200, Box::new(|n, op| agree(n, op, erin))),
         (
             "two entries",
@@ -634,8 +641,12 @@ async fn lies_are_neither_a_yes_nor_the_end() {
                 })
             }),
         ),
-    ];
-    for (what, status, lie) in lies {
+    ]
+}
+
+#[tokio::test]
+async fn lies_are_neither_a_yes_nor_the_end() {
+    for (what, status, lie) in lies() {
         let server = FalseDirectory::start(lie).await;
         let section = format!(
             "[auth.ldap]\nurls = ['{}']\nplaintext = true\ntimeout = '1s'\n\
@@ -706,4 +717,47 @@ async fn tls_that_is_refused_or_slipped_into_is_no_tls() {
         let answer = within(Duration::from_secs(5), &what, login(&lab, "erin", "pw")).await;
         answer.assert_problem(503, "UNAVAILABLE");
     }
+}
+
+#[tokio::test]
+async fn a_check_tells_what_is_asked_and_found() {
+    let slapd = Slapd::start().await;
+    let section = slapd.section(
+        "timeout = '1s'\ngroups = 'group_of_names'\ngroup_base = 'ou=groups,dc=example,dc=com'",
+    );
+    let lab = builder(BOTH, &section).start().await;
+    let check = |more: &[&str]| {
+        let output = std::process::Command::new(crate::support::lab::PROGRAM)
+            .args(["check", "--online", "--config"])
+            .arg(lab.folder.join("portcullis.toml"))
+            .args(more)
+            .output()
+            .unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let complaints = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), shown, complaints)
+    };
+    let (code, told, complaints) = check(&["--user", "erin"]);
+    assert_eq!(code, Some(0), "{told}{complaints}");
+    for line in [
+        "connected as: cn=portcullis,dc=example,dc=com",
+        "user filter: (uid=erin)",
+        "entry: uid=erin,ou=people,dc=example,dc=com",
+        "group filter: (|(&(objectClass=groupOfNames)",
+        "groups found: cn=team-l,ou=groups,dc=example,dc=com",
+        "groups: team-l",
+    ] {
+        assert!(told.contains(line), "{line}\n{told}");
+    }
+    assert!(!told.contains("secret"), "{told}");
+    let (code, told, _) = check(&["--user", "nobody", "--json"]);
+    assert_eq!(code, Some(1), "{told}");
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["directory"][0]["error"], "unknown user");
+    let (code, told, complaints) = check(&[]);
+    assert_eq!(code, Some(0), "{told}{complaints}");
+    slapd.freeze();
+    let (code, _, complaints) = check(&[]);
+    assert_eq!(code, Some(1), "{complaints}");
+    assert!(complaints.contains("no answer in time"), "{complaints}");
 }

@@ -277,10 +277,8 @@ fn program() -> &'static str {
 
 fn config(folder: &Folder) -> String {
     let schemas = ["core", "cosine", "nis", "inetorgperson"];
-    let schemas: String = schemas
-        .iter()
-        .map(|name| format!("include /etc/ldap/schema/{name}.schema\n"))
-        .collect();
+    let schemas = schemas.map(|name| format!("include /etc/ldap/schema/{name}.schema"));
+    let schemas = schemas.join("\n");
     let folder = folder.path().display();
     format!(
         r#"{schemas}

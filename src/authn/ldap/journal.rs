@@ -23,6 +23,11 @@ impl Journal {
         Self(Some((Instant::now(), Vec::new())))
     }
 
+    /// Whether somebody wants to know.
+    pub(super) fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Notes a step, which took the time since the one before.
     pub(super) fn note(&mut self, what: &'static str, detail: impl FnOnce() -> String) {
         if let Some((since, steps)) = &mut self.0 {

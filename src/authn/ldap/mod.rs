@@ -337,6 +337,10 @@ impl Directory {
             Question::Login(user, password) => (user, Some(password)),
             Question::LookUp(user) => (user, None),
         };
+        if journal.is_kept() {
+            server.ready().await?;
+            journal.note("connected as", || server.account().to_owned());
+        }
         let entry = match self.find(server, user, journal).await? {
             Ok(entry) => entry,
             Err(rejection) => {

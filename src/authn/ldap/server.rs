@@ -41,6 +41,16 @@ impl Server {
         }
     }
 
+    /// Connects, and binds as the service account, unless that was done before.
+    pub(super) async fn ready(&self) -> Result<(), Trouble> {
+        self.searcher(None).await.map(drop)
+    }
+
+    /// Whose searches they are.
+    pub(super) fn account(&self) -> &str {
+        self.account.as_ref().map_or("anonymous", |(dn, _)| dn)
+    }
+
     /// Searches as the service account.
     pub(super) async fn search(
         &self,

@@ -8,7 +8,7 @@
 //! | [`registry`] | the registry API as types: names, references, calls, error bodies |
 //! | [`identity`] | who is calling: peer, credential presented, identity found |
 //! | [`policy`] | roles and rules, and the one decision |
-//! | [`limit`] | how much is too much: pulls per time, floods |
+//! | [`limit`] | how much is too much: pulls per time, floods, guesses of passwords |
 //! | [`token`] | docker's token protocol: scopes, claims, minting, verification |
 //! | [`authn`] | whether a password is right: htpasswd, bounded hashing, verified credentials |
 //! | [`tls`] | key material, and the listener's configuration made of it |

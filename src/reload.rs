@@ -14,10 +14,12 @@ use zeroize::Zeroizing;
 
 use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
+use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
-use crate::config::Config;
+use crate::config::{Config, Errors};
 use crate::gate::{PullLimits, Rules};
+use crate::limit::lockout::Setting;
 use crate::server::Proxy;
 use crate::tls::{self, TlsError};
 use crate::token::{KeyError, Keys};
@@ -29,6 +31,9 @@ pub enum BuildError {
     /// The audit file.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The robot keys.
+    #[error(transparent)]
+    RobotKeys(#[from] Errors),
     /// A file that cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -92,6 +97,9 @@ pub fn build(
     let keys = keys(config, foundation.spare_key)
         .map_err(|error| errors.push(error))
         .ok();
+    let robots = Keyring::open(&config.auth.keys, &config.roles)
+        .map_err(|found| errors.push(found.into()))
+        .ok();
     let upstream = keys.as_ref().and_then(|keys| {
         upstream(config, keys, foundation.pool)
             .map_err(|error| errors.push(error))
@@ -100,8 +108,13 @@ pub fn build(
     let directory = directory(config, foundation.memory)
         .map_err(|error| errors.push(error.into()))
         .unwrap_or_default();
-    let (Some((tls, certificates, certificate_ends)), Some(keys), Some(upstream), true) =
-        (tls, keys, upstream, errors.is_empty())
+    let (
+        Some((tls, certificates, certificate_ends)),
+        Some(keys),
+        Some(upstream),
+        Some(robots),
+        true,
+    ) = (tls, keys, upstream, robots, errors.is_empty())
     else {
         return Err(errors);
     };
@@ -113,6 +126,11 @@ pub fn build(
         policy: Arc::clone(&config.policy),
         authenticator: Authenticator::new(users, Arc::clone(foundation.memory))
             .with_directory(directory, config.auth.order.clone()),
+        robots,
+        failed_logins: Setting {
+            count: config.limits.failed_logins.count,
+            per: config.limits.failed_logins.per,
+        },
         certificates,
         keys: Arc::new(keys),
         upstream,

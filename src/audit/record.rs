@@ -22,6 +22,8 @@ const MAX_FIELD: usize = 256;
 pub enum Event {
     /// The audit file could not be written for a while.
     Audit,
+    /// A user locked out for wrong passwords, or free again.
+    Lockout,
     /// A password or key presented to log in.
     Login,
     /// The configuration was read again.
@@ -40,8 +42,9 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Audit,
+        Self::Lockout,
         Self::Login,
         Self::Reload,
         Self::Request,
@@ -55,6 +58,7 @@ impl Event {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Audit => "audit",
+            Self::Lockout => "lockout",
             Self::Login => "login",
             Self::Reload => "reload",
             Self::Request => "request",
@@ -272,6 +276,11 @@ impl Record {
             fields.outcome = outcome;
             fields.status = Some(status);
         });
+    }
+
+    /// Notes how something ended that was no request.
+    pub fn outcome(&mut self, outcome: Outcome) {
+        self.set(|fields| fields.outcome = outcome);
     }
 
     /// Notes that the end was not reached after all.

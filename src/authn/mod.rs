@@ -12,6 +12,7 @@ mod cache;
 mod certificate;
 mod hashing;
 pub mod htpasswd;
+pub mod keys;
 pub mod ldap;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,12 +49,22 @@ pub enum Rejection {
     AccountRefused,
     /// The directory has several entries for the user, or an entry of several users.
     Ambiguous,
+    /// A robot key whose time is over.
+    ExpiredKey,
+    /// A robot key that is not for use from that address.
+    KeyElsewhere,
+    /// A robot key with a wrong checksum.
+    MistypedKey,
     /// Nothing is configured that verifies passwords.
     NoBackEnd,
     /// bcrypt would ignore the end of the password.
     PasswordTooLong,
+    /// No robot key is called like that.
+    UnknownKey,
     /// No back end knows the user.
     UnknownUser,
+    /// The robot key of that name is another.
+    WrongKey,
     /// The user is known, the password is another.
     WrongPassword,
 }
@@ -77,9 +88,14 @@ impl Rejection {
         match self {
             Self::AccountRefused => "account refused by the directory",
             Self::Ambiguous => "several entries in the directory",
+            Self::ExpiredKey => "key expired",
+            Self::KeyElsewhere => "key not for this address",
+            Self::MistypedKey => "key mistyped",
             Self::NoBackEnd => "passwords are not accepted",
             Self::PasswordTooLong => "password too long",
+            Self::UnknownKey => "unknown key",
             Self::UnknownUser => "unknown user",
+            Self::WrongKey => "wrong key",
             Self::WrongPassword => "wrong password",
         }
     }

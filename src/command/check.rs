@@ -160,7 +160,7 @@ fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
         Err(errors) => {
             let found: Vec<_> = errors
                 .into_iter()
-                .map(|error| place(config, error))
+                .flat_map(|error| place(config, error))
                 .collect();
             (None, found)
         }
@@ -193,11 +193,12 @@ fn audit(config: &Config) -> Option<Diagnostic> {
 }
 
 /// Says at which key, or in which other file, an error is to be mended.
-fn place(config: &Config, error: BuildError) -> Diagnostic {
+fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
     let message = error.to_string();
     let key = match error {
         BuildError::Audit(_) => "audit.file",
         BuildError::Read { path, .. } => key_of(config, &path),
+        BuildError::RobotKeys(errors) => return errors.into_diagnostics(),
         BuildError::Seal | BuildError::SigningKey { .. } => "token.signing_key",
         BuildError::Tls(error) => match error {
             TlsError::Read { path, .. }
@@ -212,10 +213,11 @@ fn place(config: &Config, error: BuildError) -> Diagnostic {
         BuildError::User(line) => {
             let message = about_user(line.user.as_deref(), &line.cause);
             let place = (line.line, line.column);
-            return Diagnostic::about_line(&line.file, place, message).with_help(line.remedy);
+            let found = Diagnostic::about_line(&line.file, place, message);
+            return vec![found.with_help(line.remedy)];
         }
     };
-    config.error_at(key, message)
+    vec![config.error_at(key, message)]
 }
 
 /// The key that names a file.

@@ -6,11 +6,12 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use portcullis::authn::htpasswd::Users;
+use portcullis::authn::keys::Keyring;
 use portcullis::config::Config;
-use portcullis::identity::Identity;
+use portcullis::identity::{Identity, ROBOT};
 use portcullis::policy::{Decision, Explanation, Judged, RuleKind, Verdict};
 use portcullis::registry::{Action, RepoName};
 use serde_json::{Value, json};
@@ -116,16 +117,23 @@ impl Explain {
         }
     }
 
-    fn caller(&self) -> Identity {
+    fn caller(&self, config: &Config) -> Result<Identity> {
+        let robot = self
+            .user
+            .as_deref()
+            .and_then(|user| user.strip_prefix(ROBOT));
+        if let Some(name) = robot {
+            return robot_key(config, name);
+        }
         let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
-        match &self.user {
+        Ok(match &self.user {
             Some(user) => Identity::supposed(user, &groups),
             None => Identity::anonymous(),
-        }
+        })
     }
 
     fn explain(&self, config: &Config, action: Action, name: &RepoName) -> Result<ExitCode> {
-        let who = self.caller();
+        let who = self.caller(config)?;
         let (policy, now) = (&config.policy, Timestamp::now());
         let found = policy.explain(&who, self.address, action, name, now);
         let groups: Vec<&str> = policy.groups_of(&who).collect();
@@ -160,7 +168,7 @@ impl Explain {
     }
 
     fn matrix(&self, config: &Config, mut names: Vec<RepoName>) -> Result<ExitCode> {
-        let callers = self.callers(config);
+        let callers = self.callers(config)?;
         if names.is_empty() {
             names = examples(config, &callers);
         }
@@ -188,10 +196,10 @@ impl Explain {
     }
 
     /// Whom the matrix shows: the one asked about, or everybody there is to know.
-    fn callers(&self, config: &Config) -> Vec<(String, Identity)> {
+    fn callers(&self, config: &Config) -> Result<Vec<(String, Identity)>> {
         if self.user.is_some() || self.anonymous {
             let name = self.user.as_deref().unwrap_or("anonymous");
-            return vec![(name.to_owned(), self.caller())];
+            return Ok(vec![(name.to_owned(), self.caller(config)?)]);
         }
         let mut names: BTreeSet<String> = config.policy.users().map(str::to_owned).collect();
         names.extend(htpasswd_users(config));
@@ -201,16 +209,25 @@ impl Explain {
         });
         let anonymous = ("anonymous".to_owned(), Identity::anonymous());
         let others = (OTHERS.to_owned(), Identity::supposed(OTHERS, &[]));
-        std::iter::once(anonymous)
-            .chain(users)
-            .chain([others])
-            .collect()
+        let all = std::iter::once(anonymous).chain(users).chain([others]);
+        Ok(all.collect())
     }
 }
 
 enum Question {
     Matrix(Vec<RepoName>),
     One(Action, RepoName),
+}
+
+/// The robot as its key confines it.
+fn robot_key(config: &Config, name: &str) -> Result<Identity> {
+    let keys = Keyring::open(&config.auth.keys, &config.roles)
+        .map_err(|errors| anyhow!("{}", errors.render(colours())))?
+        .current();
+    let file = config.auth.keys.display();
+    let key = keys.get(name);
+    let key = key.with_context(|| format!("there is no key `{name}` in {file}"))?;
+    Ok(Identity::supposed_key(name, key.confinement.clone()))
 }
 
 fn htpasswd_users(config: &Config) -> Vec<String> {
@@ -445,7 +462,7 @@ ci = ["pull", "push"]
     fn the_matrix_shows_everybody_and_one_repository_for_each_pattern() {
         let config = config();
         let explain = line(&["--matrix", "--address", "10.1.2.3"]);
-        let callers = explain.callers(&config);
+        let callers = explain.callers(&config).unwrap();
         let names = super::examples(&config, &callers);
         let now = Timestamp::UNIX_EPOCH;
         let rows: Vec<_> = callers

@@ -8,6 +8,7 @@ mod completions;
 mod demo;
 mod explain;
 mod files;
+mod key;
 mod man;
 mod passwd;
 mod schema;
@@ -44,6 +45,7 @@ enum Command {
     Check(check::Check),
     Explain(explain::Explain),
     Passwd(passwd::Passwd),
+    Key(key::Key),
     Certs(certs::Certs),
     Demo(demo::Demo),
     Schema(schema::Schema),
@@ -59,6 +61,7 @@ impl Cli {
             Command::Check(command) => command.run(),
             Command::Explain(command) => command.run(),
             Command::Passwd(command) => command.run(),
+            Command::Key(command) => command.run(),
             Command::Certs(command) => command.run(),
             Command::Demo(command) => command.run(),
             Command::Schema(command) => command.run(),

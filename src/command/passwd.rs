@@ -1,10 +1,9 @@
 //! `portcullis passwd`: the users of an htpasswd file, without a password in any argument.
 
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::fs;
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -14,13 +13,12 @@ use portcullis::authn::htpasswd::{
     replaced,
 };
 use portcullis::identity::{Malformed, Password};
-use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
+
+use super::files::edit;
 
 /// The longest line read from standard input, in bytes; far more than a password may have.
 const LONGEST_LINE: u64 = 1024;
-/// Of a new file: the hashes are nobody else's business.
-const NEW_MODE: u32 = 0o600;
 
 /// Add a user to an htpasswd file, or change a user's password
 #[derive(Debug, Args)]
@@ -207,79 +205,6 @@ fn password(text: &str) -> anyhow::Result<Password> {
         | Malformed::TooLong
         | Malformed::Token => malformed.into(),
     })
-}
-
-/// Replaces a file's text, or makes the file, in one step; two edits at a time follow each other.
-fn edit(
-    path: &Path,
-    change: impl FnOnce(Option<&[u8]>) -> anyhow::Result<Vec<u8>>,
-) -> anyhow::Result<()> {
-    // Behind a symbolic link the file itself is replaced, not the link.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_absent| path.to_owned());
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        Some(_) | None => Path::new("."),
-    };
-    let lock = File::open(folder)
-        .with_context(|| format!("cannot open the folder {}", folder.display()))?;
-    // Some network file systems know no such locks; then only the last of two edits counts.
-    flock(&lock, FlockOperation::LockExclusive).unwrap_or_default();
-    let old = read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let new = change(old.as_ref().map(|(text, _)| text.as_slice()))?;
-    replace(
-        path,
-        folder,
-        old.map(|(_, metadata)| metadata).as_ref(),
-        &new,
-    )
-    .with_context(|| format!("cannot replace {}; it is unchanged", path.display()))?;
-    lock.sync_all()
-        .with_context(|| format!("cannot sync {}", folder.display()))
-}
-
-/// The text and metadata of a file; `None` if there is no such file.
-fn read(path: &Path) -> io::Result<Option<(Vec<u8>, Metadata)>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    Ok(Some((text, metadata)))
-}
-
-fn replace(path: &Path, folder: &Path, old: Option<&Metadata>, text: &[u8]) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}.new", process::id()));
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(NEW_MODE)
-        .open(&temporary)?;
-    let written = fill(&mut file, old, text).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        drop(fs::remove_file(&temporary));
-    }
-    written
-}
-
-fn fill(file: &mut File, old: Option<&Metadata>, text: &[u8]) -> io::Result<()> {
-    if let Some(old) = old {
-        let new = file.metadata()?;
-        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-            fchown(&*file, Some(old.uid()), Some(old.gid()))?;
-        }
-        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
-    }
-    file.write_all(text)?;
-    file.sync_all()
 }
 
 #[cfg(test)]

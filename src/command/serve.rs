@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
-use portcullis::gate::{Ledger, Reloads};
+use portcullis::gate::{Guard, Ledger, Reloads};
 use portcullis::limit::{Quotas, Shield};
 use portcullis::reload::{self, Foundation};
 use portcullis::server::{self, Listeners, Proxy};
@@ -122,12 +122,15 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     };
     let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
     note(&audit, Event::Start).await?;
+    let guard: Arc<Guard> = Arc::default();
+    let watching = tokio::spawn(Arc::clone(&guard).watch(Arc::clone(&audit)));
     let proxy = Proxy::new(
         rules,
         Ledger {
             audit: Arc::clone(&audit),
             memory,
             pool,
+            guard,
             creating: Arc::default(),
             quotas: Quotas::new(),
             shield: Shield::new(),
@@ -157,6 +160,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     stop.send(true).context("the server has ended by itself")?;
     let cut = serving.await.context("the server failed")?;
     proxy.tell_floods();
+    watching.abort();
     note(&audit, Event::Stop).await?;
     if cut > 0 {
         tracing::warn!(

@@ -309,8 +309,12 @@ impl Source {
 
     /// `file:line`, which is what rules are called in the audit file.
     pub(super) fn place(&self, span: &Range<usize>) -> Place {
-        let line = self.spot(span.clone()).map_or(1, |spot| spot.line);
-        Place(format!("{}:{line}", self.name).into())
+        Place(format!("{}:{}", self.name, self.line(span)).into())
+    }
+
+    /// The line where something begins, from 1.
+    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+        self.spot(span.clone()).map_or(1, |spot| spot.line)
     }
 
     fn spot(&self, span: Range<usize>) -> Option<Spot> {

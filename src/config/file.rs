@@ -458,8 +458,13 @@ pub(super) struct Log {
 
 /// The JSON schema of the file, with every table in its place.
 pub fn schema() -> Value {
+    schema_of::<File>()
+}
+
+/// The JSON schema of any file that is read in this way.
+pub(super) fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
-    let schema = settings.into_generator().into_root_schema_for::<File>();
+    let schema = settings.into_generator().into_root_schema_for::<T>();
     let mut schema = schema.to_value();
     drop_null(&mut schema);
     schema

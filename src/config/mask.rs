@@ -2,12 +2,31 @@
 //!
 //! Works on the text and not on what was parsed: a file that does not parse is quoted as well.
 
+/// What a robot key begins with, so that people and scanners of repositories know it.
+pub const KEY_PREFIX: &str = "pcl_";
+
 /// Stands for each byte taken out: byte offsets stay right, and the display can shorten a run.
 pub(super) const MASK: char = '\u{1}';
 
-/// The text with passwords, and the users and passwords of URLs, taken out.
+/// The text with passwords, the users and passwords of URLs, and robot keys taken out.
 pub(super) fn mask(text: &str) -> String {
-    mask_userinfo(&mask_values(text))
+    mask_robot_keys(&mask_userinfo(&mask_values(text)))
+}
+
+/// A key that was pasted where its digest belongs, or anywhere else.
+fn mask_robot_keys(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((head, tail)) = rest.split_once(KEY_PREFIX) {
+        out.push_str(head);
+        out.push_str(KEY_PREFIX);
+        let end = tail.find(|c: char| !c.is_ascii_alphanumeric());
+        let (secret, after) = tail.split_at(end.unwrap_or(tail.len()));
+        cover(secret, &mut out);
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
 fn mask_values(text: &str) -> String {

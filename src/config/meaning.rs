@@ -33,13 +33,8 @@ pub(super) fn understand(
     found: &mut Vec<Diagnostic>,
 ) -> Config {
     let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
-    let mut judge = Judge {
-        source: &source,
-        folder: path.parent().unwrap_or(Path::new("/")),
-        env,
-        found,
-    };
-    judge.refuse_unavailable(file);
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut judge = Judge::new(&source, folder, env, found);
     let server = judge.server(&file.server.value);
     let tls = judge.tls(&file.tls.value);
     let upstream = judge.upstream(&file.upstream.value);
@@ -47,7 +42,7 @@ pub(super) fn understand(
     let token = judge.token(&file.token.value);
     let may_name_groups = auth.ldap.is_some() || tls.client_certificates.groups.is_some();
     let certificates = tls.client_certificates.mode;
-    let (policy, pulls) = rules::policy(&mut judge, file, may_name_groups, certificates);
+    let (policy, roles, pulls) = rules::policy(&mut judge, file, may_name_groups, certificates);
     let policy_tests = rules::policy_tests(&mut judge, file);
     let limits = judge.limits(&file.limits.value, pulls);
     let audit = judge.audit(&file.audit.value);
@@ -69,6 +64,7 @@ pub(super) fn understand(
         auth,
         token,
         policy: policy.into(),
+        roles,
         policy_tests,
         limits,
         audit,
@@ -99,19 +95,24 @@ struct Password<'a> {
 
 type Login = (Box<str>, Secret<String>);
 
-impl Judge<'_> {
-    /// What this version does not have is refused: a security setting that is silently ignored
-    /// would be a lie.
-    fn refuse_unavailable(&mut self, file: &File) {
-        let mut refuse = |span: &Range<usize>, what: &str, help: &str| {
-            let message = format!("{what} not available in this version");
-            self.error(span, Wrong::new(message).help(help));
-        };
-        if let Some(keys) = &file.auth.value.keys {
-            refuse(&keys.span, "robot keys are", "leave `[auth.keys]` out");
+impl<'a> Judge<'a> {
+    /// `folder` is what paths are relative to.
+    pub(super) fn new(
+        source: &'a Source,
+        folder: &'a Path,
+        env: &'a dyn Fn(&str) -> Option<String>,
+        found: &'a mut Vec<Diagnostic>,
+    ) -> Self {
+        Self {
+            source,
+            folder,
+            env,
+            found,
         }
     }
+}
 
+impl Judge<'_> {
     fn server(&mut self, server: &file::Server) -> Server {
         let listen = self.list(server.listen.as_ref(), address);
         self.not_empty(server.listen.as_ref(), "no address to listen on");

@@ -17,6 +17,7 @@ use crate::policy::{Pattern, Policy, Who};
 
 mod error;
 mod file;
+mod keys;
 mod mask;
 mod meaning;
 mod policy_test;
@@ -26,6 +27,10 @@ mod value;
 
 pub use error::{Diagnostic, Errors, Severity, Source, Warning};
 pub use file::schema;
+pub use keys::{
+    RobotKey, Roles, check_key_name, key_pattern, robot_keys, time_to_live, write_digest,
+};
+pub use mask::KEY_PREFIX;
 pub use policy_test::{Expected, PolicyTest};
 
 /// A checked configuration. Paths are absolute; what is named by path still has to be opened, but
@@ -46,6 +51,8 @@ pub struct Config {
     pub token: Token,
     /// `[[access]]`, `[[deny]]`, `[groups]`, `[roles]`
     pub policy: Arc<Policy>,
+    /// The built-in roles and those of `[roles]`.
+    pub roles: Roles,
     /// `[[policy_test]]`
     pub policy_tests: Vec<PolicyTest>,
     /// `[limits]`

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -14,14 +14,19 @@ use super::error::{Diagnostic, Source, nearest};
 use super::file::{File, schema};
 
 /// What was read, as far as it could be, and what was wrong with it.
-pub(super) struct Reading {
-    pub(super) file: Option<File>,
+pub(super) struct Reading<T> {
+    pub(super) file: Option<T>,
     pub(super) source: Source,
     pub(super) found: Vec<Diagnostic>,
 }
 
 /// Reads a configuration's text.
-pub(super) fn read(text: &str, path: &Path) -> Reading {
+pub(super) fn read(text: &str, path: &Path) -> Reading<File> {
+    read_as(text, path, &schema())
+}
+
+/// Reads a text whose schema is `schema`, the one of `T`.
+pub(super) fn read_as<T: DeserializeOwned>(text: &str, path: &Path, schema: &Value) -> Reading<T> {
     let mut source = Source::new(path, text);
     let (mut document, broken) = DeTable::parse_recoverable(text);
     let mut found = Vec::new();
@@ -29,9 +34,8 @@ pub(super) fn read(text: &str, path: &Path) -> Reading {
         let span = error.span().unwrap_or_default();
         found.push(source.error(span, lower_first(error.message())));
     }
-    let schema = schema();
     let mut walk = Walk {
-        root: &schema,
+        root: schema,
         source: &mut source,
         found: Vec::new(),
     };
@@ -39,7 +43,7 @@ pub(super) fn read(text: &str, path: &Path) -> Reading {
         path: "",
         span: 0..0,
     };
-    walk.table(document.get_mut(), &schema, &top);
+    walk.table(document.get_mut(), schema, &top);
     if !broken.is_empty() {
         // What a broken line leads to is no news; only keys elsewhere are still worth a word.
         let lines: Vec<_> = found
@@ -61,7 +65,7 @@ pub(super) fn read(text: &str, path: &Path) -> Reading {
         };
     }
     found.append(&mut walk.found);
-    let file = match File::deserialize(toml::de::Deserializer::from(document)) {
+    let file = match T::deserialize(toml::de::Deserializer::from(document)) {
         Ok(file) => Some(file),
         // Not reached as long as the schema says what the types say. The message is left out since
         // it may quote the value.

@@ -9,16 +9,18 @@ use jiff::Timestamp;
 use super::ClientCertificateMode;
 use super::error::nearest;
 use super::file::{self, At, File, List, Text};
+use super::keys::Roles;
 use super::meaning::{Judge, network};
 use super::policy_test::{Expected, PolicyTest};
 use super::value::{self, Wrong};
 use super::{PullLimit, Quota};
+use crate::identity::ROBOT;
 use crate::policy::{AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Pattern, Policy, Who};
 use crate::registry::{Action, RepoName};
 
 /// What the rules refer to.
-struct Names<'a> {
-    roles: HashMap<&'a str, Vec<Action>>,
+struct Names {
+    roles: Roles,
     groups: HashMap<Box<str>, Vec<Box<str>>>,
     /// Whether a back end or a certificate can name groups that stand nowhere in the file.
     others_name_groups: bool,
@@ -30,7 +32,7 @@ pub(super) fn policy(
     file: &File,
     others_name_groups: bool,
     certificates: ClientCertificateMode,
-) -> (Policy, Vec<PullLimit>) {
+) -> (Policy, Roles, Vec<PullLimit>) {
     let names = Names {
         roles: judge.roles(file),
         groups: judge.groups(file),
@@ -48,7 +50,7 @@ pub(super) fn policy(
         .collect();
     let limits = file.limit.iter().map(|limit| judge.limit(limit, &names));
     let limits = limits.collect();
-    (Policy::new(access, deny, names.groups), limits)
+    (Policy::new(access, deny, names.groups), names.roles, limits)
 }
 
 /// `[[policy_test]]`; those that cannot be understood are left out.
@@ -60,11 +62,11 @@ pub(super) fn policy_tests(judge: &mut Judge<'_>, file: &File) -> Vec<PolicyTest
 }
 
 impl Judge<'_> {
-    fn roles<'a>(&mut self, file: &'a File) -> HashMap<&'a str, Vec<Action>> {
+    fn roles(&mut self, file: &File) -> Roles {
         let built_in = BUILT_IN_ROLES
             .into_iter()
-            .map(|(name, actions)| (name, actions.to_vec()));
-        let mut roles: HashMap<&str, Vec<Action>> = built_in.collect();
+            .map(|(name, actions)| (name.into(), actions.to_vec()));
+        let mut roles: Roles = built_in.collect();
         for (name, actions) in &file.roles {
             if BUILT_IN_ROLES
                 .iter()
@@ -75,7 +77,7 @@ impl Judge<'_> {
                 continue;
             }
             self.not_empty(Some(actions), "a role without actions gives nothing");
-            roles.insert(&name.value, self.list(Some(actions), action));
+            roles.insert(name.value.as_str().into(), self.list(Some(actions), action));
         }
         roles
     }
@@ -101,7 +103,7 @@ impl Judge<'_> {
     fn access(
         &mut self,
         rule: &At<file::Access>,
-        names: &Names<'_>,
+        names: &Names,
         certificates: ClientCertificateMode,
     ) -> AccessRule {
         let At { value: rule, span } = rule;
@@ -120,12 +122,13 @@ impl Judge<'_> {
             let wrong = Wrong::new("nobody has a certificate: clients are not asked for one");
             self.warning(&written.span, wrong);
         }
+        self.warn_about_robots(rule.who.as_ref());
         AccessRule {
             place: self.source.place(span),
             repositories: self.patterns(rule.repositories.as_ref()),
             who: self.who(rule.who.as_ref(), names),
             actions: self
-                .text(rule.role.as_ref(), |role| find_role(role, names))
+                .text(rule.role.as_ref(), |role| find_role(role, &names.roles))
                 .unwrap_or_default(),
             networks: self.networks(rule.networks.as_ref()),
             require,
@@ -133,7 +136,7 @@ impl Judge<'_> {
         }
     }
 
-    fn deny(&mut self, rule: &At<file::Deny>, names: &Names<'_>) -> DenyRule {
+    fn deny(&mut self, rule: &At<file::Deny>, names: &Names) -> DenyRule {
         let At { value: rule, span } = rule;
         let message = "no action is named: nothing is denied";
         let actions = rule.actions.as_ref();
@@ -153,7 +156,7 @@ impl Judge<'_> {
         }
     }
 
-    fn limit(&mut self, limit: &At<file::Limit>, names: &Names<'_>) -> PullLimit {
+    fn limit(&mut self, limit: &At<file::Limit>, names: &Names) -> PullLimit {
         let At { value: limit, .. } = limit;
         let quota = Quota {
             count: limit.count.as_ref().map_or(0, |count| count.value),
@@ -208,12 +211,12 @@ impl Judge<'_> {
         })
     }
 
-    fn networks(&mut self, list: Option<&List>) -> Vec<ipnet::IpNet> {
+    pub(super) fn networks(&mut self, list: Option<&List>) -> Vec<ipnet::IpNet> {
         self.not_empty(list, EMPTY);
         self.list(list, network)
     }
 
-    fn patterns(&mut self, list: Option<&List>) -> Vec<Pattern> {
+    pub(super) fn patterns(&mut self, list: Option<&List>) -> Vec<Pattern> {
         self.not_empty(list, "no repository is named: this rule is about nothing");
         let items = list.into_iter().flat_map(|list| &list.value);
         let pattern = |item: &Text| match Pattern::parse(&item.value) {
@@ -226,7 +229,16 @@ impl Judge<'_> {
         items.filter_map(pattern).collect()
     }
 
-    fn who(&mut self, list: Option<&List>, names: &Names<'_>) -> Vec<Who> {
+    /// An access for a robot key has no effect.
+    fn warn_about_robots(&mut self, list: Option<&List>) {
+        let items = list.into_iter().flat_map(|list| &list.value);
+        for item in items.filter(|item| robot(&item.value).is_some()) {
+            let wrong = Wrong::new("a robot key has its own rights, and none from a rule");
+            self.warning(&item.span, wrong.help("`portcullis key create` gives them"));
+        }
+    }
+
+    fn who(&mut self, list: Option<&List>, names: &Names) -> Vec<Who> {
         self.not_empty(list, "nobody is named: this rule is about nobody");
         for item in list.into_iter().flat_map(|list| &list.value) {
             let unknown = item
@@ -273,9 +285,18 @@ fn who(text: &str) -> Result<Who, Wrong> {
     }
 }
 
+/// The name of a robot key.
+fn robot(text: &str) -> Option<&str> {
+    text.strip_prefix("user:")?.strip_prefix(ROBOT)
+}
+
 /// A test asks about one caller: a user, or `None` for anonymous.
 fn one_caller(text: &str) -> Result<Option<Box<str>>, Wrong> {
     let help = "write \"anonymous\" or \"user:NAME\", and `groups` beside it";
+    if let Some(key) = robot(text) {
+        let wrong = Wrong::new("what a robot key may do does not stand in this file");
+        return Err(wrong.help(format!("ask `portcullis explain --user {ROBOT}{key}`")));
+    }
     match who(text)? {
         Who::Anonymous => Ok(None),
         Who::User(name) => Ok(Some(name)),
@@ -285,11 +306,11 @@ fn one_caller(text: &str) -> Result<Option<Box<str>>, Wrong> {
     }
 }
 
-fn find_role(name: &str, names: &Names<'_>) -> Result<Vec<Action>, Wrong> {
-    if let Some(actions) = names.roles.get(name) {
+pub(super) fn find_role(name: &str, roles: &Roles) -> Result<Vec<Action>, Wrong> {
+    if let Some(actions) = roles.get(name) {
         return Ok(actions.clone());
     }
-    let mut known: Vec<&str> = names.roles.keys().copied().collect();
+    let mut known: Vec<&str> = roles.keys().map(|role| &**role).collect();
     known.sort_unstable();
     let help = match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean {near:?}?"),
@@ -298,7 +319,7 @@ fn find_role(name: &str, names: &Names<'_>) -> Result<Vec<Action>, Wrong> {
     Err(Wrong::new(format!("unknown role {name:?}")).help(help))
 }
 
-fn timestamp(text: &str) -> Result<Timestamp, Wrong> {
+pub(super) fn timestamp(text: &str) -> Result<Timestamp, Wrong> {
     text.parse().map_err(|_not_a_time| {
         Wrong::new(format!("{text:?} is not a time"))
             .help("write date, time and zone, for example \"2027-01-31T00:00:00Z\"")

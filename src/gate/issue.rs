@@ -8,10 +8,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::judge::bearer;
-use super::{Authority, Refusal, Rules};
+use super::login::Login;
+use super::{Authority, Ledger, Refusal, Rules};
 use crate::audit::{Event, Record};
-use crate::authn::{CertificateError, Outcome};
-use crate::identity::{ClientCertificate, Grant, Identity, Malformed, Peer, Presented, Secret};
+use crate::identity::{
+    ClientCertificate, Grant, Identity, Malformed, Peer, Presented, ROBOT, Secret,
+};
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
 use crate::token::{Asked, Claims, Confirmation, Kind, parse_scopes};
@@ -30,6 +32,9 @@ pub struct Minted {
     scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
+    /// When the credential that it was minted for ends, if it does.
+    #[serde(skip)]
+    pub expires: Option<Timestamp>,
 }
 
 /// What a token request says, however it was sent.
@@ -45,8 +50,13 @@ enum Credential {
 }
 
 /// Answers a token request. `form` is the body of a POST.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the same as `judge` sees, and the form"
+)]
 pub async fn issue(
     rules: &Rules,
+    ledger: &Ledger,
     now: Timestamp,
     peer: &Peer,
     authority: &Authority,
@@ -64,14 +74,30 @@ pub async fn issue(
     if wish.scopes.is_empty() {
         record.event(Event::Login);
     }
-    let who = identify(rules, wish.credential, shown, authority, now, record).await?;
+    let who = match wish.credential {
+        Credential::Presented(Presented::Nothing) => Identity::anonymous(),
+        Credential::Presented(Presented::Bearer(_)) => return Err(Malformed::Scheme.into()),
+        Credential::Presented(Presented::Basic { user, password }) => {
+            let login = Login {
+                rules,
+                ledger,
+                now,
+                peer,
+                shown,
+            };
+            login.verify(&user, &password, record).await?
+        }
+        Credential::Refresh(token) => {
+            bearer(rules, &token, Kind::Refresh, shown, authority, [now; 2]).await?
+        }
+    };
     let who = rules.certificates.join(who, shown)?;
     if who.user().is_none() && wish.scopes.is_empty() {
         return Err(Refusal::Unauthenticated { scope: None });
     }
     record.identify(&who, rules.policy.groups_of(&who));
     let grants = intersect(rules, &who, peer, &wish.scopes, now);
-    let credential = match who.user().filter(|_| who.has_password()) {
+    let credential = match who.user().filter(|_| who.has_secret()) {
         Some(user) => Some(credential(rules, user).await?),
         None => None,
     };
@@ -85,8 +111,8 @@ pub async fn issue(
     };
     let (token, access) = mint.token(Kind::Access, rules.token_lifetime, &grants)?;
     record.scope(&access.scope());
-    // Without a password there is nothing that a refresh token would spare anybody.
-    let refreshable = wish.offline && who.has_password() && !rules.refresh_lifetime.is_zero();
+    // Without a password or key there is nothing that a refresh token would spare anybody.
+    let refreshable = wish.offline && who.has_secret() && !rules.refresh_lifetime.is_zero();
     let refresh_token = if refreshable {
         Some(mint.token(Kind::Refresh, rules.refresh_lifetime, &[])?.0)
     } else {
@@ -95,10 +121,11 @@ pub async fn issue(
     Ok(Minted {
         access_token: token.clone(),
         token,
-        expires_in: rules.token_lifetime.as_secs(),
+        expires_in: u64::try_from(access.exp.saturating_sub(access.iat)).unwrap_or_default(),
         issued_at: format!("{now:.0}"),
         scope: form.is_some().then(|| access.scope()),
         refresh_token,
+        expires: who.expires(),
     })
 }
 
@@ -169,34 +196,6 @@ fn check_service(query: &Query, authority: &Authority) -> Result<(), Refusal> {
     }
 }
 
-async fn identify(
-    rules: &Rules,
-    credential: Credential,
-    shown: Option<&ClientCertificate>,
-    authority: &Authority,
-    now: Timestamp,
-    record: &mut Record,
-) -> Result<Identity, Refusal> {
-    match credential {
-        Credential::Presented(Presented::Nothing) => Ok(Identity::anonymous()),
-        Credential::Presented(Presented::Bearer(_)) => Err(Malformed::Scheme.into()),
-        Credential::Presented(Presented::Basic { user, password }) => {
-            record.claim(&user);
-            match rules.authenticator.verify_password(&user, &password).await {
-                Outcome::Accept(who) => Ok(who),
-                Outcome::Reject(_) if rules.certificates.contradicts(shown, &user) => {
-                    Err(CertificateError::NamesAnother.into())
-                }
-                Outcome::Reject(rejection) => Err(Refusal::BadCredential(rejection)),
-                Outcome::Fail(failure) => Err(Refusal::Undecided(failure)),
-            }
-        }
-        Credential::Refresh(token) => {
-            bearer(rules, &token, Kind::Refresh, shown, authority, [now; 2]).await
-        }
-    }
-}
-
 /// What was asked for, as far as the policy allows it. Less is not an error.
 fn intersect(
     rules: &Rules,
@@ -233,7 +232,7 @@ const CLOCK_SKEW: i64 = 10;
 /// What all tokens of one answer share.
 struct Mint<'a> {
     rules: &'a Rules,
-    /// The state of the password that stands behind the tokens, if one does.
+    /// The state of the password or key that stands behind the tokens, if one does.
     credential: Option<String>,
     who: &'a Identity,
     shown: Option<&'a ClientCertificate>,
@@ -252,12 +251,14 @@ impl Mint<'_> {
         aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
         let begin = self.now.as_second();
         let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-        let bound = self.rules.bind_certificate || !self.who.has_password();
+        // Never longer than the key that it is minted for.
+        let latest = self.who.expires().map_or(i64::MAX, Timestamp::as_second);
+        let bound = self.rules.bind_certificate || !self.who.has_secret();
         let claims = Claims {
             iss: self.rules.keys.issuer().to_owned(),
             sub: self.who.user().unwrap_or_default().to_owned(),
             aud: self.authority.as_str().to_owned(),
-            exp: begin.saturating_add(seconds),
+            exp: begin.saturating_add(seconds).min(latest),
             nbf: begin.saturating_sub(CLOCK_SKEW),
             iat: begin,
             jti: format!("{:032x}", u128::from_be_bytes(name)),
@@ -277,9 +278,14 @@ impl Mint<'_> {
 /// The state of a user's credential, for tokens to name. A user may be gone who has just logged in
 /// with a password that was verified a while ago.
 async fn credential(rules: &Rules, user: &str) -> Result<String, Refusal> {
+    let revoked = || Refusal::Revoked { user: user.into() };
+    if let Some(name) = user.strip_prefix(ROBOT) {
+        let state = rules.key_state(&rules.robots.current(), name);
+        return state.ok_or_else(revoked);
+    }
     let current = rules.credential_state(user).await;
     let known = current.map_err(Refusal::Undecided)?;
-    let (state, _) = known.ok_or_else(|| Refusal::Revoked { user: user.into() })?;
+    let (state, _) = known.ok_or_else(revoked)?;
     Ok(state)
 }
 

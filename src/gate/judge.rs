@@ -1,15 +1,19 @@
 //! Every step between a request's head and the registry, in order. Only the head is looked at: no
 //! byte of a body is read before there is a permit.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
+use super::login::Login;
 use super::{Authority, Ledger, Pull, Refusal, Rules};
 use crate::audit::{Effect, Event, Record};
-use crate::authn::{CertificateError, Outcome};
-use crate::identity::{Authentication, ClientCertificate, Identity, Peer, Presented, Secret};
+use crate::identity::{
+    Authentication, ClientCertificate, Identity, Peer, Presented, ROBOT, Secret,
+};
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
-use crate::token::{Confirmation, Kind, TokenError};
+use crate::token::{Confirmation, Kind, TokenError, Verified};
 use crate::upstream::Session;
 
 /// How long a push that was begun with a token may go on after the token has expired.
@@ -61,7 +65,24 @@ pub async fn judge(
 
     let session = rules.upstream.open_session(&call);
     let begun = session.as_ref().map(|session| session.begun);
-    let who = identify(rules, presented, shown, authority, begun, now, record).await?;
+    let who = match presented {
+        Presented::Nothing => Identity::anonymous(),
+        Presented::Basic { user, password } => {
+            let login = Login {
+                rules,
+                ledger,
+                now,
+                peer,
+                shown,
+            };
+            login.verify(&user, &password, record).await?
+        }
+        Presented::Bearer(token) => {
+            record.authentication(Authentication::Token);
+            let at = moments(begun, now);
+            bearer(rules, &token, Kind::Access, shown, authority, at).await?
+        }
+    };
     let who = rules.certificates.join(who, shown)?;
     record.identify(&who, rules.policy.groups_of(&who));
     if matches!(call, Call::Ping) && nothing && who.user().is_none() {
@@ -115,45 +136,6 @@ pub async fn judge(
     })
 }
 
-/// Finds out who is calling. `begun` is when the push that the request continues was begun.
-async fn identify(
-    rules: &Rules,
-    presented: Presented,
-    shown: Option<&ClientCertificate>,
-    authority: &Authority,
-    begun: Option<Timestamp>,
-    now: Timestamp,
-    record: &mut Record,
-) -> Result<Identity, Refusal> {
-    let who = match presented {
-        Presented::Nothing => Identity::anonymous(),
-        Presented::Basic { user, password } => {
-            record.claim(&user);
-            match rules.authenticator.verify_password(&user, &password).await {
-                Outcome::Accept(who) => who,
-                Outcome::Reject(_) if rules.certificates.contradicts(shown, &user) => {
-                    return Err(CertificateError::NamesAnother.into());
-                }
-                Outcome::Reject(rejection) => return Err(Refusal::BadCredential(rejection)),
-                Outcome::Fail(failure) => return Err(Refusal::Undecided(failure)),
-            }
-        }
-        Presented::Bearer(token) => {
-            record.authentication(Authentication::Token);
-            bearer(
-                rules,
-                &token,
-                Kind::Access,
-                shown,
-                authority,
-                moments(begun, now),
-            )
-            .await?
-        }
-    };
-    Ok(who)
-}
-
 /// The moments at which a token may be judged: now, and, since a push admitted at its start is not cut
 /// by a token that expires on the way, when the push that the request continues was begun.
 fn moments(begun: Option<Timestamp>, now: Timestamp) -> [Timestamp; 2] {
@@ -195,6 +177,10 @@ pub(super) async fn bearer(
         let user = Some(user.clone());
         return Ok(Identity::verified_token(user, [].into(), false, scope));
     }
+    if let Some(name) = user.strip_prefix(ROBOT) {
+        let [now, _begun] = at;
+        return robot(rules, name, &verified, now);
+    }
     let current = rules.credential_state(user).await;
     match current.map_err(Refusal::Undecided)? {
         Some((state, standing)) if Some(&state) == verified.claims.credential.as_ref() => {
@@ -207,6 +193,28 @@ pub(super) async fn bearer(
             })
         }
         Some(_) | None => Err(Refusal::Revoked { user: user.clone() }),
+    }
+}
+
+/// The same for a token that was minted for a robot key: it is confined as the key is now, and ends
+/// with it, whatever was begun.
+fn robot(rules: &Rules, name: &str, token: &Verified, now: Timestamp) -> Result<Identity, Refusal> {
+    let keys = rules.robots.current();
+    let state = rules.key_state(&keys, name);
+    let key = keys.get(name).filter(|key| !key.confinement.is_over(now));
+    match (&token.user, key) {
+        (Some(user), Some(key)) if state.is_some() && state == token.claims.credential => {
+            let confinement = Arc::clone(&key.confinement);
+            let scope = token.grants.clone();
+            Ok(Identity::verified_key_token(
+                user.clone(),
+                confinement,
+                scope,
+            ))
+        }
+        (_, _) => Err(Refusal::Revoked {
+            user: format!("{ROBOT}{name}").into(),
+        }),
     }
 }
 

@@ -4,6 +4,7 @@
 //! user and a wrong password read alike), and the cause, for the audit record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -43,6 +44,11 @@ pub enum Refusal {
     Internal(&'static str),
     /// No pulls left.
     Limited(Box<PullsExceeded>),
+    /// Too many wrong passwords lately, whatever this one is.
+    Locked {
+        /// How long it lasts.
+        wait: Duration,
+    },
     /// An `Authorization` header that cannot be read.
     Malformed(Malformed),
     /// A host name that is not ours.
@@ -145,12 +151,13 @@ impl Refusal {
             Self::NotTheApi(CallError::Method { allow }) => reply.allow = Some(allow),
             Self::OAuth { error, .. } => reply.oauth = Some(error),
             Self::Limited(exceeded) => {
-                reply.retry_after = Some(retry_after(exceeded.wait));
+                reply.retry_after = Some(whole_seconds(exceeded.wait).clamp(1, RETRY_LATE));
                 reply.standing = Some(exceeded.standing.clone());
             }
             Self::AuditUnwritable | Self::Internal(_) | Self::Undecided(_) | Self::Upstream(_) => {
                 reply.retry_after = Some(RETRY_SOON);
             }
+            Self::Locked { wait } => reply.retry_after = Some(whole_seconds(*wait)),
             Self::Denied(_)
             | Self::Misdirected
             | Self::NotTheApi(_)
@@ -175,6 +182,7 @@ impl Refusal {
             | Self::InsufficientScope { .. }
             | Self::Internal(_)
             | Self::Limited(_)
+            | Self::Locked { .. }
             | Self::Malformed(_)
             | Self::Misdirected
             | Self::NotTheApi(_)
@@ -209,6 +217,7 @@ impl Refusal {
                     quota.count
                 )
             }
+            Self::Locked { .. } => "too many wrong passwords".to_owned(),
             Self::Malformed(malformed) => malformed.to_string(),
             Self::Misdirected => "not a host name of this proxy".to_owned(),
             Self::NotTheApi(error) => error.to_string(),
@@ -238,7 +247,7 @@ impl Refusal {
             | Self::NotTheApi(_)
             | Self::TagExists
             | Self::UploadUnknown => Outcome::Denied,
-            Self::Limited(_) => Outcome::Limited,
+            Self::Limited(_) | Self::Locked { .. } => Outcome::Limited,
             Self::Body(fault) | Self::Upstream(UpstreamError::Client(fault)) => match fault {
                 Fault::Gone | Fault::Stalled => Outcome::Aborted,
                 Fault::TooLarge => Outcome::Denied,
@@ -296,6 +305,7 @@ impl Refusal {
                 Code::TooManyRequests,
                 exceeded.message(authority.map(Authority::as_str)).into(),
             ),
+            Self::Locked { wait } => locked(*wait),
             Self::Malformed(Malformed::Repeated) => (
                 StatusCode::BAD_REQUEST,
                 Code::Unauthorized,
@@ -354,12 +364,23 @@ impl Refusal {
     }
 }
 
-/// In whole seconds, at least one.
-fn retry_after(wait: std::time::Duration) -> u32 {
-    let whole = wait.as_millis().div_ceil(1000);
-    u32::try_from(whole)
-        .unwrap_or(RETRY_LATE)
-        .clamp(1, RETRY_LATE)
+/// The same whether or not there is such a user.
+fn locked(wait: Duration) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+    let seconds = whole_seconds(wait);
+    let message = format!(
+        "too many failed logins from here; wait {seconds} s, then log in with the right password"
+    );
+    (
+        StatusCode::TOO_MANY_REQUESTS,
+        Code::TooManyRequests,
+        message.into(),
+    )
+}
+
+/// Rounded up: who comes back then is not sent away again.
+fn whole_seconds(time: Duration) -> u32 {
+    let up = u64::from(time.subsec_nanos() > 0);
+    u32::try_from(time.as_secs().saturating_add(up)).unwrap_or(u32::MAX)
 }
 
 fn body(fault: Fault) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Creating, PullLimits};
+use super::{Creating, Guard, PullLimits};
 use crate::audit::Audit;
+use crate::authn::keys::{Keyring, Keys as RobotKeys};
 use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
 use crate::config::Challenge;
+use crate::limit::lockout::Setting;
 use crate::limit::{Quotas, Rates, Shield};
 use crate::policy::Policy;
 use crate::token::Keys;
@@ -28,6 +30,10 @@ pub struct Rules {
     pub policy: Arc<Policy>,
     /// Who is who.
     pub authenticator: Authenticator,
+    /// Robot keys.
+    pub robots: Keyring,
+    /// How many wrong passwords are too many.
+    pub failed_logins: Setting,
     /// Which client certificates are accepted, and whom they name.
     pub certificates: Certificates,
     /// Signing and verifying tokens.
@@ -67,6 +73,12 @@ impl Rules {
             (format!("{:032x}", u128::from_be_bytes(state)), standing)
         }))
     }
+
+    /// The same of a robot key.
+    pub(super) fn key_state(&self, keys: &RobotKeys, name: &str) -> Option<String> {
+        let state = keys.fingerprint(name, self.keys.credential_key())?;
+        Some(format!("{:032x}", u128::from_be_bytes(state)))
+    }
 }
 
 /// What outlives a reload.
@@ -77,6 +89,8 @@ pub struct Ledger {
     pub memory: Arc<Memory>,
     /// Idle connections to the registry.
     pub pool: Arc<Pool>,
+    /// Wrong passwords, counted.
+    pub guard: Arc<Guard>,
     /// Tags being created.
     pub creating: Arc<Creating>,
     /// Everybody's pulls.

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
+use super::ROBOT;
+
 /// The longest name taken from a certificate, in bytes.
 const MAX_NAME: usize = 256;
 /// Groups of one certificate at most.
@@ -107,11 +109,13 @@ fn name(value: Option<&str>) -> Option<Arc<str>> {
     value.filter(|value| is_name(value)).map(Arc::from)
 }
 
-/// Whether a value can stand for somebody: no control character, no wildcard, no space at its ends.
+/// Whether a value can stand for somebody: no control character, no wildcard, no space at its ends,
+/// and not what robot keys are called.
 fn is_name(value: &str) -> bool {
     !value.is_empty()
         && value.len() <= MAX_NAME
         && value.trim() == value
         && !value.contains('*')
+        && !value.starts_with(ROBOT)
         && !value.chars().any(char::is_control)
 }

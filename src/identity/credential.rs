@@ -167,6 +167,11 @@ impl Presented {
         if user.chars().any(char::is_control) {
             return Err(Malformed::ControlByte);
         }
+        // In a header it could not be told from the password (RFC 7617 section 2); the names of
+        // robot keys rely on nobody having one.
+        if user.contains(':') {
+            return Err(Malformed::Basic);
+        }
         Ok(Self::Basic {
             user: user.into(),
             password: Password::new(password)?,

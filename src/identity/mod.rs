@@ -2,11 +2,13 @@
 //! be. Pure words; finding out is `authn`'s.
 
 mod certificate;
+mod confinement;
 mod credential;
 mod peer;
 mod principal;
 
 pub use certificate::{Accepted, CertificateField, ClientCertificate};
+pub use confinement::{Confinement, ROBOT};
 pub use credential::{MAX_PASSWORD, Malformed, Password, Presented, Secret};
 pub use peer::{Peer, PeerCertificate, TlsSession};
 pub use principal::{Authentication, Grant, Identity};

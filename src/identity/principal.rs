@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use super::{Confinement, ROBOT};
 use crate::registry::{Action, RepoName};
 
 /// How an identity was established.
@@ -13,6 +16,8 @@ pub enum Authentication {
     Certificate,
     /// A password of the htpasswd file.
     Htpasswd,
+    /// A robot key.
+    Key,
     /// A password that the directory verified.
     Ldap,
     /// One of our own tokens.
@@ -26,6 +31,7 @@ impl Authentication {
             Self::Anonymous => "anonymous",
             Self::Certificate => "certificate",
             Self::Htpasswd => "htpasswd",
+            Self::Key => "key",
             Self::Ldap => "ldap",
             Self::Token => "token",
         }
@@ -70,6 +76,7 @@ pub struct Identity {
     password: bool,
     certificate: bool,
     scope: Option<Arc<[Grant]>>,
+    confinement: Option<Arc<Confinement>>,
 }
 
 impl Identity {
@@ -83,6 +90,7 @@ impl Identity {
             password: false,
             certificate: false,
             scope: None,
+            confinement: None,
         }
     }
 
@@ -105,6 +113,29 @@ impl Identity {
             password: true,
             certificate: false,
             scope: None,
+            confinement: None,
+        }
+    }
+
+    /// The robot that has shown a key.
+    pub(crate) fn verified_key(name: &str, confinement: Arc<Confinement>) -> Self {
+        Self {
+            user: Some(format!("{ROBOT}{name}").into()),
+            authentication: Authentication::Key,
+            confinement: Some(confinement),
+            ..Self::anonymous()
+        }
+    }
+
+    /// The bearer of a token that was minted for a robot key, confined as the key is now.
+    pub(crate) fn verified_key_token(
+        user: Arc<str>,
+        confinement: Arc<Confinement>,
+        scope: Arc<[Grant]>,
+    ) -> Self {
+        Self {
+            confinement: Some(confinement),
+            ..Self::verified_token(Some(user), Arc::from([]), false, scope)
         }
     }
 
@@ -125,6 +156,7 @@ impl Identity {
             password,
             certificate: false,
             scope: Some(scope),
+            confinement: None,
         }
     }
 
@@ -166,6 +198,11 @@ impl Identity {
         Self::verified_password(user.into(), groups.into(), Authentication::Htpasswd, false)
     }
 
+    /// The same for a robot key.
+    pub fn supposed_key(name: &str, confinement: Arc<Confinement>) -> Self {
+        Self::verified_key(name, confinement)
+    }
+
     /// The user's name; `None` for anonymous callers.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
@@ -196,6 +233,21 @@ impl Identity {
     /// Whether a password stands behind the identity, directly or through a token.
     pub fn has_password(&self) -> bool {
         self.password
+    }
+
+    /// What a robot key may; `None` for everybody else, whom only the rules limit.
+    pub fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.as_deref()
+    }
+
+    /// When the credential ends by itself, if it does.
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.confinement()?.expires
+    }
+
+    /// Whether a password or a robot key stands behind the identity, directly or through a token.
+    pub fn has_secret(&self) -> bool {
+        self.password || self.confinement.is_some()
     }
 
     /// Whether a client certificate stands behind the identity.

@@ -1,6 +1,7 @@
-//! How much is too much: pulls per time, and floods. Pure: time is an argument, given as the time
-//! since any one moment in the past, never going back.
+//! How much is too much: pulls per time, floods, guesses of passwords. Pure: time is an argument, given
+//! as the time since any one moment in the past, never going back; so are secrets.
 
+pub mod lockout;
 mod quota;
 mod repeats;
 mod shield;

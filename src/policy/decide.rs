@@ -202,7 +202,7 @@ impl Policy {
     }
 }
 
-/// The first deny rule that applies, else the first access rule.
+/// The first deny rule that applies, else what a robot key may itself, else the first access rule.
 fn answer<'a>(
     asked: &Question<'_>,
     mut deny: impl Iterator<Item = &'a DenyRule>,
@@ -210,6 +210,9 @@ fn answer<'a>(
 ) -> Decision {
     if let Some(rule) = deny.find(|rule| rule.judge(asked) == Verdict::Applies) {
         return Decision::Deny(Some(rule.place.clone()));
+    }
+    if let Some(place) = asked.granted_by_key() {
+        return Decision::Allow(place);
     }
     match access.find(|rule| rule.judge(asked) == Verdict::Applies) {
         Some(rule) => Decision::Allow(rule.place.clone()),

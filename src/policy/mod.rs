@@ -7,15 +7,15 @@
 mod decide;
 mod explain;
 mod index;
-mod pattern;
 mod role;
 mod rules;
 
 pub use decide::{Decision, Denial, Permit, Tags};
 pub use explain::{Explanation, Judged, RuleKind};
-pub use pattern::{Pattern, PatternError};
 pub use role::BUILT_IN_ROLES;
-pub use rules::{AccessRule, Condition, DenyRule, Place, Policy, Verdict, Who};
+pub use rules::{AccessRule, Condition, DenyRule, Place, Policy, Verdict, Who, canonical};
+
+pub use crate::registry::{Pattern, PatternError};
 
 #[cfg(test)]
 mod tests;

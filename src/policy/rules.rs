@@ -211,11 +211,7 @@ pub(super) struct Question<'a> {
 
 impl AccessRule {
     pub(super) fn judge(&self, asked: &Question<'_>) -> Verdict {
-        if !self
-            .who
-            .iter()
-            .any(|who| asked.is(who) || *who == Who::Anonymous)
-        {
+        if !self.who.iter().any(|who| asked.gains_by(who)) {
             Verdict::OtherCaller
         } else if !asked.is_about(&self.repositories) {
             Verdict::OtherRepository
@@ -250,6 +246,19 @@ impl DenyRule {
 }
 
 impl Question<'_> {
+    /// Whether an access for them is one for the caller. Robot keys have their own grant, and
+    /// otherwise only what everybody has.
+    fn gains_by(&self, who: &Who) -> bool {
+        *who == Who::Anonymous || (self.who.confinement().is_none() && self.is(who))
+    }
+
+    /// Whether it is what a robot key may itself.
+    pub(super) fn granted_by_key(&self) -> Option<Place> {
+        let own = self.who.confinement()?;
+        own.covers(self.action, self.repository, self.from, self.now)
+            .then(|| Place(Arc::clone(&own.place)))
+    }
+
     fn is(&self, who: &Who) -> bool {
         match who {
             Who::Anonymous => self.who.user().is_none(),
@@ -284,7 +293,7 @@ impl Question<'_> {
 }
 
 /// `::ffff:10.0.0.0/104` is `10.0.0.0/8`: clients' addresses are compared in their short form.
-fn canonical(network: IpNet) -> IpNet {
+pub fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(long) = network else {
         return network;
     };

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 
 use super::{
     AccessRule, BUILT_IN_ROLES, Condition, Decision, Denial, DenyRule, Pattern, Place, Policy,
-    RuleKind, Tags, Verdict, Who,
+    RuleKind, Tags, Verdict, Who, canonical,
 };
-use crate::identity::{Authentication, Identity};
+use crate::identity::{Authentication, Confinement, Identity};
 use crate::registry::{Action, Call, RepoName};
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -661,4 +661,95 @@ proptest! {
             prop_assert!(nobody.is_allow() <= somebody.is_allow());
         }
     }
+
+    #[test]
+    fn a_robot_key_has_its_grant_and_what_everybody_has(
+        access in prop::collection::vec(any_access(), 0..6), own in any_access(),
+        deny in prop::collection::vec(any_deny(), 0..3),
+        from in any_address(), name in any_name(),
+    ) {
+        let confinement = Confinement {
+            place: "keys.toml:1".into(),
+            repositories: own.repositories.clone(),
+            actions: own.actions.clone(),
+            networks: own.networks.iter().copied().map(canonical).collect(),
+            expires: own.not_after,
+        };
+        let policy = Policy::new(access.clone(), deny.clone(), HashMap::new());
+        let robot = Identity::verified_key("ci", confinement.into());
+        // The same as rules: its own for its name, and of the others what is for everybody.
+        let for_all = |rule: &AccessRule| rule.who.contains(&Who::Anonymous);
+        let mut rules: Vec<_> = access.into_iter().filter(for_all).collect();
+        for rule in &mut rules {
+            rule.who = vec![Who::Anonymous];
+        }
+        rules.push(AccessRule { who: vec![Who::User("key:ci".into())], require: vec![], ..own });
+        let user = Identity::verified_token(Some("key:ci".into()), [].into(), false, [].into());
+        for action in Action::ALL {
+            if action == Action::Catalog {
+                // Only a key for everything sees the whole catalog.
+                let all = rules.last_mut().unwrap();
+                all.repositories.retain(|pattern| pattern.as_str() == "**");
+                if all.repositories.is_empty() {
+                    rules.pop();
+                }
+            }
+            let expected = slow_reference((&rules, &deny), &user, from, action, &name);
+            let found = policy.allows(&robot, from, action, &name, now());
+            prop_assert_eq!(found.is_allow(), expected, "{:?}", action);
+        }
+    }
+}
+
+#[test]
+fn a_robot_key_is_denied_like_a_user_and_given_nothing_like_one() {
+    let all = role("admin");
+    let access = vec![
+        access("1", &["**"], &["authenticated"], all.clone()),
+        access("2", &["**"], &["user:key:ci"], all.clone()),
+        access("3", &["**"], &["group:team-a"], all.clone()),
+        access("4", &["public/**"], &["anonymous"], role("guest")),
+    ];
+    let deny = vec![
+        deny("5", &["**/prod"], &["authenticated"], vec![Action::Push]),
+        deny("6", &["a/secret"], &["user:key:ci"], all),
+        deny("7", &["a/x"], &["anonymous"], vec![Action::Pull]),
+    ];
+    let policy = policy(access, deny);
+    let confinement = Confinement {
+        place: "keys.toml:9".into(),
+        repositories: patterns(&["a/**"]),
+        actions: role("developer"),
+        networks: vec!["10.0.0.0/8".parse().unwrap()],
+        expires: Some(now() + jiff::SignedDuration::from_secs(1)),
+    };
+    let robot = Identity::verified_key("ci", confinement.into());
+    let decide = |action, name: &str, from: &str, now| {
+        let name = RepoName::parse(name).unwrap();
+        match policy.allows(&robot, from.parse().unwrap(), action, &name, now) {
+            Decision::Allow(rule) => format!("allow {rule}"),
+            Decision::Deny(Some(rule)) => format!("deny {rule}"),
+            Decision::Deny(None) => "none".to_owned(),
+        }
+    };
+    let here = "10.1.2.3";
+    for (action, name, from, expected) in [
+        (Action::Push, "a/b", here, "allow keys.toml:9"),
+        (Action::Pull, "a/x", here, "allow keys.toml:9"),
+        (Action::Delete, "a/b", here, "none"),
+        (Action::Pull, "b", here, "none"),
+        (Action::Pull, "public/x", here, "allow 4"),
+        (Action::Push, "a/prod", here, "deny 5"),
+        (Action::Pull, "a/secret", here, "deny 6"),
+        (Action::Pull, "a/b", "192.0.2.1", "none"),
+        (Action::Pull, "public/x", "192.0.2.1", "allow 4"),
+    ] {
+        assert_eq!(
+            decide(action, name, from, now()),
+            expected,
+            "{action:?} {name}"
+        );
+    }
+    let later = now() + jiff::SignedDuration::from_secs(1);
+    assert_eq!(decide(Action::Pull, "a/b", here, later), "none");
 }

@@ -5,6 +5,7 @@
 
 mod call;
 mod name;
+mod pattern;
 mod problem;
 pub mod query;
 mod reference;
@@ -13,6 +14,7 @@ pub use call::{
     Action, BlobVerb, Call, CallError, ManifestVerb, Mount, Page, Read, UploadId, UploadVerb,
 };
 pub use name::RepoName;
+pub use pattern::{Pattern, PatternError};
 pub use problem::{Code, Problem};
 pub use query::QueryError;
 pub use reference::{Digest, Reference, Tag};

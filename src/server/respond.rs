@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::answer::{json, limited, refused, unstored};
 use super::body::AnswerBody;
@@ -33,6 +33,9 @@ const MAX_MANIFEST: u64 = 4 << 20;
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// Bytes of the registry's answer to a push or delete at most: nothing, or an error.
 const MAX_WRITE_ANSWER: usize = 1 << 20;
+
+/// How long before its end a key earns a warning.
+const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// The proxy: rules that a reload swaps, and the ledger that outlives it.
 pub struct Proxy {
@@ -275,6 +278,28 @@ enum Done {
     Whole(Response<AnswerBody>),
 }
 
+impl Done {
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        match self {
+            Self::Streaming(answer) => &mut answer.head.headers,
+            Self::Whole(response) => response.headers_mut(),
+        }
+    }
+}
+
+/// Tells the bearer of a credential that it ends soon, in the header that clients show to people
+/// (OCI distribution 1.1, "Warnings").
+fn warn_of_expiry(headers: &mut HeaderMap, expires: Option<Timestamp>, now: Timestamp) {
+    let Some(end) = expires.filter(|end| end.duration_since(now) <= WARN_BEFORE) else {
+        return;
+    };
+    let date = end.strftime("%F");
+    let text = format!("299 - \"this key expires on {date}; ask for a new one\"");
+    if let Ok(text) = HeaderValue::from_str(&text) {
+        headers.append(WARNING, text);
+    }
+}
+
 /// What does not depend on who is calling or what for: framing and host.
 fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
@@ -329,6 +354,7 @@ impl Exchange<'_> {
         let form = form.as_deref();
         let minted = issue(
             rules,
+            &self.proxy.ledger,
             self.now,
             self.peer,
             self.authority,
@@ -341,20 +367,43 @@ impl Exchange<'_> {
             .map_err(|_cause| Refusal::Internal("a token could not be written"))?;
         record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
         record.add_bytes_out(u64::try_from(answer.len()).unwrap_or(u64::MAX));
-        Ok(unstored(json(StatusCode::OK, answer)))
+        let mut response = unstored(json(StatusCode::OK, answer));
+        warn_of_expiry(response.headers_mut(), minted.expires, self.now);
+        Ok(response)
     }
 
     /// Everything else: judged, and forwarded with the permit.
     async fn call(&self, body: Incoming, record: &mut Record) -> Result<Done, Refusal> {
+        let admission = judge(
+            self.rules,
+            &self.proxy.ledger,
+            self.now,
+            self.peer,
+            self.authority,
+            self.head,
+            record,
+        )
+        .await?;
+        let expires = admission.who.expires();
+        let mut done = self.admitted(admission, body, record).await?;
+        warn_of_expiry(done.headers_mut(), expires, self.now);
+        Ok(done)
+    }
+
+    /// What the policy allows.
+    async fn admitted(
+        &self,
+        admission: Admission,
+        body: Incoming,
+        record: &mut Record,
+    ) -> Result<Done, Refusal> {
         let Self {
-            proxy,
             rules,
             now,
             peer,
             authority,
-            head,
+            ..
         } = *self;
-        let admission = judge(rules, &proxy.ledger, now, peer, authority, head, record).await?;
         match admission.permit.call() {
             Call::Ping => {
                 record.answer(Outcome::Allowed, StatusCode::OK.as_u16());

@@ -440,7 +440,8 @@ async fn who_is_removed_or_regrouped_feels_it_with_a_token_too() {
 #[tokio::test]
 async fn many_logins_at_once_are_all_answered() {
     let slapd = Slapd::start().await;
-    let section = slapd.section("groups = 'member_of'") + "[auth.cache]\nttl = '0s'\n";
+    let section = slapd.section("groups = 'member_of'")
+        + "[auth.cache]\nttl = '0s'\n[limits]\nfailed_logins = { count = 0, per = '5m' }\n";
     let lab = builder(BOTH, &section).start().await;
     let mut logins = tokio::task::JoinSet::new();
     for number in 0..60 {

@@ -45,7 +45,7 @@ pub(crate) struct Client {
     /// What `Host` or `:authority` says.
     pub(crate) authority: String,
     /// Which of this machine's addresses it comes from.
-    source: IpAddr,
+    pub(crate) source: IpAddr,
     /// What is sent before TLS.
     preface: Vec<u8>,
     tls: Option<Arc<ClientConfig>>,

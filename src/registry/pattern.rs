@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::registry::RepoName;
+use super::RepoName;
 
 /// What [`Pattern`] writes for the caller's name.
 const USER: &str = "${user}";
@@ -78,7 +78,7 @@ impl Pattern {
     }
 
     /// The first path part where it is fixed: no name that begins otherwise can match.
-    pub(super) fn first_part(&self) -> Option<&str> {
+    pub fn first_part(&self) -> Option<&str> {
         let Some(Token::Literal(head)) = self.tokens.first() else {
             return None;
         };

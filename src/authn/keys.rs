@@ -1,0 +1,465 @@
+//! Robot keys: made, recognised and verified.
+//!
+//! A key is `pcl_`, 33 random letters and digits (196 bits), and a checksum of 6 more, so that
+//! scanners of repositories find it and a mistyped one is known without a look-up. Stored is its
+//! SHA-256. A slow hash is for secrets that can be guessed: trying 2^196 keys is out of reach
+//! however fast the hash is, and a fast one lets every request of a robot be verified anew, so that
+//! nothing is remembered and a revoked key ends at once.
+//!
+//! The file is looked at whenever a key is used, and read again when it is another one. If it cannot
+//! be read then, the keys known so far stay in force and the log says so.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::{Outcome, Rejection};
+use crate::config::{Diagnostic, Errors, KEY_PREFIX, RobotKey, Roles, robot_keys};
+use crate::identity::{Identity, Password, Secret};
+
+const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Random letters of a key: 33 × log2(62) is 196 bits.
+const RANDOM: usize = 33;
+/// Letters of the checksum: 62^6 is more than 2^32.
+const CHECKSUM: usize = 6;
+/// The shortest text after the prefix that is taken for a key, if mistyped, and not for a password.
+const SHORTEST: usize = 20;
+/// No file of keys is longer.
+const MAX_FILE: u64 = 16 << 20;
+
+/// A new key. It is nowhere else.
+pub fn new_key() -> io::Result<Secret<String>> {
+    let mut key = Zeroizing::new(String::with_capacity(64));
+    key.push_str(KEY_PREFIX);
+    let mut bytes = Zeroizing::new([0; RANDOM]);
+    while key.len() < KEY_PREFIX.len().saturating_add(RANDOM) {
+        aws_lc_rs::rand::fill(bytes.as_mut())
+            .map_err(|_cause| io::Error::other("the system has no randomness"))?;
+        // 248 is the greatest multiple of 62 in a byte: beyond it some letters would be likelier.
+        let fair = bytes.iter().filter(|byte| **byte < 248);
+        let missing = KEY_PREFIX
+            .len()
+            .saturating_add(RANDOM)
+            .saturating_sub(key.len());
+        key.extend(fair.take(missing).map(|byte| letter(u32::from(*byte))));
+    }
+    let checksum = checksum(&key);
+    key.push_str(&checksum);
+    Ok(Secret::new(key.to_string()))
+}
+
+/// What is stored of a key.
+pub fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key).into()
+}
+
+/// Whether a password is meant to be a robot key; whether it is one is another question.
+pub fn is_meant(password: &Password) -> bool {
+    password
+        .expose()
+        .strip_prefix(KEY_PREFIX)
+        .is_some_and(|rest| {
+            rest.len() >= SHORTEST && rest.bytes().all(|b| b.is_ascii_alphanumeric())
+        })
+}
+
+fn is_whole(key: &str) -> bool {
+    let length = KEY_PREFIX.len().saturating_add(RANDOM);
+    key.len() == length.saturating_add(CHECKSUM)
+        && key
+            .split_at_checked(length)
+            .is_some_and(|(body, end)| checksum(body) == end)
+}
+
+/// CRC-32 (the one of zip and PNG) in letters, the most significant first: what other makers of
+/// such keys have, so that scanners need nothing new.
+fn checksum(body: &str) -> String {
+    let mut crc = u32::MAX;
+    for byte in body.bytes() {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            let carry = crc & 1;
+            crc >>= 1;
+            if carry == 1 {
+                crc ^= 0xEDB8_8320;
+            }
+        }
+    }
+    let crc = !crc;
+    let place = |power| letter(crc.checked_div(62_u32.saturating_pow(power)).unwrap_or(0));
+    (0..6).rev().map(place).collect()
+}
+
+/// The letter of a number, modulo 62.
+fn letter(number: u32) -> char {
+    let index = usize::try_from(number.checked_rem(62).unwrap_or(0)).unwrap_or_default();
+    LETTERS.get(index).copied().map_or('0', char::from)
+}
+
+/// The keys of one file, as they are now.
+pub struct Keyring {
+    path: PathBuf,
+    roles: Roles,
+    read: Mutex<Reading>,
+}
+
+/// What was read last.
+struct Reading {
+    seen: Stamp,
+    keys: Arc<Keys>,
+}
+
+/// What tells one state of a file from another: every way of replacing or changing it shows here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stamp {
+    Absent,
+    Unreadable,
+    File {
+        device: u64,
+        inode: u64,
+        size: u64,
+        modified: (i64, i64),
+        changed: (i64, i64),
+    },
+}
+
+/// The keys of one moment.
+#[derive(Debug, Default)]
+pub struct Keys(HashMap<Box<str>, RobotKey>);
+
+impl Keyring {
+    /// Reads the file. None at all is a file without keys: `portcullis key create` makes it.
+    pub fn open(path: &Path, roles: &Roles) -> Result<Self, Errors> {
+        let (seen, keys) = read(path, roles)?;
+        Ok(Self {
+            path: path.to_owned(),
+            roles: roles.clone(),
+            read: Mutex::new(Reading {
+                seen,
+                keys: Arc::new(keys),
+            }),
+        })
+    }
+
+    /// The keys as the file has them now.
+    pub fn current(&self) -> Arc<Keys> {
+        let now = stamp(&self.path);
+        let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.seen != now {
+            // Remembered also when it cannot be read, so that it is told once and not at each use.
+            last.seen = now;
+            match read(&self.path, &self.roles) {
+                Ok((seen, keys)) => {
+                    let (before, after) = (last.keys.0.len(), keys.0.len());
+                    tracing::info!(before, after, "robot keys read again");
+                    (last.seen, last.keys) = (seen, Arc::new(keys));
+                }
+                Err(errors) => tracing::error!(
+                    %errors,
+                    "robot keys cannot be read, the old ones stay in force: NOTHING THAT WAS \
+                     REVOKED OR CHANGED IN THE FILE IS IN FORCE"
+                ),
+            }
+        }
+        Arc::clone(&last.keys)
+    }
+}
+
+impl Keys {
+    /// A key by its name.
+    pub fn get(&self, name: &str) -> Option<&RobotKey> {
+        self.0.get(name)
+    }
+
+    /// Verifies what was presented as the key called `name`. A wrong, expired or misplaced key is
+    /// the same to whoever presents it.
+    pub fn verify(&self, name: &str, key: &Password, from: IpAddr, now: Timestamp) -> Outcome {
+        let key = key.expose();
+        if !is_whole(key) {
+            return Outcome::Reject(Rejection::MistypedKey);
+        }
+        let presented = digest(key);
+        let stored = self.get(name);
+        // An unknown name is compared too; nothing has this digest.
+        let expected = stored.map_or(&[0; 32], |stored| &stored.digest);
+        let same = bool::from(presented.ct_eq(expected));
+        Outcome::Reject(match stored {
+            None => Rejection::UnknownKey,
+            Some(_) if !same => Rejection::WrongKey,
+            Some(stored) if stored.confinement.is_over(now) => Rejection::ExpiredKey,
+            Some(stored) if !stored.confinement.admits(from) => Rejection::KeyElsewhere,
+            Some(stored) => {
+                let confinement = Arc::clone(&stored.confinement);
+                return Outcome::Accept(Identity::verified_key(name, confinement));
+            }
+        })
+    }
+
+    /// What a token made for a key names it by, under a secret key: another key with the same name
+    /// has another.
+    pub fn fingerprint(&self, name: &str, secret: &[u8; 32]) -> Option<[u8; 16]> {
+        let key = self.get(name)?;
+        let mut hasher = blake3::Hasher::new_keyed(secret);
+        hasher.update(b"robot key");
+        hasher.update(&key.digest);
+        let mut half = [0; 16];
+        hasher.finalize_xof().fill(&mut half);
+        Some(half)
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Stamp::of(&metadata),
+        Err(error) => Stamp::without(&error),
+    }
+}
+
+impl Stamp {
+    fn of(file: &std::fs::Metadata) -> Self {
+        Self::File {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+
+    fn without(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            Self::Absent
+        } else {
+            Self::Unreadable
+        }
+    }
+}
+
+/// Reads a file, with the stamp of exactly what was read.
+fn read(path: &Path, roles: &Roles) -> Result<(Stamp, Keys), Errors> {
+    let failed = |error: io::Error| {
+        let message = format!("the robot keys cannot be read: {error}");
+        Errors::from(Diagnostic::about_file(path, message))
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok((Stamp::Absent, Keys::default()));
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+    let mut text = String::new();
+    file.take(MAX_FILE)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    let keys = robot_keys(&text, path, roles)?;
+    let by_name = keys.into_iter().map(|key| (key.name.clone(), key));
+    Ok((stamp, Keys(by_name.collect())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use jiff::Timestamp;
+
+    use super::{Keyring, checksum, digest, is_meant, is_whole, new_key};
+    use crate::authn::{Outcome, Rejection};
+    use crate::config::{Roles, write_digest};
+    use crate::identity::Password;
+    use crate::registry::Action;
+
+    /// A file of keys of a test's own, removed at its end.
+    struct KeyFile(PathBuf);
+
+    impl KeyFile {
+        fn new(name: &str) -> Self {
+            let name = format!("portcullis-keys-{name}-{}.toml", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        /// Replaces it in one step.
+        fn write(&self, text: &str) {
+            let beside = self.0.with_extension("new");
+            fs::write(&beside, text).unwrap();
+            fs::rename(beside, &self.0).unwrap();
+        }
+
+        fn open(&self) -> Keyring {
+            let roles = Roles::from([("guest".into(), vec![Action::Pull])]);
+            Keyring::open(&self.0, &roles).unwrap()
+        }
+    }
+
+    impl Drop for KeyFile {
+        fn drop(&mut self) {
+            drop(fs::remove_file(&self.0));
+        }
+    }
+
+    fn entry(name: &str, key: &str, more: &str) -> String {
+        let hash = write_digest(&digest(key));
+        format!(
+            "[[key]]\nname = \"{name}\"\nhash = \"{hash}\"\nrole = \"guest\"\n\
+             repositories = [\"a/**\"]\n{more}\n"
+        )
+    }
+
+    fn now() -> Timestamp {
+        "2026-06-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn verify(keyring: &Keyring, name: &str, key: &str, from: &str) -> Result<(), Rejection> {
+        let key = Password::new(key).unwrap();
+        match keyring
+            .current()
+            .verify(name, &key, from.parse().unwrap(), now())
+        {
+            Outcome::Accept(who) => {
+                assert_eq!(who.user(), Some(&*format!("key:{name}")));
+                assert!(!who.has_password() && !who.cached());
+                Ok(())
+            }
+            Outcome::Reject(rejection) => Err(rejection),
+            Outcome::Fail(failure) => panic!("{failure:?}"),
+        }
+    }
+
+    #[test]
+    fn new_keys_are_whole_and_different() {
+        let keys: Vec<_> = (0..200).map(|_| new_key().unwrap()).collect();
+        let mut seen: Vec<&str> = keys.iter().map(|key| key.expose().as_str()).collect();
+        for key in &seen {
+            assert_eq!(key.len(), 43, "{key}");
+            assert!(is_whole(key) && is_meant(&Password::new(key).unwrap()));
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 200);
+        // Every letter comes up.
+        let all: String = seen.concat();
+        assert!(super::LETTERS.iter().all(|l| all.contains(char::from(*l))));
+    }
+
+    #[test]
+    fn the_checksum_is_crc_32() {
+        // 0xCBF43926, the check value of CRC-32/ISO-HDLC, is 3421780262.
+        let number = checksum("123456789").bytes().fold(0_u64, |number, byte| {
+            let digit = super::LETTERS.iter().position(|l| *l == byte).unwrap();
+            number * 62 + u64::try_from(digit).unwrap()
+        });
+        assert_eq!(number, 0xCBF4_3926);
+    }
+
+    #[test]
+    fn typing_errors_are_found_and_passwords_left_alone() {
+        let key = new_key().unwrap();
+        let key = key.expose();
+        for at in 4..key.len() {
+            let other = if key.as_bytes()[at] == b'x' { "y" } else { "x" };
+            let mut typo = key.clone();
+            typo.replace_range(at..=at, other);
+            assert!(!is_whole(&typo), "{typo}");
+            assert!(is_meant(&Password::new(&typo).unwrap()));
+        }
+        for (text, meant) in [
+            (key.split_at(30).0, true),
+            ("pcl_short", false),
+            ("pcl_this is a sentence and no key at all", false),
+            ("hunter2", false),
+            ("PCL_0123456789012345678901234567890123456789", false),
+        ] {
+            assert_eq!(is_meant(&Password::new(text).unwrap()), meant, "{text}");
+            assert!(!is_whole(text));
+        }
+    }
+
+    #[test]
+    fn a_key_is_good_under_its_name_in_its_time_and_place() {
+        let file = KeyFile::new("verify");
+        let (one, two) = (new_key().unwrap(), new_key().unwrap());
+        let (one, two) = (one.expose().as_str(), two.expose().as_str());
+        file.write(
+            &[
+                entry("one", one, "networks = [\"10.0.0.0/8\"]"),
+                entry("old", two, "expires = \"2026-06-01T00:00:00Z\""),
+                entry("young", two, "expires = \"2026-06-01T00:00:01Z\""),
+            ]
+            .concat(),
+        );
+        let keyring = file.open();
+        for (name, key, from, expected) in [
+            ("one", one, "10.1.2.3", Ok(())),
+            ("one", one, "::ffff:10.1.2.3", Ok(())),
+            ("one", one, "192.0.2.1", Err(Rejection::KeyElsewhere)),
+            ("one", two, "10.1.2.3", Err(Rejection::WrongKey)),
+            ("two", one, "10.1.2.3", Err(Rejection::UnknownKey)),
+            ("key", one, "10.1.2.3", Err(Rejection::UnknownKey)),
+            (
+                "one",
+                one.split_at(42).0,
+                "10.1.2.3",
+                Err(Rejection::MistypedKey),
+            ),
+            ("old", two, "10.1.2.3", Err(Rejection::ExpiredKey)),
+            ("young", two, "10.1.2.3", Ok(())),
+        ] {
+            assert_eq!(verify(&keyring, name, key, from), expected, "{name} {from}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_file_is_in_force_at_the_next_use() {
+        let file = KeyFile::new("change");
+        let keyring = file.open();
+        let key = new_key().unwrap();
+        let here = "127.0.0.1";
+        let tried = || verify(&keyring, "ci", key.expose(), here);
+        assert_eq!(tried(), Err(Rejection::UnknownKey));
+        file.write(&entry("ci", key.expose(), ""));
+        assert_eq!(tried(), Ok(()));
+        let other = new_key().unwrap();
+        file.write(&entry("ci", other.expose(), ""));
+        assert_eq!(tried(), Err(Rejection::WrongKey));
+        file.write(&entry("ci", key.expose(), ""));
+        assert_eq!(tried(), Ok(()));
+        // What is broken changes nothing.
+        file.write("[[key]\n");
+        assert_eq!(tried(), Ok(()));
+        assert_eq!(tried(), Ok(()));
+        file.write("");
+        assert_eq!(tried(), Err(Rejection::UnknownKey));
+        file.write(&entry("ci", key.expose(), ""));
+        assert_eq!(tried(), Ok(()));
+        fs::remove_file(&file.0).unwrap();
+        assert_eq!(tried(), Err(Rejection::UnknownKey));
+    }
+
+    #[test]
+    fn a_key_with_the_same_name_has_another_fingerprint() {
+        let file = KeyFile::new("fingerprint");
+        let keyring = file.open();
+        let secret = [3; 32];
+        let fingerprint = || keyring.current().fingerprint("ci", &secret);
+        assert_eq!(fingerprint(), None);
+        let (one, two) = (new_key().unwrap(), new_key().unwrap());
+        file.write(&entry("ci", one.expose(), ""));
+        let first = fingerprint();
+        assert!(first.is_some());
+        file.write(&entry("ci", one.expose(), "networks = [\"10.0.0.0/8\"]"));
+        assert_eq!(fingerprint(), first);
+        file.write(&entry("ci", two.expose(), ""));
+        assert_ne!(fingerprint(), first);
+    }
+}

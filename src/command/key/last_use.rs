@@ -1,0 +1,83 @@
+//! When keys were used last, from the end of the audit file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use jiff::Timestamp;
+use portcullis::identity::ROBOT;
+use serde_json::Value;
+
+/// How much of the file is looked at, in bytes: some 30,000 records. What is older is unknown.
+const TAIL: u64 = 16 << 20;
+
+/// The time of the last record in which a key was accepted, by the key's name. A file that cannot be
+/// read tells nothing.
+pub(super) fn of_keys(audit: &Path) -> HashMap<String, Timestamp> {
+    let tail = tail(audit).unwrap_or_default();
+    let mut used = HashMap::new();
+    for line in tail.split(|byte| *byte == b'\n') {
+        if let Some((name, time)) = use_of(line) {
+            used.insert(name, time);
+        }
+    }
+    used
+}
+
+fn tail(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    let mut text = Vec::new();
+    file.take(TAIL).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// The key that was used, if it is a record of that. The first line of a tail is cut and no JSON.
+fn use_of(line: &[u8]) -> Option<(String, Timestamp)> {
+    let mark = format!("\"{ROBOT}");
+    line.windows(mark.len())
+        .any(|part| part == mark.as_bytes())
+        .then_some(())?;
+    let record: Value = serde_json::from_slice(line).ok()?;
+    let field = |name| record.get(name).and_then(Value::as_str);
+    let name = field("user")?.strip_prefix(ROBOT)?;
+    // A denial and an interrupted download are uses too; a wrong key is none.
+    let used = matches!(field("outcome")?, "allowed" | "denied" | "aborted");
+    let accepted = used && field("event")? != "lockout";
+    accepted.then_some((name.to_owned(), field("time")?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::scratch::Folder;
+    use super::of_keys;
+
+    #[test]
+    fn the_last_accepted_use_counts() {
+        let folder = Folder::new();
+        let path = folder.path().join("audit.jsonl");
+        assert!(of_keys(&path).is_empty());
+        let line = |second: u32, user: &str, outcome: &str, event: &str| {
+            format!(
+                "{{\"time\":\"2026-06-01T00:00:{second:02}Z\",\"event\":\"{event}\",\
+                 \"outcome\":\"{outcome}\",\"user\":{user}}}\n"
+            )
+        };
+        let text = [
+            "cut\":\"key:ci\"}\n".to_owned(),
+            line(1, "\"key:ci\"", "allowed", "request"),
+            line(2, "\"key:ci\"", "denied", "request"),
+            line(3, "\"key:ci\"", "failed", "request"),
+            line(4, "\"key:ci\"", "allowed", "lockout"),
+            line(5, "\"alice\"", "allowed", "request"),
+            line(6, "null", "allowed", "request"),
+            line(7, "\"key:other\"", "failed", "login"),
+        ];
+        std::fs::write(&path, text.concat()).unwrap();
+        let used = of_keys(&path);
+        assert_eq!(used.len(), 1, "{used:?}");
+        assert_eq!(used["ci"].to_string(), "2026-06-01T00:00:02Z");
+    }
+}

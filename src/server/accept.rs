@@ -21,6 +21,9 @@ const BACKLOG: i32 = 4096;
 /// Pause after `accept` failed for want of descriptors or memory.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// How long connections that are cut at the end of a drain may take to be gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Bound listeners, not yet accepting.
 pub struct Listeners(Vec<TcpListener>);
 
@@ -132,8 +135,8 @@ pub async fn serve(
         per_source: isize::try_from(server.max_connections_per_source).unwrap_or(isize::MAX),
     });
     let limits = Arc::new(server);
-    // Every connection holds a receiver; when the last one is gone, `idle` is closed.
-    let (idle, alive) = watch::channel(());
+    // Every connection holds a receiver; when the last one is gone, `cut` is closed.
+    let (cut, alive) = watch::channel(false);
     let accepting: Vec<_> = listeners
         .0
         .into_iter()
@@ -153,12 +156,15 @@ pub async fn serve(
         // The loops end at shutdown, and do not panic.
         let _ended = task.await;
     }
-    let drained = tokio::time::timeout(limits.drain_timeout, idle.closed()).await;
+    let drained = tokio::time::timeout(limits.drain_timeout, cut.closed()).await;
     if drained.is_ok() {
-        0
-    } else {
-        idle.receiver_count()
+        return 0;
     }
+    let late = cut.receiver_count();
+    // Their records are written before the one of the end.
+    cut.send_replace(true);
+    let _gone = tokio::time::timeout(LAST_WORDS, cut.closed()).await.is_ok();
+    late
 }
 
 struct Accepting {
@@ -166,7 +172,7 @@ struct Accepting {
     limits: Arc<config::Server>,
     caps: Arc<Caps>,
     shutdown: watch::Receiver<bool>,
-    alive: watch::Receiver<()>,
+    alive: watch::Receiver<bool>,
 }
 
 impl Accepting {
@@ -192,10 +198,12 @@ impl Accepting {
                 limits: Arc::clone(&self.limits),
                 shutdown: self.shutdown.clone(),
             };
-            let alive = self.alive.clone();
+            let mut cut = self.alive.clone();
             tokio::spawn(async move {
-                drive(admitted).await;
-                drop(alive);
+                tokio::select! {
+                    () = drive(admitted) => {}
+                    () = asked_to_stop(&mut cut) => {}
+                }
             });
         }
     }

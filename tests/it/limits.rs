@@ -407,7 +407,8 @@ async fn a_window_slides() {
     let upstream = registry().await;
     let lab = lab(
         &upstream,
-        "[limits]\nanonymous_pulls = { count = 2, per = \"1s\" }\n",
+        "[limits]\nanonymous_pulls = { count = 2, per = \"1s\" }\n\
+         requests_per_second = 0\nconnections_per_second = 0\n",
     )
     .await;
     let nobody = lab.anonymous();

@@ -84,9 +84,10 @@ pub enum Refusal {
 
 /// Seconds after which a client may try again when something behind us is down.
 const RETRY_SOON: u32 = 5;
-/// The longest `Retry-After`, in seconds. skopeo and podman wait as long as it says, five times and
-/// without a word; the message has the whole truth.
-const RETRY_LATE: u32 = 60;
+/// The longest `Retry-After`, in seconds. Before it shows the message, which has the whole truth,
+/// skopeo waits as long as this says (60 seconds at most) four times without a word, podman sixteen
+/// times.
+const RETRY_LATE: u32 = 5;
 
 /// What to send: the error body and the headers that belong to it.
 #[derive(Debug)]

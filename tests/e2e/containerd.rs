@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use crate::support::image::{Image, MANIFEST};
 use crate::support::process::Process;
 use crate::support::{Lab, password};
-use crate::tool::{Challenge, Ran, can_run, certificates, run, seed};
+use crate::tool::{Challenge, Ran, can_run, certificates, limited, pulls_left, run, seed};
 
 struct Containerd<'a> {
     lab: &'a Lab,
@@ -161,4 +162,32 @@ async fn containerd_comes_with_a_certificate() {
     let said = containerd.pull(&alice, &image).fails();
     assert!(said.contains("certificate"), "{said}");
     lab.assert_no_secret(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_pulls_are_counted_and_refused() {
+    if !can_run(&["containerd", "ctr", "skopeo", "umoci"]) {
+        return;
+    }
+    let lab = limited().await;
+    seed(&lab, &["public/app"]);
+    let other = Image::new(1)
+        .push(&lab.user("ada"), "public/other", "v1")
+        .await;
+    assert_eq!(other.status, 201, "{other:?}");
+    let containerd = Containerd::start(&lab).await;
+    let host = lab.authority();
+    containerd.pull("", &format!("{host}/public/app:v1")).ok();
+    let left = pulls_left(&lab, "public/app").await;
+    assert_eq!(left.as_deref(), Some("2;w=21600"));
+    for _ in 0..2 {
+        let get = lab.anonymous().get("/v2/public/app/manifests/v1");
+        assert_eq!(get.header("accept", MANIFEST).send().await.status, 200);
+    }
+    // It shows no body, only the status; what it has already it may ask for by HEAD.
+    let said = containerd
+        .pull("", &format!("{host}/public/other:v1"))
+        .fails();
+    assert!(said.contains("429"), "{said}");
+    containerd.pull("", &format!("{host}/public/app:v1")).ok();
 }

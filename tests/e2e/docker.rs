@@ -6,7 +6,8 @@ use std::process::Command;
 use crate::support::process::{Process, has_ipv6, skip};
 use crate::support::{Lab, password};
 use crate::tool::{
-    Challenge, Ran, assert_our_denial, can_run, cert_dir, certificates, holds_password, rootfs, run,
+    Challenge, Ran, assert_our_denial, assert_our_limit, can_run, cert_dir, certificates,
+    holds_password, limited, rootfs, run,
 };
 
 const NAME: &str = "registry.test";
@@ -237,4 +238,35 @@ async fn docker_comes_with_a_certificate() {
     assert!(said.contains("certificate"), "{said}");
     docker.docker(&format!("push {image}")).fails();
     lab.assert_no_secret(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_shows_that_the_pulls_are_used_up() {
+    if !runs_here() {
+        return;
+    }
+    let lab = limited().await;
+    let docker = Docker::start(&lab).await;
+    let host = &docker.host;
+    let rootfs = rootfs(&lab);
+    docker.login("ada", &password("ada")).ok();
+    // docker remembers manifests, also of images that were removed: so each is another image.
+    let image = |number: usize| format!("{host}/public/app:v{number}");
+    for number in 0..4 {
+        let image = image(number);
+        let import = format!("import -m n{number} {} {image}", rootfs.display());
+        docker.docker(&import).ok();
+        docker.docker(&format!("push {image}")).ok();
+        docker.docker(&format!("rmi {image}")).ok();
+    }
+    docker.docker(&format!("logout {host}")).ok();
+    for number in 0..3 {
+        docker.docker(&format!("pull {}", image(number))).ok();
+        // It asks by HEAD whether it has it already, which costs nothing.
+        docker.docker(&format!("pull {}", image(number))).ok();
+    }
+    let said = docker.docker(&format!("pull {}", image(3))).fails();
+    assert_our_limit(&said, host);
+    docker.login("ada", &password("ada")).ok();
+    docker.docker(&format!("pull {}", image(3))).ok();
 }

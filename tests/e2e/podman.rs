@@ -4,7 +4,8 @@ use std::process::Command;
 
 use crate::support::{Lab, password};
 use crate::tool::{
-    Challenge, Ran, assert_our_denial, can_run, cert_dir, certificates, holds_password, rootfs, run,
+    Challenge, Ran, assert_our_denial, assert_our_limit, can_run, cert_dir, certificates,
+    holds_password, limited, pulls_left, rootfs, run, seed,
 };
 
 struct Podman<'a>(&'a Lab);
@@ -134,4 +135,26 @@ async fn podman_comes_with_a_certificate() {
     let said = podman.remote("pull", &image, "").fails();
     assert!(said.contains("certificate"), "{said}");
     lab.assert_no_secret(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_shows_that_the_pulls_are_used_up() {
+    if !can_run(&["podman", "skopeo", "umoci"]) {
+        return;
+    }
+    let lab = limited().await;
+    seed(&lab, &["public/pod"]);
+    let podman = Podman(&lab);
+    let image = format!("{}/public/pod:v1", lab.authority());
+    lab.folder.write("auth.json", "{}");
+    for left in ["2", "1", "0"] {
+        podman.remote("pull", &image, "").ok();
+        podman.podman(&format!("rmi {image}"), "").ok();
+        let counted = pulls_left(&lab, "public/pod").await;
+        assert_eq!(counted, Some(format!("{left};w=21600")));
+    }
+    let said = podman.remote("pull", &image, "").fails();
+    assert_our_limit(&said, &lab.authority());
+    podman.login("ada", &password("ada")).ok();
+    podman.remote("pull", &image, "").ok();
 }

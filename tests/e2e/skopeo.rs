@@ -1,10 +1,12 @@
 //! skopeo: copy, list-tags, inspect, delete.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::{Lab, password};
 use crate::tool::{
-    Challenge, Ran, assert_our_denial, can_run, cert_dir, certificates, layout, run,
+    Challenge, Ran, assert_our_denial, assert_our_limit, can_run, cert_dir, certificates, layout,
+    limited, pulls_left, run, seed,
 };
 
 struct Skopeo<'a>(&'a Lab);
@@ -144,4 +146,31 @@ async fn skopeo_comes_with_a_certificate() {
     let said = skopeo.remote("inspect", &image).fails();
     assert!(said.contains("certificate"), "{said}");
     lab.assert_no_secret(&[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skopeo_shows_that_the_pulls_are_used_up() {
+    if !can_run(&["skopeo", "umoci"]) {
+        return;
+    }
+    let lab = limited().await;
+    seed(&lab, &["public/sk"]);
+    let skopeo = Skopeo(&lab);
+    let image = format!("docker://{}/public/sk:v1", lab.authority());
+    for left in ["2", "1", "0"] {
+        skopeo.copy(&image, &format!("oci:copy:v{left}")).ok();
+        let counted = pulls_left(&lab, "public/sk").await;
+        assert_eq!(counted, Some(format!("{left};w=21600")));
+    }
+    // It waits as Retry-After says, four times and without a word.
+    let begun = Instant::now();
+    let said = skopeo.copy(&image, "oci:copy:more").fails();
+    assert_our_limit(&said, &lab.authority());
+    assert!(
+        begun.elapsed() < Duration::from_secs(90),
+        "{:?}",
+        begun.elapsed()
+    );
+    skopeo.login("ada", &password("ada")).ok();
+    skopeo.copy(&image, "oci:copy:more").ok();
 }

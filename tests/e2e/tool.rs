@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::support::folder::Folder;
+use crate::support::image::MANIFEST;
 use crate::support::process::{has_ipv6, on_path, skip};
 use crate::support::{Lab, password};
 
@@ -33,6 +34,39 @@ impl Challenge {
         .start()
         .await
     }
+}
+
+/// The proxy with three anonymous pulls in six hours.
+pub(crate) async fn limited() -> Lab {
+    let limits = "[limits]\nanonymous_pulls = { count = 3, per = \"6h\" }\n";
+    let builder = Lab::builder().more(limits);
+    if has_ipv6() {
+        builder.dual_stack()
+    } else {
+        builder
+    }
+    .start()
+    .await
+}
+
+/// How many pulls are left for who comes from 127.0.0.1.
+pub(crate) async fn pulls_left(lab: &Lab, repository: &str) -> Option<String> {
+    let head = lab
+        .anonymous()
+        .head(&format!("/v2/{repository}/manifests/v1"));
+    let answer = head.header("accept", MANIFEST).send().await;
+    answer.header("ratelimit-remaining").map(str::to_owned)
+}
+
+/// What a refused pull looks like to a user.
+#[track_caller]
+pub(crate) fn assert_our_limit(said: &str, host: &str) {
+    let lower = said.to_lowercase();
+    let login = format!("docker login {host}");
+    assert!(
+        lower.contains("toomanyrequests") && said.contains(&login) && said.contains("[ref "),
+        "{said}"
+    );
 }
 
 /// Whether the test can be run here.

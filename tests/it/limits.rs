@@ -175,7 +175,7 @@ async fn the_refusal_says_what_to_do_and_costs_the_registry_nothing() {
         );
         assert!(text.contains("or try again in "), "{text}");
         // skopeo waits as long as this says, without a word.
-        assert_eq!(answer.header("retry-after"), Some("60"));
+        assert_eq!(answer.header("retry-after"), Some("5"));
         assert_eq!(left(&answer), Some(0));
     }
     assert!(

@@ -1,6 +1,6 @@
 //! Our built binary, configured, running, before a registry.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -211,7 +211,13 @@ impl Builder {
             }
             let mut process = Process::start(&mut command, &folder.join("portcullis.log"));
             let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if process.listens(address).await.is_ok() {
+            let started = process.listens(address).await;
+            // Another address may be bound a moment later.
+            if started.is_ok() && self.listen.contains(&"[::1]") {
+                let second = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+                drop(process.listens(second).await);
+            }
+            if started.is_ok() {
                 return Lab {
                     process,
                     registry,

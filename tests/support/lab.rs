@@ -211,11 +211,11 @@ impl Builder {
             }
             let mut process = Process::start(&mut command, &folder.join("portcullis.log"));
             let address = SocketAddr::from(([127, 0, 0, 1], port));
-            let started = process.listens(address).await;
+            let mut started = process.listens(address).await;
             // Another address may be bound a moment later.
             if started.is_ok() && self.listen.contains(&"[::1]") {
                 let second = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-                drop(process.listens(second).await);
+                started = process.listens(second).await;
             }
             if started.is_ok() {
                 return Lab {

@@ -124,7 +124,7 @@ impl Judge<'_> {
             public_authority: self.text(server.public_url.as_ref(), value::public_authority),
             max_connections: self.count(server.max_connections.as_ref(), 10_000),
             max_connections_per_source: self
-                .count(server.max_connections_per_source.as_ref(), 1_000),
+                .count(server.max_connections_per_source.as_ref(), 4_000),
             drain_timeout: self.duration(server.drain_timeout.as_ref(), MINUTE),
             handshake_timeout: self
                 .time_out(server.handshake_timeout.as_ref(), Duration::from_secs(10)),
@@ -418,9 +418,9 @@ impl Judge<'_> {
             repeat_free: self.duration(limits.repeat_free.as_ref(), Duration::ZERO),
             failed_logins: self.quota(limits.failed_logins.as_ref(), (10, Duration::from_mins(5))),
             rates: Rates {
-                requests_per_second: rate(limits.requests_per_second.as_ref(), 1_000),
-                connections_per_second: rate(limits.connections_per_second.as_ref(), 200),
-                concurrent_requests: rate(limits.concurrent_requests.as_ref(), 2_000),
+                requests_per_second: rate(limits.requests_per_second.as_ref(), 100_000),
+                connections_per_second: rate(limits.connections_per_second.as_ref(), 10_000),
+                concurrent_requests: rate(limits.concurrent_requests.as_ref(), 10_000),
             },
         }
     }

@@ -74,7 +74,7 @@ fn the_least_configuration_has_every_default() {
     assert_eq!(config.server.listen, ["0.0.0.0:443".parse().unwrap()]);
     assert_eq!(config.server.public_authority, None);
     assert_eq!(config.server.max_connections, 10_000);
-    assert_eq!(config.server.max_connections_per_source, 1_000);
+    assert_eq!(config.server.max_connections_per_source, 4_000);
     assert_eq!(config.server.drain_timeout, Duration::from_mins(1));
     assert_eq!(config.server.handshake_timeout, Duration::from_secs(10));
     assert_eq!(config.server.header_timeout, Duration::from_secs(10));
@@ -106,9 +106,9 @@ fn the_least_configuration_has_every_default() {
     let rates = config.limits.rates;
     assert_eq!(
         (rates.requests_per_second, rates.connections_per_second),
-        (1000, 200)
+        (100_000, 10_000)
     );
-    assert_eq!(rates.concurrent_requests, 2000);
+    assert_eq!(rates.concurrent_requests, 10_000);
     assert_eq!(config.limits.failed_logins.count, 10);
     assert_eq!(config.limits.failed_logins.per, Duration::from_mins(5));
     assert_eq!(config.audit.file, here.join("audit.jsonl"));

@@ -18,7 +18,13 @@ use crate::limit::Running;
 use crate::upstream::Lease;
 
 /// An answer's body.
-pub(super) enum AnswerBody {
+pub(super) struct AnswerBody {
+    content: Content,
+    /// Where an HTTP/2 connection sees whether the client reads.
+    turn: Option<Arc<Turn>>,
+}
+
+enum Content {
     /// Known as a whole.
     Full(Option<Bytes>),
     /// On its way from the registry.
@@ -34,7 +40,6 @@ pub(super) struct Cut;
 /// A body from the registry and what hangs on its end.
 pub(super) struct Tail {
     inner: Incoming,
-    turn: Option<Arc<Turn>>,
     end: Option<(Lease, Record)>,
     timeout: Duration,
     stall: Option<Pin<Box<Sleep>>>,
@@ -44,20 +49,17 @@ pub(super) struct Tail {
 impl AnswerBody {
     /// A body known as a whole.
     pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
-        Self::Full(Some(bytes.into()))
+        Content::Full(Some(bytes.into())).into()
     }
 
-    /// A body from the registry. `timeout` is its longest pause, `turn` where the connection sees
-    /// whether the client reads.
-    pub(super) fn stream(
-        inner: Incoming,
-        lease: Lease,
-        record: Record,
-        timeout: Duration,
-        turn: Option<Arc<Turn>>,
-    ) -> Self {
+    /// No body.
+    pub(super) fn empty() -> Self {
+        Content::Full(None).into()
+    }
+
+    /// A body from the registry; `timeout` is its longest pause.
+    pub(super) fn stream(inner: Incoming, lease: Lease, record: Record, timeout: Duration) -> Self {
         let mut tail = Tail {
-            turn,
             inner,
             end: Some((lease, record)),
             timeout,
@@ -66,16 +68,50 @@ impl AnswerBody {
         };
         if tail.inner.is_end_stream() {
             tail.finish();
-            return Self::Full(None);
+            return Self::empty();
         }
-        Self::Stream(Box::new(tail))
+        Content::Stream(Box::new(tail)).into()
+    }
+
+    /// The length of a body that is known as a whole.
+    pub(super) fn known_length(&self) -> Option<usize> {
+        match &self.content {
+            Content::Full(bytes) => bytes.as_ref().map(Bytes::len),
+            Content::Stream(_) => None,
+        }
+    }
+
+    /// The body of an answer to HEAD: what is known is not sent, what comes from the registry is
+    /// nothing.
+    pub(super) fn withheld(self) -> Self {
+        match self.content {
+            Content::Full(_) => Self::empty(),
+            Content::Stream(_) => self,
+        }
     }
 
     /// Keeps a place among the requests of its source until the end of the body.
     pub(super) fn hold(&mut self, running: Running) {
-        match self {
-            Self::Full(_) => drop(running),
-            Self::Stream(tail) => tail.running = Some(running),
+        match &mut self.content {
+            Content::Full(_) => drop(running),
+            Content::Stream(tail) => tail.running = Some(running),
+        }
+    }
+
+    /// Lets the connection see whether the client reads. The head is the first thing it has to.
+    pub(super) fn watch(&mut self, turn: Option<Arc<Turn>>) {
+        if let Some(turn) = &turn {
+            turn.to_client();
+        }
+        self.turn = turn;
+    }
+}
+
+impl From<Content> for AnswerBody {
+    fn from(content: Content) -> Self {
+        Self {
+            content,
+            turn: None,
         }
     }
 }
@@ -119,9 +155,6 @@ impl Body for Tail {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            if let Some(turn) = &this.turn {
-                turn.to_registry();
-            }
             let timeout = this.timeout;
             let stall = this
                 .stall
@@ -134,9 +167,6 @@ impl Body for Tail {
         match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    if let Some(turn) = &this.turn {
-                        turn.to_client();
-                    }
                     if let Some((_, record)) = &mut this.end {
                         record.add_bytes_out(u64::try_from(data.len()).unwrap_or(u64::MAX));
                     }
@@ -175,26 +205,34 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match &mut *self {
-            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(tail) => Pin::new(&mut **tail).poll_frame(cx),
+        let this = &mut *self;
+        let polled = match &mut this.content {
+            Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Stream(tail) => Pin::new(&mut **tail).poll_frame(cx),
+        };
+        if let Some(turn) = &this.turn {
+            match polled {
+                Poll::Pending => turn.to_registry(),
+                Poll::Ready(_) => turn.to_client(),
+            }
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Full(bytes) => bytes.is_none(),
-            Self::Stream(tail) => tail.is_end_stream(),
+        match &self.content {
+            Content::Full(bytes) => bytes.is_none(),
+            Content::Stream(tail) => tail.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(bytes) => {
+        match &self.content {
+            Content::Full(bytes) => {
                 let length = bytes.as_ref().map_or(0, Bytes::len);
                 SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
-            Self::Stream(tail) => tail.size_hint(),
+            Content::Stream(tail) => tail.size_hint(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One connection: its TLS handshake, its protocol, its end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,10 @@ const CONNECTION_WINDOW: u32 = 2 << 20;
 /// make us reset one (CVE-2025-8671), until the connection ends.
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_LOCAL_RESETS: usize = 256;
+/// How long the client of a connection that we end may send nothing before it is closed, and how
+/// long it may go on sending at all.
+const FAREWELL: Duration = Duration::from_secs(2);
+const LONG_FAREWELL: Duration = Duration::from_secs(30);
 /// HTTP/2 connections are asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(30);
 
@@ -110,7 +115,8 @@ pub(super) async fn drive(admitted: Admitted) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (proxy, noted) = (Arc::clone(&proxy), Arc::clone(&noted));
         let peer = on_behalf_of(&peer, &request, &server.trusted_proxies);
-        async move { Ok::<_, Infallible>(proxy.respond(&peer, &noted, request).await) }
+        // In a box of its own: an idle connection has no room for a request in it.
+        Box::pin(async move { Ok::<_, Infallible>(proxy.respond(&peer, &noted, request).await) })
     });
     let ended = if is_h2 {
         let connection = h2().serve_connection(TokioIo::new(stream), service);
@@ -118,22 +124,28 @@ pub(super) async fn drive(admitted: Admitted) {
         tokio::select! {
             ended = connection.as_mut() => ended,
             () = not_reading(&readers, limits.body_timeout) => Ok(()),
-            () = asked_to_stop(&mut shutdown) => {
+            () = until_stop_or_idle(&mut shutdown, &readers, limits.idle_timeout) => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection => ended,
+                    () = not_reading(&readers, limits.body_timeout) => Ok(()),
+                    () = idle(&readers, FAREWELL) => Ok(()),
+                }
             }
         }
     } else {
         let io = TokioIo::new(Strict::new(stream, limits.header_timeout));
-        let connection = h1(limits.idle_timeout).serve_connection(io, service);
-        tokio::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => ended,
+        let mut connection = h1(limits.idle_timeout).serve_connection(io, service);
+        let ended = tokio::select! {
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
             () = asked_to_stop(&mut shutdown) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                Pin::new(&mut connection).graceful_shutdown();
+                poll_fn(|cx| connection.poll_without_shutdown(cx)).await
             }
-        }
+        };
+        let io = connection.into_parts().io.into_inner();
+        linger(io).await;
+        ended
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "connection ended early");
@@ -191,6 +203,45 @@ impl Arrival {
         }
         Some(self)
     }
+}
+
+async fn until_stop_or_idle(
+    shutdown: &mut watch::Receiver<bool>,
+    readers: &Readers,
+    limit: Duration,
+) {
+    tokio::select! {
+        () = asked_to_stop(shutdown) => {}
+        () = idle(readers, limit) => {}
+    }
+}
+
+/// Ends when there has been no request for `limit`.
+async fn idle(readers: &Readers, limit: Duration) {
+    while !readers.idle_for(limit) {
+        tokio::time::sleep(limit.div_f32(4.0)).await;
+    }
+}
+
+/// Ends a connection whose client may still be sending: a socket that is closed with bytes unread
+/// resets the connection, and the client loses the answer that it has not read yet.
+async fn linger(io: Strict<TlsStream<Socket>>) {
+    let mut stream = io.into_inner();
+    let last_bytes = async {
+        stream.shutdown().await?;
+        let (socket, _session) = stream.get_mut();
+        let mut scrap = [0; 4096];
+        while let Ok(read) = tokio::time::timeout(FAREWELL, socket.read(&mut scrap)).await {
+            if read? == 0 {
+                break;
+            }
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    // Whoever has not stopped by then is cut off.
+    let _closed = tokio::time::timeout(LONG_FAREWELL, last_bytes)
+        .await
+        .is_ok();
 }
 
 /// Ends when a client has left an answer unread for `limit`.

@@ -248,6 +248,11 @@ impl<S> Strict<S> {
         }
     }
 
+    /// What is watched.
+    pub(super) fn into_inner(self) -> S {
+        self.inner
+    }
+
     /// Runs the head's timer while more of it is awaited.
     fn awaiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.framing.in_head() {

@@ -1,43 +1,65 @@
-//! Who of a connection's HTTP/2 streams is not reading.
+//! What becomes of a connection's HTTP/2 streams.
 //!
 //! A client that grants no window is never written to, so no write of it stalls, and the answer with
-//! its connection to the registry would wait for ever. Each streamed answer notes whose turn it is;
-//! the connection looks at them from time to time and ends when one has been the client's for too
-//! long. (Over HTTP/1 the socket's own timer sees a client that does not read.)
+//! its connection to the registry would wait for ever. Each request notes whose turn it is; the
+//! connection looks at them from time to time and ends when one has been the client's for too long,
+//! or when there has been none at all. (Over HTTP/1 the socket's own timer sees a client that does
+//! not read, and hyper's one that does not ask.)
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Streams noted before the ended ones are forgotten; there are at most a hundred live ones.
 const NOTED: usize = 256;
 
-/// The streamed answers of one connection.
+/// The requests of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Readers(Mutex<Vec<Weak<Turn>>>);
+pub(super) struct Readers(Mutex<Noted>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    turns: Vec<Weak<Turn>>,
+    /// Since when no live request has been seen; a new one makes it `None`.
+    quiet_since: Option<Instant>,
+}
 
 /// Since when it has been the client's turn to read; `None` while it is the registry's to send.
 #[derive(Debug, Default)]
 pub(super) struct Turn(Mutex<Option<Instant>>);
 
 impl Readers {
-    /// Notes another streamed answer.
+    /// Notes another request; it lives as long as what is returned.
     pub(super) fn add(&self) -> Arc<Turn> {
         let turn = Arc::new(Turn::default());
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.len() >= NOTED {
-            turns.retain(|turn| turn.strong_count() > 0);
+        let mut noted = self.noted();
+        if noted.turns.len() >= NOTED {
+            noted.turns.retain(|turn| turn.strong_count() > 0);
         }
-        turns.push(Arc::downgrade(&turn));
+        noted.turns.push(Arc::downgrade(&turn));
+        noted.quiet_since = None;
         turn
     }
 
     /// Whether a client has left an answer unread for so long.
     pub(super) fn stalled_for(&self, limit: Duration) -> bool {
-        let turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turns
-            .iter()
-            .filter_map(Weak::upgrade)
-            .any(|turn| turn.is_clients_for(limit))
+        let noted = self.noted();
+        let mut live = noted.turns.iter().filter_map(Weak::upgrade);
+        live.any(|turn| turn.is_clients_for(limit))
+    }
+
+    /// Whether there has been no request for so long, as far as those who asked before have seen.
+    pub(super) fn idle_for(&self, limit: Duration) -> bool {
+        let mut noted = self.noted();
+        if noted.turns.iter().any(|turn| turn.strong_count() > 0) {
+            noted.quiet_since = None;
+            return false;
+        }
+        let since = *noted.quiet_since.get_or_insert_with(Instant::now);
+        since.elapsed() >= limit
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,11 +101,22 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_idle_only_without_requests() {
+        let readers = Readers::default();
+        assert!(!readers.idle_for(Duration::from_mins(1)));
+        assert!(readers.idle_for(Duration::ZERO));
+        let turn = readers.add();
+        assert!(!readers.idle_for(Duration::ZERO));
+        drop(turn);
+        assert!(readers.idle_for(Duration::ZERO));
+    }
+
+    #[test]
     fn ended_answers_are_forgotten() {
         let readers = Readers::default();
         for _ in 0..10 * NOTED {
             drop(readers.add());
         }
-        assert!(readers.0.lock().unwrap().len() <= NOTED);
+        assert!(readers.0.lock().unwrap().turns.len() <= NOTED);
     }
 }

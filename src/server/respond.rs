@@ -17,7 +17,7 @@ use super::answer::{json, limited, refused, unstored};
 use super::body::AnswerBody;
 use super::catalog;
 use super::flood::Floods;
-use super::readers::{Readers, Turn};
+use super::readers::Readers;
 use crate::audit::{Effect, Event, Outcome, Record};
 use crate::gate::{Admission, Authority, Claim, Ledger, MAX_FORM, Refusal, Rules, issue, judge};
 use crate::identity::Peer;
@@ -90,7 +90,7 @@ impl Proxy {
         let is_head = request.method() == Method::HEAD;
         let may_keep = request.version() == Version::HTTP_2 || request.body().is_end_stream();
         let turn = (request.version() == Version::HTTP_2).then(|| readers.add());
-        let mut response = self.shielded(peer, turn, request).await;
+        let mut response = self.shielded(peer, request).await;
         if !may_keep && !response.status().is_success() {
             // What is left of the body is not read, and never taken for the next request.
             response
@@ -98,24 +98,19 @@ impl Proxy {
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if is_head {
-            without_body(response)
-        } else {
-            response
+            response = without_body(response);
         }
+        response.body_mut().watch(turn);
+        response
     }
 
     /// Turns a request away before anything of it is looked at, if its source makes too many.
-    async fn shielded(
-        &self,
-        peer: &Peer,
-        turn: Option<Arc<Turn>>,
-        request: Request<Incoming>,
-    ) -> Response<AnswerBody> {
+    async fn shielded(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
         let (ledger, rates) = (&self.ledger, self.rules.load().rates);
         let from = Source::of(peer.address);
         match ledger.shield.request(from, rates, ledger.now()) {
             Ok(running) => {
-                let mut response = self.exchange(peer, turn, request).await;
+                let mut response = self.exchange(peer, request).await;
                 response.body_mut().hold(running);
                 response
             }
@@ -123,12 +118,7 @@ impl Proxy {
         }
     }
 
-    async fn exchange(
-        &self,
-        peer: &Peer,
-        turn: Option<Arc<Turn>>,
-        request: Request<Incoming>,
-    ) -> Response<AnswerBody> {
+    async fn exchange(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
         let rules = self.rules.load_full();
         let now = Timestamp::now();
         let (head, body) = request.into_parts();
@@ -176,7 +166,7 @@ impl Proxy {
             Ok(Done::Streaming(answer)) => {
                 let Answer { head, body, lease } = answer;
                 let timeout = rules.upstream.response_timeout();
-                Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout, turn))
+                Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout))
             }
             Err(refusal) => {
                 if refusal.is_wrong_credential() {
@@ -242,17 +232,14 @@ impl Proxy {
 /// over HTTP/2 it sends what it is given.
 fn without_body(response: Response<AnswerBody>) -> Response<AnswerBody> {
     let (mut head, body) = response.into_parts();
-    if let (AnswerBody::Full(Some(bytes)), false) =
-        (&body, head.headers.contains_key(CONTENT_LENGTH))
-    {
+    if let (Some(length), false) = (
+        body.known_length(),
+        head.headers.contains_key(CONTENT_LENGTH),
+    ) {
         head.headers
-            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            .insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    let body = match body {
-        AnswerBody::Full(_) => AnswerBody::Full(None),
-        streaming @ AnswerBody::Stream(_) => streaming,
-    };
-    Response::from_parts(head, body)
+    Response::from_parts(head, body.withheld())
 }
 
 /// Whether the record must be on its way to disk before the answer.
@@ -547,7 +534,7 @@ async fn whole(answer: Answer, timeout: Duration, record: &mut Record) -> Result
     lease.give_back();
     record.add_bytes_out(u64::try_from(body.len()).unwrap_or(u64::MAX));
     let body = if body.is_empty() {
-        AnswerBody::Full(None)
+        AnswerBody::empty()
     } else {
         AnswerBody::full(body)
     };

@@ -141,6 +141,36 @@ async fn a_stream_that_is_not_read_ends_its_connection() {
     drop(unread);
 }
 
+/// Neither before the preface of HTTP/2 nor after it.
+#[tokio::test]
+async fn a_connection_without_streams_is_closed() {
+    let lab = Lab::builder().server("idle_timeout = \"1s\"").start().await;
+    let client = lab.anonymous().over(Http::Two);
+    let mut silent = client.raw().await.unwrap();
+    until_closed(&mut silent).await;
+    let mut idle = client.raw().await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    idle.write_all(preface).await.unwrap();
+    let goodbye = until_closed(&mut idle).await;
+    // The type of a frame that says goodbye, GOAWAY, and its stream, none.
+    assert!(goodbye.contains("\x07\0\0\0\0\0"), "{goodbye:?}");
+}
+
+/// A socket closed with unread bytes would be reset, and the answer in it lost.
+#[tokio::test]
+async fn who_sends_a_refused_body_to_its_end_still_reads_the_answer() {
+    let lab = Lab::start().await;
+    let mut stream = lab.anonymous().raw().await.unwrap();
+    let head = format!(
+        "PUT /v2/team-a/app/manifests/v1 HTTP/1.1\r\nHost: {}\r\nContent-Length: 16777216\r\n\r\n",
+        lab.authority()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&noise(9, 16 << 20)).await.unwrap();
+    let answer = until_closed(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_slow_clients_hold_up_nobody() {
     let lab = Lab::start().await;

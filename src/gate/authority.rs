@@ -8,7 +8,8 @@ use http::{HeaderMap, Version};
 /// The longest host name with its port, in bytes.
 const MAX_AUTHORITY: usize = 260;
 
-/// A checked `host` or `host:port`.
+/// A checked `host` or `host:port`, in one spelling: host names have no case, and 443 need not be
+/// written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority(Box<str>);
 
@@ -27,23 +28,23 @@ impl Authority {
             (_, Some(_)) => return None,
             (_, None) => header?,
         };
-        is_authority(named).then(|| Self(named.into()))
+        is_authority(named).then(|| Self(canonical(named)))
     }
 
-    /// The name as the client wrote it.
+    /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is the configured one; host names have no case, and 443 need not be written.
-    pub fn is(&self, configured: &str) -> bool {
-        let bare = |name: &str| {
-            name.strip_suffix(":443")
-                .unwrap_or(name)
-                .to_ascii_lowercase()
-        };
-        bare(&self.0) == bare(configured)
+    /// Whether another spelling is of the same name.
+    pub fn is(&self, other: &str) -> bool {
+        self.0 == canonical(other)
     }
+}
+
+fn canonical(name: &str) -> Box<str> {
+    let bare = name.strip_suffix(":443").unwrap_or(name);
+    bare.to_ascii_lowercase().into()
 }
 
 fn single_host(headers: &HeaderMap) -> Result<Option<&str>, ()> {
@@ -141,9 +142,11 @@ mod tests {
     }
 
     #[test]
-    fn the_configured_name_has_no_case_and_a_default_port() {
-        let authority = Authority("Hub.example.com:443".into());
-        assert!(authority.is("hub.example.com"));
+    fn a_name_has_no_case_and_a_default_port() {
+        let head = Request::get("/").header("host", "Hub.example.com:443");
+        let authority = Authority::of(&head.body(()).unwrap().into_parts().0).unwrap();
+        assert_eq!(authority.as_str(), "hub.example.com");
+        assert!(authority.is("hub.Example.com"));
         assert!(!authority.is("hub.example.com:444"));
         assert!(!authority.is("other.example.com"));
     }

@@ -189,7 +189,7 @@ fn invalid(message: &'static str) -> Refusal {
 /// Tokens are minted for this service only.
 fn check_service(query: &Query, authority: &Authority) -> Result<(), Refusal> {
     match query.value("service") {
-        Some(service) if service != authority.as_str() => {
+        Some(service) if !authority.is(service) => {
             Err(invalid("this is not the token service of that service"))
         }
         Some(_) | None => Ok(()),

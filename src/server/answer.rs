@@ -38,6 +38,9 @@ pub(super) fn refused(
     let reply = refusal.reply(how, authority);
     record.answer(reply.outcome, reply.problem.status.as_u16());
     record.reason(&refusal.cause());
+    if let Refusal::Revoked { user } = refusal {
+        record.claim(user);
+    }
     let mut body = reply.problem.body(record.reference_id());
     if let Some(error) = reply.oauth {
         // What OAuth2 clients look for, beside what registry clients look for (RFC 6749 section 5.2).

@@ -20,7 +20,7 @@ use crate::upstream::Lease;
 /// An answer's body.
 pub(super) struct AnswerBody {
     content: Content,
-    /// Where an HTTP/2 connection sees whether the client reads.
+    /// Where the connection sees that it is busy, and whether the client reads.
     turn: Option<Arc<Turn>>,
 }
 
@@ -99,11 +99,9 @@ impl AnswerBody {
     }
 
     /// Lets the connection see whether the client reads. The head is the first thing it has to.
-    pub(super) fn watch(&mut self, turn: Option<Arc<Turn>>) {
-        if let Some(turn) = &turn {
-            turn.to_client();
-        }
-        self.turn = turn;
+    pub(super) fn watch(&mut self, turn: Arc<Turn>) {
+        turn.to_client();
+        self.turn = Some(turn);
     }
 }
 

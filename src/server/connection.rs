@@ -1,14 +1,14 @@
 //! One connection: its TLS handshake, its protocol, its end.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
@@ -19,10 +19,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::{Caps, Place, asked_to_stop};
+use super::body::AnswerBody;
 use super::forwarded;
-use super::framing::Strict;
+use super::h1;
 use super::proxy_protocol::{self, FIRST_OF_V1, FIRST_OF_V2, Header};
-use super::readers::Readers;
+use super::readers::{Readers, Turn};
 use super::respond::Proxy;
 use super::stream::Socket;
 use crate::config;
@@ -32,10 +33,8 @@ use crate::tls::read_certificate;
 /// The first byte of a TLS handshake record (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 0x16;
 /// Bytes of a request's head, headers included.
-const MAX_HEAD: usize = 32 * 1024;
-/// Lines of a request's head.
-const MAX_HEADERS: usize = 100;
-/// Bytes read from a client in one go.
+pub(super) const MAX_HEAD: usize = 32 * 1024;
+/// Bytes of an answer that wait for a client.
 const BUFFER: usize = 64 * 1024;
 /// Requests at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
@@ -46,10 +45,8 @@ const CONNECTION_WINDOW: u32 = 2 << 20;
 /// make us reset one (CVE-2025-8671), until the connection ends.
 const MAX_PENDING_RESETS: usize = 20;
 const MAX_LOCAL_RESETS: usize = 256;
-/// How long the client of a connection that we end may send nothing before it is closed, and how
-/// long it may go on sending at all.
+/// How long an HTTP/2 connection that was idle may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
-const LONG_FAREWELL: Duration = Duration::from_secs(30);
 /// HTTP/2 connections are asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(30);
 
@@ -82,7 +79,7 @@ pub(super) async fn drive(admitted: Admitted) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let handshake = tokio::time::timeout(limits.handshake_timeout, async {
+    let handshake = async {
         let arrival = Arrival {
             stream,
             address,
@@ -92,7 +89,8 @@ pub(super) async fn drive(admitted: Admitted) {
         let address = arrival.address;
         let stream = shake_hands(arrival.stream, &proxy, limits.body_timeout).await?;
         Some((stream, address, arrival.place))
-    });
+    };
+    let handshake = Box::pin(tokio::time::timeout(limits.handshake_timeout, handshake));
     let stream = tokio::select! {
         stream = handshake => stream,
         () = asked_to_stop(&mut shutdown) => return,
@@ -110,47 +108,65 @@ pub(super) async fn drive(admitted: Admitted) {
             description: describe(session).into(),
         }),
     });
-    let readers = Arc::new(Readers::default());
-    let (noted, server) = (Arc::clone(&readers), Arc::clone(&limits));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, noted) = (Arc::clone(&proxy), Arc::clone(&noted));
-        let peer = on_behalf_of(&peer, &request, &server.trusted_proxies);
-        // In a box of its own: an idle connection has no room for a request in it.
-        Box::pin(async move { Ok::<_, Infallible>(proxy.respond(&peer, &noted, request).await) })
-    });
+    let exchange = Exchange {
+        proxy,
+        peer,
+        limits,
+    };
+    // In a box of its own, because a task has room for the largest of its steps until its end.
     let ended = if is_h2 {
-        let connection = h2().serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = not_reading(&readers, limits.body_timeout) => Ok(()),
-            () = until_stop_or_idle(&mut shutdown, &readers, limits.idle_timeout) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection => ended,
-                    () = not_reading(&readers, limits.body_timeout) => Ok(()),
-                    () = idle(&readers, FAREWELL) => Ok(()),
-                }
-            }
-        }
+        Box::pin(over_h2(exchange, stream, shutdown)).await
     } else {
-        let io = TokioIo::new(Strict::new(stream, limits.header_timeout));
-        let mut connection = h1(limits.idle_timeout).serve_connection(io, service);
-        let ended = tokio::select! {
-            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
-            () = asked_to_stop(&mut shutdown) => {
-                Pin::new(&mut connection).graceful_shutdown();
-                poll_fn(|cx| connection.poll_without_shutdown(cx)).await
-            }
-        };
-        let io = connection.into_parts().io.into_inner();
-        linger(io).await;
-        ended
+        h1::serve(&exchange, stream, &mut shutdown).await
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "connection ended early");
     }
     drop(place);
+}
+
+/// What the requests of one connection have in common.
+pub(super) struct Exchange {
+    proxy: Arc<Proxy>,
+    peer: Arc<Peer>,
+    pub(super) limits: Arc<config::Server>,
+}
+
+/// A request being answered.
+pub(super) type Responding =
+    Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
+
+impl Exchange {
+    /// Answers one request, in a box of its own: an idle connection has no room for a request in it.
+    pub(super) fn respond(&self, turn: Arc<Turn>, request: Request<Incoming>) -> Responding {
+        let proxy = Arc::clone(&self.proxy);
+        let peer = on_behalf_of(&self.peer, &request, &self.limits.trusted_proxies);
+        Box::pin(async move { Ok(proxy.respond(&peer, turn, request).await) })
+    }
+}
+
+async fn over_h2(
+    exchange: Exchange,
+    stream: TlsStream<Socket>,
+    mut shutdown: watch::Receiver<bool>,
+) -> hyper::Result<()> {
+    let readers = Arc::new(Readers::default());
+    let (noted, limits) = (Arc::clone(&readers), Arc::clone(&exchange.limits));
+    let service = service_fn(move |request| exchange.respond(noted.add(), request));
+    let connection = h2().serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = not_reading(&readers, limits.body_timeout) => Ok(()),
+        () = until_stop_or_idle(&mut shutdown, &readers, limits.idle_timeout) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = not_reading(&readers, limits.body_timeout) => Ok(()),
+                () = idle(&readers, FAREWELL) => Ok(()),
+            }
+        }
+    }
 }
 
 /// The peer with the address of the client that a trusted proxy names, if it is one.
@@ -223,43 +239,11 @@ async fn idle(readers: &Readers, limit: Duration) {
     }
 }
 
-/// Ends a connection whose client may still be sending: a socket that is closed with bytes unread
-/// resets the connection, and the client loses the answer that it has not read yet.
-async fn linger(io: Strict<TlsStream<Socket>>) {
-    let mut stream = io.into_inner();
-    let last_bytes = async {
-        stream.shutdown().await?;
-        let (socket, _session) = stream.get_mut();
-        let mut scrap = [0; 4096];
-        while let Ok(read) = tokio::time::timeout(FAREWELL, socket.read(&mut scrap)).await {
-            if read? == 0 {
-                break;
-            }
-        }
-        Ok::<(), std::io::Error>(())
-    };
-    // Whoever has not stopped by then is cut off.
-    let _closed = tokio::time::timeout(LONG_FAREWELL, last_bytes)
-        .await
-        .is_ok();
-}
-
 /// Ends when a client has left an answer unread for `limit`.
 async fn not_reading(readers: &Readers, limit: Duration) {
     while !readers.stalled_for(limit) {
         tokio::time::sleep(limit.div_f32(4.0)).await;
     }
-}
-
-fn h1(idle_timeout: Duration) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(idle_timeout)
-        .max_header_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(BUFFER);
-    builder
 }
 
 fn h2() -> http2::Builder<TokioExecutor> {

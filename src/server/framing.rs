@@ -8,10 +8,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 /// Bytes of one line of a head at most; the whole head is hyper's to bound.
@@ -72,6 +74,11 @@ impl Default for Framing {
 }
 
 impl Framing {
+    /// Whether it stands between two requests.
+    fn is_between(&self) -> bool {
+        self.begun && self.line.is_empty() && self.state == State::Head { first: true }
+    }
+
     /// Whether a head is due: it has begun to arrive, or the connection is new.
     fn in_head(&self) -> bool {
         match self.state {
@@ -234,6 +241,11 @@ pub(super) struct Strict<S> {
     violated: bool,
     head_limit: Duration,
     head_ends: Option<Pin<Box<Sleep>>>,
+    /// The first byte of the next request, taken by [`Strict::next`].
+    first: Option<u8>,
+    waiting: bool,
+    unflushed: bool,
+    quiet: Arc<AtomicBool>,
 }
 
 impl<S> Strict<S> {
@@ -245,7 +257,27 @@ impl<S> Strict<S> {
             violated: false,
             head_limit,
             head_ends: None,
+            first: None,
+            waiting: false,
+            unflushed: false,
+            quiet: Arc::default(),
         }
+    }
+
+    /// Whether whoever uses the stream awaits the first byte of a request, and has nothing left to
+    /// write.
+    pub(super) fn quiet(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.quiet)
+    }
+
+    fn note(&self) {
+        let quiet = self.waiting && !self.unflushed && self.framing.is_between();
+        self.quiet.store(quiet, Ordering::Relaxed);
+    }
+
+    /// Whether the client has something left to send, as far as can be seen from what was read.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.violated || !self.framing.is_between()
     }
 
     /// What is watched.
@@ -269,6 +301,24 @@ impl<S> Strict<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Strict<S> {
+    /// Waits for the first byte of the next request; `false` at the end of the stream.
+    pub(super) async fn next(&mut self) -> io::Result<bool> {
+        let mut byte = [0];
+        let read = self.inner.read(&mut byte).await?;
+        self.first = byte.first().copied().filter(|_| read > 0);
+        Ok(read > 0)
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(first) = self.first.take() {
+            buf.put_slice(&[first]);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -277,7 +327,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        match Pin::new(&mut this.inner).poll_read(cx, buf) {
+        let polled = this.poll_inner(cx, buf);
+        this.waiting = polled.is_pending();
+        this.note();
+        match polled {
             Poll::Pending => return this.awaiting(cx),
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {}
@@ -306,11 +359,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
+        self.note();
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        if flushed.is_ready() && self.unflushed {
+            self.unflushed = false;
+            self.note();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -322,6 +382,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
+        self.note();
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 

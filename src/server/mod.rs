@@ -16,6 +16,7 @@ mod connection;
 mod flood;
 mod forwarded;
 mod framing;
+mod h1;
 mod proxy_protocol;
 mod readers;
 mod respond;

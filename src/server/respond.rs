@@ -17,7 +17,7 @@ use super::answer::{json, limited, refused, unstored};
 use super::body::AnswerBody;
 use super::catalog;
 use super::flood::Floods;
-use super::readers::Readers;
+use super::readers::Turn;
 use crate::audit::{Effect, Event, Outcome, Record};
 use crate::gate::{Admission, Authority, Claim, Ledger, MAX_FORM, Refusal, Rules, issue, judge};
 use crate::identity::Peer;
@@ -84,12 +84,11 @@ impl Proxy {
     pub(super) async fn respond(
         &self,
         peer: &Peer,
-        readers: &Readers,
+        turn: Arc<Turn>,
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
         let is_head = request.method() == Method::HEAD;
         let may_keep = request.version() == Version::HTTP_2 || request.body().is_end_stream();
-        let turn = (request.version() == Version::HTTP_2).then(|| readers.add());
         let mut response = self.shielded(peer, request).await;
         if !may_keep && !response.status().is_success() {
             // What is left of the body is not read, and never taken for the next request.

@@ -156,6 +156,33 @@ async fn a_connection_without_streams_is_closed() {
     assert!(goodbye.contains("\x07\0\0\0\0\0"), "{goodbye:?}");
 }
 
+/// After a second without a request little more is kept of a connection than its session.
+#[tokio::test]
+async fn a_connection_goes_on_after_a_pause_and_ends_after_a_long_one() {
+    let lab = Lab::builder().server("idle_timeout = \"3s\"").start().await;
+    let mut stream = lab.anonymous().raw().await.unwrap();
+    let request = format!("GET /v2/ HTTP/1.1\r\nHost: {}\r\n\r\n", lab.authority());
+    for pause in [0, 1500, 1500] {
+        // The pause itself is what is tried.
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let (first, others) = request.split_at(1);
+        for part in [first, others] {
+            stream.write_all(part.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        let mut answer = String::new();
+        while !answer.ends_with("]}") {
+            let mut part = [0; 1024];
+            let read = within(SOON, "an answer", stream.read(&mut part)).await;
+            let read = read.unwrap();
+            assert!(read > 0, "{answer}");
+            answer += std::str::from_utf8(&part[..read]).unwrap();
+        }
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    }
+    assert_eq!(until_closed(&mut stream).await, "");
+}
+
 /// A socket closed with unread bytes would be reset, and the answer in it lost.
 #[tokio::test]
 async fn who_sends_a_refused_body_to_its_end_still_reads_the_answer() {

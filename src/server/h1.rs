@@ -1,0 +1,142 @@
+//! HTTP/1.1 connections: while requests come they are hyper's; while none do, next to nothing is kept
+//! for them but their TLS session.
+//!
+//! hyper holds 16 KiB of buffers for a connection from its beginning to its end. A machine that
+//! pulls now and then keeps its connections open in between, so one that has been quiet for a moment
+//! is taken out of hyper, and handed to it again with the first byte of its next request.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio_rustls::server::TlsStream;
+
+use super::accept::asked_to_stop;
+use super::connection::{Exchange, MAX_HEAD};
+use super::framing::Strict;
+use super::readers::Turn;
+use super::stream::Socket;
+
+/// Lines of a request's head.
+const MAX_HEADERS: usize = 100;
+/// Bytes read from a client in one go.
+const BUFFER: usize = 64 * 1024;
+/// How long a connection must have been quiet to be taken out of hyper.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long the client of a connection that we end may send nothing before it is closed, and how
+/// long it may go on sending at all.
+const FAREWELL: Duration = Duration::from_secs(2);
+const LONG_FAREWELL: Duration = Duration::from_secs(30);
+
+type Stream = Strict<TlsStream<Socket>>;
+
+/// Why requests are no longer served.
+enum Pause {
+    Ended(hyper::Result<()>),
+    Quiet,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    exchange: &Exchange,
+    stream: TlsStream<Socket>,
+    shutdown: &mut watch::Receiver<bool>,
+) -> hyper::Result<()> {
+    let limits = &exchange.limits;
+    let mut stream = Strict::new(stream, limits.header_timeout);
+    let ended = loop {
+        // In a box of its own, which is gone while the connection is quiet.
+        let pause;
+        (stream, pause) = Box::pin(requests(exchange, stream, shutdown)).await;
+        if let Pause::Ended(ended) = pause {
+            break ended;
+        }
+        let next = tokio::time::timeout(limits.idle_timeout, stream.next());
+        let goes_on = tokio::select! {
+            next = next => matches!(next, Ok(Ok(true))),
+            () = asked_to_stop(shutdown) => false,
+        };
+        if !goes_on {
+            break Ok(());
+        }
+    };
+    Box::pin(linger(stream)).await;
+    ended
+}
+
+/// Serves requests until the connection ends, or has been quiet for a moment.
+async fn requests(
+    exchange: &Exchange,
+    stream: Stream,
+    shutdown: &mut watch::Receiver<bool>,
+) -> (Stream, Pause) {
+    let is_quiet = stream.quiet();
+    // Each request and its answer hold a clone.
+    let turn = Arc::new(Turn::default());
+    let service = service_fn(|request| exchange.respond(Arc::clone(&turn), request));
+    let mut connection = http().serve_connection(TokioIo::new(stream), service);
+    let mut rest = None;
+    let busy = poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+            return Poll::Ready(Pause::Ended(ended));
+        }
+        if Arc::strong_count(&turn) > 1 || !is_quiet.load(Ordering::Relaxed) {
+            rest = None;
+            return Poll::Pending;
+        }
+        let rest = rest.get_or_insert_with(|| Box::pin(tokio::time::sleep(QUIET)));
+        rest.as_mut().poll(cx).map(|()| Pause::Quiet)
+    });
+    let pause = tokio::select! {
+        pause = busy => pause,
+        () = asked_to_stop(shutdown) => {
+            Pin::new(&mut connection).graceful_shutdown();
+            Pause::Ended(poll_fn(|cx| connection.poll_without_shutdown(cx)).await)
+        }
+    };
+    (connection.into_parts().io.into_inner(), pause)
+}
+
+fn http() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // A head's time is the stream's to watch, that between requests is ours.
+        .header_read_timeout(None)
+        .max_header_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(BUFFER);
+    builder
+}
+
+/// Ends a connection whose client may still be sending: a socket that is closed with bytes unread
+/// resets the connection, and the client loses the answer that it has not read yet.
+async fn linger(stream: Stream) {
+    let is_unfinished = stream.is_unfinished();
+    let mut stream = stream.into_inner();
+    let last_bytes = async {
+        stream.shutdown().await?;
+        if !is_unfinished {
+            return Ok(());
+        }
+        let (socket, _session) = stream.get_mut();
+        let mut scrap = [0; 4096];
+        while let Ok(read) = tokio::time::timeout(FAREWELL, socket.read(&mut scrap)).await {
+            if read? == 0 {
+                break;
+            }
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    // Whoever has not stopped by then is cut off.
+    let _closed = tokio::time::timeout(LONG_FAREWELL, last_bytes)
+        .await
+        .is_ok();
+}

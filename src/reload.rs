@@ -80,14 +80,24 @@ pub fn spare_key() -> Result<Zeroizing<Vec<u8>>, KeyError> {
         .map_err(|_cause| KeyError::NotP256)
 }
 
+/// What becomes of an htpasswd file with lines that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokenLines {
+    /// It is refused: there is another in force, or nothing is at stake yet.
+    Refuse,
+    /// At the start: its other users can log in, which is better than nobody.
+    Skip,
+}
+
 /// Opens and builds everything a configuration names. All errors, not the first.
 pub fn build(
     config: &Config,
     foundation: &Foundation<'_>,
     generation: u64,
+    broken: BrokenLines,
 ) -> Result<(Rules, Vec<LineWarning>), Vec<BuildError>> {
     let mut errors = Vec::new();
-    let users = users(config).unwrap_or_else(|found| {
+    let users = users(config, broken).unwrap_or_else(|found| {
         errors.extend(found);
         None
     });
@@ -149,7 +159,7 @@ pub fn build(
 
 type Found = Option<(Users, Vec<LineWarning>)>;
 
-fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
+fn users(config: &Config, broken: BrokenLines) -> Result<Found, Vec<BuildError>> {
     let Some(path) = &config.auth.htpasswd else {
         return Ok(None);
     };
@@ -159,9 +169,16 @@ fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
             source,
         }]
     })?;
-    let parsed = Users::parse(&text, path)
-        .map_err(|lines| lines.into_iter().map(BuildError::User).collect::<Vec<_>>())?;
-    Ok(Some(parsed))
+    let refused =
+        |lines: Vec<LineError>| lines.into_iter().map(BuildError::User).collect::<Vec<_>>();
+    let (users, warnings, errors) = Users::salvage(&text, path).map_err(refused)?;
+    if broken == BrokenLines::Refuse && !errors.is_empty() {
+        return Err(refused(errors));
+    }
+    for error in errors {
+        tracing::error!(%error, "htpasswd line skipped, its user cannot log in");
+    }
+    Ok(Some((users, warnings)))
 }
 
 /// The directory that a configuration names, with its connections if nothing about it has changed.
@@ -262,7 +279,8 @@ async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
         spare_key: &ledger.spare_key,
     };
     let generation = proxy.rules().generation.saturating_add(1);
-    let (rules, warnings) = build(&config, &foundation, generation).map_err(first_of)?;
+    let (rules, warnings) =
+        build(&config, &foundation, generation, BrokenLines::Refuse).map_err(first_of)?;
     let file = open_for_append(&config.audit.file).map_err(|error| error.to_string())?;
     for warning in warnings {
         tracing::warn!(%warning, "htpasswd");

@@ -58,7 +58,7 @@ pub struct Slot(#[expect(dead_code, reason = "held for its Drop")] OwnedSemaphor
 pub enum Effect {
     /// It reads.
     Read,
-    /// It pushes, deletes, logs in or mints.
+    /// It pushes or deletes.
     Write,
 }
 
@@ -166,11 +166,6 @@ impl Audit {
     /// Whether the file is being written.
     pub fn writable(&self) -> bool {
         !self.failing.load(Ordering::Relaxed)
-    }
-
-    /// Whether an answer may be given although its record could not be written.
-    pub(crate) fn serves_unwritten(&self) -> bool {
-        self.mode.load(Ordering::Relaxed) == SERVE
     }
 
     /// Six letters and digits, unique among a thousand million.

@@ -1,7 +1,7 @@
 //! Users and hashes from an htpasswd file, as Apache's `htpasswd` and `portcullis passwd` write it.
 //!
-//! A file is read strictly and whole: either each line is understood, or all the lines that are
-//! not are reported and nothing is used. Accepted are bcrypt (`$2y$`, `$2a$`, `$2b$`), SHA-crypt
+//! A file is read strictly: each line that is not understood is reported, and who takes over a
+//! changed file takes it whole or not at all. Accepted are bcrypt (`$2y$`, `$2a$`, `$2b$`), SHA-crypt
 //! (`$5$`, `$6$`), apr1 and `{SHA}`; verifying any of them takes a bounded time. An unknown user
 //! costs as much as most of the known ones, so time does not tell who exists.
 
@@ -102,6 +102,22 @@ impl fmt::Debug for Users {
 impl Users {
     /// Reads a file's content; `file` is its name for the findings, which are in line order.
     pub fn parse(text: &[u8], file: &Path) -> Result<(Self, Vec<LineWarning>), Vec<LineError>> {
+        match Self::salvage(text, file)? {
+            (users, warnings, errors) if errors.is_empty() => Ok((users, warnings)),
+            (_, _, errors) => Err(errors),
+        }
+    }
+
+    /// Reads the lines that can be read; an error only where none is left. Users of the others
+    /// cannot log in.
+    #[expect(
+        clippy::type_complexity,
+        reason = "each of the three is named in `parse`"
+    )]
+    pub fn salvage(
+        text: &[u8],
+        file: &Path,
+    ) -> Result<(Self, Vec<LineWarning>, Vec<LineError>), Vec<LineError>> {
         let file = Arc::from(file);
         let (mut entries, mut seen) = (HashMap::new(), HashMap::new());
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
@@ -112,14 +128,14 @@ impl Users {
                 Err(problem) => errors.push(LineError::new(&file, &line, problem)),
             }
         }
-        let Some(effort) = usual_effort(&entries).filter(|_| errors.is_empty()) else {
+        let Some(effort) = usual_effort(&entries) else {
             if errors.is_empty() {
                 errors.push(LineError::no_users(&file));
             }
             return Err(errors);
         };
         let stand_in = Hash::stand_in(effort);
-        Ok((Self { entries, stand_in }, warnings))
+        Ok((Self { entries, stand_in }, warnings, errors))
     }
 
     /// Verifies a password. It occupies a core for up to a second: call it on the hashing pool.

@@ -12,7 +12,7 @@ use portcullis::authn::Memory;
 use portcullis::authn::htpasswd::LineWarning;
 use portcullis::config::{Config, Diagnostic};
 use portcullis::gate::Rules;
-use portcullis::reload::{self, BuildError, Foundation};
+use portcullis::reload::{self, BrokenLines, BuildError, Foundation};
 use portcullis::tls::TlsError;
 use portcullis::upstream::Pool;
 use rustix::fs::{Access, access};
@@ -155,7 +155,7 @@ fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
         pool: &pool,
         spare_key: &reload::spare_key()?,
     };
-    let (rules, mut found) = match reload::build(config, &foundation, 1) {
+    let (rules, mut found) = match reload::build(config, &foundation, 1, BrokenLines::Refuse) {
         Ok((rules, weak)) => (Some(rules), weak.into_iter().map(weakness).collect()),
         Err(errors) => {
             let found: Vec<_> = errors

@@ -12,7 +12,7 @@ use portcullis::authn::Memory;
 use portcullis::config::Config;
 use portcullis::gate::{Guard, Ledger, Reloads};
 use portcullis::limit::{Quotas, Shield};
-use portcullis::reload::{self, Foundation};
+use portcullis::reload::{self, BrokenLines, Foundation};
 use portcullis::server::{self, Listeners, Proxy};
 use portcullis::telemetry;
 use portcullis::upstream::Pool;
@@ -103,7 +103,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
         pool: &pool,
         spare_key: &spare_key,
     };
-    let (rules, warnings) = match reload::build(&config, &foundation, 1) {
+    let (rules, warnings) = match reload::build(&config, &foundation, 1, BrokenLines::Skip) {
         Ok(built) => built,
         Err(errors) => {
             for error in errors {
@@ -121,7 +121,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
         None => None,
     };
     let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
-    note(&audit, Event::Start).await?;
+    note(&audit, Event::Start).await;
     let guard: Arc<Guard> = Arc::default();
     let watching = tokio::spawn(Arc::clone(&guard).watch(Arc::clone(&audit)));
     let proxy = Proxy::new(
@@ -161,7 +161,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     let cut = serving.await.context("the server failed")?;
     proxy.tell_floods();
     watching.abort();
-    note(&audit, Event::Stop).await?;
+    note(&audit, Event::Stop).await;
     if cut > 0 {
         tracing::warn!(
             connections = cut,
@@ -173,14 +173,14 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A record of the life of the process itself.
-async fn note(audit: &Arc<Audit>, event: Event) -> Result<()> {
+/// A record of the life of the process itself. What is served without it is `when_unwritable`'s to
+/// say; the writer keeps it until it can be written.
+async fn note(audit: &Arc<Audit>, event: Event) {
     let mut record = Record::open(audit, audit.slot().await, event);
     record.answer(Outcome::Allowed, 0);
-    record
-        .close_and_wait()
-        .await
-        .context("no record, no service")
+    if let Err(error) = record.close_and_wait().await {
+        tracing::error!(%error, event = event.as_str(), "not on record yet");
+    }
 }
 
 struct Signals {

@@ -312,8 +312,10 @@ impl Judge<'_> {
     /// Passwords go unprotected only where the configuration says so, and not without a warning.
     fn ldap_protection(&mut self, ldap: &file::Ldap) {
         let urls = ldap.urls.as_ref().map_or(&[][..], |urls| &urls.value);
-        let is_plain = |url: &&Text| ldap_server(&url.value).is_ok_and(|server| !server.tls);
-        let plain = urls.iter().find(is_plain);
+        let plain = |url: &Text| ldap_server(&url.value).ok().filter(|server| !server.tls);
+        let leaves = |url: &Text| plain(url).is_some_and(|server| !is_this_machine(&server.host));
+        let far = urls.iter().find(|url| leaves(url));
+        let plain = far.or_else(|| urls.iter().find(|url| plain(url).is_some()));
         let starts = is_true(ldap.start_tls.as_ref());
         match (plain, &ldap.plaintext) {
             (Some(_), Some(agreed)) if agreed.value && !starts => {
@@ -322,9 +324,12 @@ impl Judge<'_> {
             }
             (Some(url), _) if !starts => {
                 let wrong = Wrong::new("ldap:// sends passwords without any protection");
-                let help = "write ldaps://, or `start_tls = true`; for a directory on this very \
-                            machine perhaps `plaintext = true`";
-                self.error(&url.span, wrong.help(help));
+                let help = "write ldaps://, or `start_tls = true`; or agree to it with `plaintext = \
+                            true`";
+                match far {
+                    Some(_) => self.error(&url.span, wrong.help(help)),
+                    None => self.warning(&url.span, wrong.help(help)),
+                }
             }
             (_, Some(agreed)) if agreed.value => {
                 let wrong = Wrong::new("`plaintext` has no effect: every server is asked over TLS");
@@ -393,9 +398,15 @@ impl Judge<'_> {
         self.warn_if_readable(token.signing_key.as_ref());
         let lifetime = self.duration(token.lifetime.as_ref(), Duration::from_mins(5));
         if let Some(written) = token.lifetime.as_ref().filter(|_| lifetime < MINUTE) {
-            let wrong =
-                Wrong::new("the lifetime is under a minute, which clients take for granted");
-            self.error(&written.span, wrong.help("write at least \"60s\""));
+            if lifetime.is_zero() {
+                let wrong = Wrong::new("a token with no lifetime is good for nothing");
+                self.error(&written.span, wrong.help("write \"60s\" or more"));
+            } else {
+                // Some take a minute for granted, as the specification lets them.
+                let wrong = Wrong::new("clients may go on using a token for a minute");
+                let help = "write at least \"60s\", or they may be refused and log in again";
+                self.warning(&written.span, wrong.help(help));
+            }
         }
         Token {
             lifetime,
@@ -768,6 +779,11 @@ fn certificate_field(text: &str) -> Result<CertificateField, Wrong> {
             ("subject.ou", CertificateField::SubjectOu),
         ],
     )
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn ldap_server(text: &str) -> Result<LdapServer, Wrong> {

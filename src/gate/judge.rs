@@ -57,7 +57,7 @@ pub async fn judge(
     if logs_in {
         record.event(Event::Login);
     }
-    ledger.audit.ready_for(if call.is_read() && !logs_in {
+    ledger.audit.ready_for(if call.is_read() {
         Effect::Read
     } else {
         Effect::Write

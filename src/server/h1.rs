@@ -28,8 +28,9 @@ use super::stream::Socket;
 const MAX_HEADERS: usize = 100;
 /// Bytes read from a client in one go.
 const BUFFER: usize = 64 * 1024;
-/// How long a connection must have been quiet to be taken out of hyper.
-const QUIET: Duration = Duration::from_secs(1);
+/// How long a connection must have been quiet to be taken out of hyper: no longer than it takes a
+/// client to ask for the next thing, so that what is given back serves the next connection.
+const QUIET: Duration = Duration::from_millis(20);
 /// How long the client of a connection that we end may send nothing before it is closed, and how
 /// long it may go on sending at all.
 const FAREWELL: Duration = Duration::from_secs(2);

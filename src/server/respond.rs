@@ -160,7 +160,13 @@ impl Proxy {
         match result {
             Ok(Done::Whole(response)) => {
                 let wait = wait_for(&head.method, &record);
-                self.close(&rules, &authority, response, wait, record).await
+                let effect = if head.method.is_safe() || is_token {
+                    Effect::Read
+                } else {
+                    Effect::Write
+                };
+                self.close(&rules, &authority, response, (wait, effect), record)
+                    .await
             }
             Ok(Done::Streaming(answer)) => {
                 let Answer { head, body, lease } = answer;
@@ -207,14 +213,14 @@ impl Proxy {
         rules: &Rules,
         authority: &Authority,
         response: Response<AnswerBody>,
-        wait: Wait,
+        (wait, effect): (Wait, Effect),
         record: Record,
     ) -> Response<AnswerBody> {
         match wait {
             Wait::No => record.close(),
             Wait::Yes => {
                 let audit = &self.ledger.audit;
-                if record.close_and_wait().await.is_err() && !audit.serves_unwritten() {
+                if record.close_and_wait().await.is_err() && audit.ready_for(effect).is_err() {
                     let mut late = Record::open(audit, audit.slot().await, Event::Audit);
                     let refusal = Refusal::AuditUnwritable;
                     let response = refused(&refusal, rules.challenge, Some(authority), &mut late);
@@ -328,7 +334,8 @@ impl Exchange<'_> {
         body: Incoming,
         record: &mut Record,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        self.proxy.ledger.audit.ready_for(Effect::Write)?;
+        // Whoever pulls needs one.
+        self.proxy.ledger.audit.ready_for(Effect::Read)?;
         let form = match self.head.method {
             Method::POST => {
                 let timeout = self.rules.body_timeout;

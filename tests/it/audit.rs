@@ -7,6 +7,7 @@ use crate::support::http::{Outgoing, basic};
 use crate::support::image::{
     Image, MANIFEST, begin_upload, digest, finish_upload, noise, push_blob,
 };
+use crate::support::lab::htpasswd;
 use crate::support::{Client, Http, Lab, Reply, Upstream, password};
 
 /// Does one thing, and gives the one record of it.
@@ -484,4 +485,43 @@ async fn the_file_is_opened_again_at_a_reload() {
         .find("bob", |record| record["user"] == "bob")
         .await;
     assert!(!std::fs::read_to_string(to).unwrap().contains("\"bob\""));
+}
+
+/// A disk that was full before the start is answered as one that fills up later.
+#[tokio::test]
+async fn what_is_served_without_records_is_as_configured() {
+    let cases = [
+        ("serve", 404, 200, 202),
+        ("refuse-writes", 404, 200, 503),
+        ("refuse", 503, 503, 503),
+    ];
+    for (mode, read, token, write) in cases {
+        let lines = format!("file = \"/dev/full\"\nwhen_unwritable = \"{mode}\"");
+        let lab = Lab::builder().audit(&lines).start().await;
+        let alice = lab.user("alice");
+        let uploads = "/v2/team-a/app/blobs/uploads/";
+        let seen = [
+            alice.get("/v2/team-a/app/manifests/none").send().await,
+            alice
+                .get("/token?scope=repository:team-a/app:pull")
+                .send()
+                .await,
+            alice.post(uploads).send().await,
+        ];
+        let statuses = seen.map(|answer| answer.status);
+        assert_eq!(statuses, [read, token, write], "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_line_keeps_only_its_own_user_out_at_the_start() {
+    let users = htpasswd(&[("alice", &password("alice"))]) + "bob:$2y$05$short\nno colon\n";
+    let lab = Lab::builder().file("htpasswd", users).start().await;
+    assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+    assert_eq!(lab.user("bob").get("/v2/").send().await.status, 401);
+    let log = lab.process.log();
+    assert!(
+        log.contains("htpasswd:2") && log.contains("htpasswd:3"),
+        "{log}"
+    );
 }

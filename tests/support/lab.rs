@@ -102,6 +102,7 @@ pub(crate) struct Builder {
     server: String,
     upstream_keys: String,
     token: String,
+    audit: String,
     more: String,
     listen: Vec<&'static str>,
     order: &'static str,
@@ -148,6 +149,12 @@ impl Builder {
     /// Lines for `[token]`.
     pub(crate) fn token(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.token);
+        self
+    }
+
+    /// Lines for `[audit]`.
+    pub(crate) fn audit(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.audit);
         self
     }
 
@@ -246,6 +253,7 @@ impl Builder {
             server,
             upstream_keys,
             token,
+            audit,
             more,
             order,
             ..
@@ -275,7 +283,7 @@ file = "htpasswd"
 {token}
 
 [audit]
-file = "audit.jsonl"
+{audit}
 
 {more}
 {policy}
@@ -302,6 +310,7 @@ impl Lab {
             server: String::new(),
             upstream_keys: String::new(),
             token: String::new(),
+            audit: "file = \"audit.jsonl\"".to_owned(),
             more: String::new(),
             listen: vec!["127.0.0.1"],
             order: "[\"htpasswd\"]",

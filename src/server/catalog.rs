@@ -25,31 +25,40 @@ struct Repositories {
     repositories: Vec<String>,
 }
 
-/// How large a page may be at most.
-pub(super) fn clamp(page: &Page) -> Page {
-    let n = page
-        .n
-        .filter(|n| *n > 0)
-        .unwrap_or(DEFAULT_PAGE)
-        .min(MAX_PAGE);
-    Page {
-        n: Some(n),
-        last: page.last.clone(),
-    }
+/// How much of the catalog somebody sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All of it.
+    Whole,
+    /// What he may pull.
+    Pullable,
 }
 
-/// One page of what the caller may pull.
-pub(super) async fn filtered(
+/// How many entries a page has. None are an empty page, as for tags (OCI distribution 1.1, "Listing
+/// Tags").
+fn size(page: &Page) -> usize {
+    let n = page.n.unwrap_or(DEFAULT_PAGE).min(MAX_PAGE);
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// One page of what the caller may see.
+pub(super) async fn page(
     rules: &Rules,
-    who: &Identity,
+    (who, reach): (&Identity, Reach),
     peer: &Peer,
     authority: &Authority,
     page: &Page,
     now: Timestamp,
 ) -> Result<http::Response<AnswerBody>, Refusal> {
-    let wanted = usize::try_from(clamp(page).n.unwrap_or(DEFAULT_PAGE)).unwrap_or(usize::MAX);
+    let wanted = size(page);
+    if wanted == 0 {
+        return Ok(answer(Vec::new(), 0, None));
+    }
     let visible = |name: &str| {
         RepoName::parse(name).is_some_and(|name| {
+            if reach == Reach::Whole {
+                return true;
+            }
             let decision = rules
                 .policy
                 .allows(who, peer.address, Action::Pull, &name, now);

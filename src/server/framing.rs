@@ -4,7 +4,8 @@
 //! `Transfer-Encoding` beside `Content-Length` wins, a bare LF ends a line. Requests go upstream
 //! framed anew, so none of this reaches the registry; but a client that frames so is confused or
 //! lying, and is refused. [`Framing`] is pure; [`Strict`] puts it between TLS and hyper, and turns
-//! the first violation into bytes that hyper refuses as well, with 400 and the end of the connection.
+//! the first violation in a head into bytes that hyper refuses as well, with 400 and the end of the
+//! connection, and one in a body into the end of what can be read.
 
 use std::io;
 use std::pin::Pin;
@@ -74,6 +75,10 @@ impl Default for Framing {
 }
 
 impl Framing {
+    fn awaits_head(&self) -> bool {
+        matches!(self.state, State::Head { .. })
+    }
+
     /// Whether it stands between two requests.
     fn is_between(&self) -> bool {
         self.begun && self.line.is_empty() && self.state == State::Head { first: true }
@@ -326,6 +331,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.violated && !this.framing.awaits_head() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let before = buf.filled().len();
         let polled = this.poll_inner(cx, buf);
         this.waiting = polled.is_pending();
@@ -343,8 +351,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         };
         if let Err(fine) = fine {
             this.violated = true;
-            // No head, chunk or trailer may hold these.
-            new.get_mut(fine..).unwrap_or_default().fill(0);
+            if this.framing.awaits_head() {
+                // No head may hold these, so hyper answers it with 400.
+                new.get_mut(fine..).unwrap_or_default().fill(0);
+            } else {
+                // hyper would take nearly anything for a trailer; a body that breaks is none.
+                buf.set_filled(before.saturating_add(fine));
+                if fine == 0 {
+                    // Nothing read would mean the end of the stream.
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+            }
         }
         if !this.framing.in_head() {
             this.head_ends = None;

@@ -3,11 +3,32 @@
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::registry::Call;
+
+/// The registry's own demands for credentials, and what it says to those it took for good ones. Who
+/// may come in is said here alone.
+pub(super) const CHALLENGES: [HeaderName; 3] = [
+    WWW_AUTHENTICATE,
+    HeaderName::from_static("authentication-info"),
+    HeaderName::from_static("proxy-authentication-info"),
+];
+
+/// Whether an answer's length is told in one way: by one `Content-Length`, by `chunked` alone, or by
+/// the end of the connection (RFC 9112 section 6.3). Of the two that another would be cut by, one is
+/// a lie.
+pub(super) fn is_framed_once(headers: &HeaderMap) -> bool {
+    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => lengths <= 1,
+        (Some(only), None) => lengths == 0 && only.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
 
 /// Removes the headers of one connection (RFC 9110 section 7.6.1); the others keep their order.
 pub fn hop_by_hop(headers: &mut HeaderMap) {

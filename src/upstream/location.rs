@@ -2,20 +2,27 @@
 //! relative, so that it is right under every name the client may use; what names another host is a
 //! redirect to storage and passes untouched. Pure.
 
+use std::borrow::Cow;
+
 use http::header::LINK;
 use http::{HeaderMap, HeaderValue};
 
 /// The path and query of a URL on one of our own hosts; `None` when it names another host.
-pub(super) fn relative(url: &str, own: impl Fn(&str) -> bool) -> Option<&str> {
+pub(super) fn relative(url: &str, own: impl Fn(&str) -> bool) -> Option<Cow<'_, str>> {
     if url.starts_with('/') && !url.starts_with("//") {
-        return Some(url);
+        return Some(url.into());
     }
     let (scheme, rest) = url.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         return None;
     }
-    let (authority, path) = rest.split_at_checked(rest.find('/')?)?;
-    own(authority).then_some(path)
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end)?;
+    own(authority).then(|| match path.starts_with('/') {
+        true => path.into(),
+        // A URL without a path names the root.
+        false => format!("/{path}").into(),
+    })
 }
 
 /// Makes the targets of `Link` headers relative where they name one of our own hosts (RFC 8288).
@@ -32,9 +39,18 @@ pub(super) fn relative_links(headers: &mut HeaderMap, own: impl Fn(&str) -> bool
 }
 
 fn link(value: &HeaderValue, own: impl Fn(&str) -> bool) -> Option<HeaderValue> {
-    let (url, rest) = value.to_str().ok()?.strip_prefix('<')?.split_once('>')?;
-    let path = relative(url, own)?;
-    HeaderValue::from_str(&format!("<{path}>{rest}")).ok()
+    let mut rest = value.to_str().ok()?;
+    let mut rewritten = String::with_capacity(rest.len());
+    while let Some((before, (url, after))) = rest
+        .split_once('<')
+        .and_then(|(before, target)| Some((before, target.split_once('>')?)))
+    {
+        let target = relative(url, &own).unwrap_or(url.into());
+        rewritten.extend([before, "<", &target, ">"]);
+        rest = after;
+    }
+    rewritten.push_str(rest);
+    HeaderValue::from_str(&rewritten).ok()
 }
 
 #[cfg(test)]
@@ -48,17 +64,19 @@ mod tests {
 
     #[test]
     fn our_own_hosts_become_relative_and_others_stay() {
-        assert_eq!(
-            relative("http://registry:5000/v2/a?x=1", own),
-            Some("/v2/a?x=1")
-        );
-        assert_eq!(relative("HTTPS://hub.example.com/v2/", own), Some("/v2/"));
-        assert_eq!(relative("/v2/a", own), Some("/v2/a"));
+        for (url, expected) in [
+            ("http://registry:5000/v2/a?x=1", "/v2/a?x=1"),
+            ("HTTPS://hub.example.com/v2/", "/v2/"),
+            ("/v2/a", "/v2/a"),
+            ("http://registry:5000", "/"),
+            ("http://registry:5000?x=1", "/?x=1"),
+        ] {
+            assert_eq!(relative(url, own).as_deref(), Some(expected), "{url}");
+        }
         for other in [
             "https://storage.example.com/blob?sig=x",
             "//evil/v2/",
             "gopher://registry:5000/v2/",
-            "http://registry:5000",
             "http://registry:5000@evil/v2/",
             "v2/a",
             "",
@@ -74,6 +92,7 @@ mod tests {
             "<http://registry:5000/v2/_catalog?last=a&n=1>; rel=\"next\"",
             "</v2/a/tags/list?n=1>; rel=\"next\"",
             "<https://other/x>; rel=\"next\"",
+            "</a>; rel=\"first\", <http://registry:5000/b>; rel=\"next\"",
         ] {
             headers.append(LINK, HeaderValue::from_static(value));
         }
@@ -89,6 +108,7 @@ mod tests {
                 "</v2/_catalog?last=a&n=1>; rel=\"next\"",
                 "</v2/a/tags/list?n=1>; rel=\"next\"",
                 "<https://other/x>; rel=\"next\"",
+                "</a>; rel=\"first\", </b>; rel=\"next\"",
             ]
         );
     }

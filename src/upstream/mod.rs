@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use tokio_rustls::TlsConnector;
 
 pub use body::{ClientBody, Fault, RequestBody};
+use headers::{CHALLENGES, is_framed_once};
 pub use headers::{hop_by_hop, passed_on};
 pub use pool::{Lease, Pool};
 pub use session::{Seal, Session};
@@ -324,23 +325,29 @@ impl Upstream {
                 "it asks for credentials that it was not given",
             ));
         }
+        if !is_framed_once(&head.headers) {
+            return Err(UpstreamError::Unusable("its length is told in two ways"));
+        }
         hop_by_hop(&mut head.headers);
+        for challenge in CHALLENGES {
+            head.headers.remove(challenge);
+        }
+        let own = |authority: &str| {
+            authority.eq_ignore_ascii_case(with.authority) || self.target.is(authority)
+        };
         if let Some(location) = head.headers.get(LOCATION) {
             let text = location
                 .to_str()
                 .map_err(|_cause| UpstreamError::Unusable("Location"))?;
-            let own = |authority: &str| authority == with.authority || self.target.is(authority);
             let rewritten = match location::relative(text, own) {
-                Some(path) => self.seal_location(call, with, path)?,
+                Some(path) => self.seal_location(call, with, &path)?,
                 None => text.to_owned(),
             };
             let value = HeaderValue::from_str(&rewritten)
                 .map_err(|_cause| UpstreamError::Unusable("Location"))?;
             head.headers.insert(LOCATION, value);
         }
-        location::relative_links(&mut head.headers, |authority| {
-            authority == with.authority || self.target.is(authority)
-        });
+        location::relative_links(&mut head.headers, own);
         head.headers
             .insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         Ok(())
@@ -393,8 +400,8 @@ impl Target {
                 } else {
                     host.to_string()
                 };
-                authority == format!("{bracketed}:{port}")
-                    || (*port == default && authority == bracketed)
+                authority.eq_ignore_ascii_case(&format!("{bracketed}:{port}"))
+                    || (*port == default && authority.eq_ignore_ascii_case(&bracketed))
             }
             Self::Unix(_) => false,
         }

@@ -133,6 +133,12 @@ async fn odd_page_sizes_are_refused_or_bounded() {
     for n in ["99999999999999999999", "4294967295", "100000"] {
         let answer = alice.get(&format!("/v2/_catalog?n={n}")).send().await;
         assert_eq!(names(&answer), visible("alice"), "{n}");
+        let whole = lab.user("ada").get(&format!("/v2/_catalog?n={n}")).send();
+        assert_eq!(whole.await.status, 200, "{n}");
+    }
+    for user in ["alice", "ada"] {
+        let none = lab.user(user).get("/v2/_catalog?n=0").send().await;
+        assert_eq!(names(&none), Vec::<String>::new(), "{user}");
     }
     let both = alice.get("/v2/_catalog?n=1&n=2").send().await;
     assert_eq!(both.status, 400);

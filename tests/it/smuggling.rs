@@ -178,6 +178,9 @@ async fn bad_chunks_never_arrive_as_a_whole_body() {
         "5;a=\n1\r\n12345\r\n0\r\n\r\n",
         "\r\n5\r\n12345\r\n0\r\n\r\n",
         "5\r\n12345\r\n0\r\nbad\r\n\r\n",
+        "5\r\n12345\r\n0\r\nTrailer: x\n\r\n",
+        "5\r\n12345\r\n0\r\nTrailer: \0\r\n\r\n",
+        "5\r\n12345\r\n0\r\nTrailer: a\rb\r\n\r\n",
     ];
     for body in bodies {
         let request = head(
@@ -186,7 +189,7 @@ async fn bad_chunks_never_arrive_as_a_whole_body() {
             "Transfer-Encoding: chunked\r\nConnection: close\r\n",
         ) + body;
         let answer = lab.anonymous().raw_exchange(request.as_bytes()).await;
-        assert!(!answer.starts_with("HTTP/1.1 2"), "{body:?}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 400"), "{body:?}: {answer}");
         let seen = upstream.take();
         assert!(seen.is_empty(), "{body:?}: {seen:?}");
     }
@@ -580,6 +583,8 @@ async fn nonsense_from_the_registry_is_a_bad_gateway() {
         "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
         "SSH-2.0-OpenSSH_9\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"inner\"\r\nContent-Length: 0\r\n\r\n",
     ];
@@ -589,6 +594,12 @@ async fn nonsense_from_the_registry_is_a_bad_gateway() {
         assert!(!first.contains("inner"), "{first}");
         assert!(second.ends_with("{\"fine\":1}"), "{case:?}: {second}");
     }
+    let challenging = "HTTP/1.1 403 Forbidden\r\nWWW-Authenticate: Basic realm=\"inner\"\r\nContent-Length: 0\r\n\r\n";
+    let (first, _second) = odd_answer(challenging).await;
+    assert!(
+        first.starts_with("HTTP/1.1 403") && !first.contains("inner"),
+        "{first}"
+    );
 }
 
 #[tokio::test]

@@ -110,10 +110,6 @@ impl Users {
 
     /// Reads the lines that can be read; an error only where none is left. Users of the others
     /// cannot log in.
-    #[expect(
-        clippy::type_complexity,
-        reason = "each of the three is named in `parse`"
-    )]
     pub fn salvage(
         text: &[u8],
         file: &Path,

@@ -18,10 +18,13 @@ pub(super) fn relative(url: &str, own: impl Fn(&str) -> bool) -> Option<Cow<'_, 
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end)?;
-    own(authority).then(|| match path.starts_with('/') {
-        true => path.into(),
-        // A URL without a path names the root.
-        false => format!("/{path}").into(),
+    own(authority).then(|| {
+        if path.starts_with('/') {
+            path.into()
+        } else {
+            // A URL without a path names the root.
+            format!("/{path}").into()
+        }
     })
 }
 

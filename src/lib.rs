@@ -11,6 +11,7 @@
 //! | [`limit`] | how much is too much: pulls per time, floods, guesses of passwords |
 //! | [`token`] | docker's token protocol: scopes, claims, minting, verification |
 //! | [`authn`] | whether a password is right: htpasswd, bounded hashing, verified credentials |
+//! | [`store`] | what replicas count together, in a Redis or Valkey |
 //! | [`tls`] | key material, and the listener's configuration made of it |
 //! | [`upstream`] | connections to the registry, and forwarding what has a permit |
 //! | [`audit`] | the trail: one record for each credential use and decision |
@@ -41,6 +42,7 @@ pub mod config;
 pub mod gate;
 pub mod reload;
 pub mod server;
+pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

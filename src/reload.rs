@@ -17,10 +17,11 @@ use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
-use crate::config::{Config, Errors};
+use crate::config::{Config, Errors, StoreUrl};
 use crate::gate::{PullLimits, Rules};
 use crate::limit::lockout::Setting;
 use crate::server::Proxy;
+use crate::store::{Counts, Store};
 use crate::tls::{self, TlsError};
 use crate::token::{KeyError, Keys};
 use crate::upstream::{Pool, Seal, Upstream};
@@ -67,6 +68,10 @@ pub struct Foundation<'a> {
     pub memory: &'a Arc<Memory>,
     /// Idle connections to the registry.
     pub pool: &'a Arc<Pool>,
+    /// The store in force, if there is one.
+    pub store: Option<&'a Arc<Store>>,
+    /// How often stores were asked.
+    pub store_counts: &'a Arc<Counts>,
     /// The signing key for configurations that name none (PKCS #8).
     pub spare_key: &'a [u8],
 }
@@ -118,6 +123,9 @@ pub fn build(
     let directory = directory(config, foundation.memory)
         .map_err(|error| errors.push(error.into()))
         .unwrap_or_default();
+    let store = store(config, foundation)
+        .map_err(|error| errors.push(error.into()))
+        .unwrap_or_default();
     let (
         Some((tls, certificates, certificate_ends)),
         Some(keys),
@@ -153,6 +161,7 @@ pub fn build(
         body_timeout: config.server.body_timeout,
         pulls: PullLimits::new(&config.limits),
         rates: config.limits.rates,
+        store,
     };
     Ok((rules, warnings))
 }
@@ -186,13 +195,7 @@ fn directory(config: &Config, memory: &Memory) -> Result<Option<Arc<Directory>>,
     let Some(ldap) = &config.auth.ldap else {
         return Ok(None);
     };
-    let ca = match &ldap.ca {
-        Some(path) => tls::certificates(path)?
-            .iter()
-            .flat_map(|one| one.to_vec())
-            .collect(),
-        None => Vec::new(),
-    };
+    let ca = authorities(ldap.ca.as_deref())?;
     let tls = if ldap.uses_tls() {
         Some(tls::directory_config(ldap.ca.as_deref())?)
     } else {
@@ -200,6 +203,28 @@ fn directory(config: &Config, memory: &Memory) -> Result<Option<Arc<Directory>>,
     };
     let ttl = config.auth.cache_ttl;
     Ok(Some(memory.directory(ldap, tls.as_ref(), &ca, ttl)))
+}
+
+/// The store that a configuration names: the one in force if nothing about it has changed.
+fn store(config: &Config, foundation: &Foundation<'_>) -> Result<Option<Arc<Store>>, TlsError> {
+    let Some(store) = &config.limits.store else {
+        return Ok(None);
+    };
+    let (tls, ca) = match store.url {
+        StoreUrl::Tcp { tls: true, .. } => (
+            Some(tls::directory_config(store.ca.as_deref())?),
+            authorities(store.ca.as_deref())?,
+        ),
+        StoreUrl::Tcp { tls: false, .. } | StoreUrl::Unix(_) => (None, Vec::new()),
+    };
+    let (known, counts) = (foundation.store, foundation.store_counts);
+    Ok(Some(Store::new(store, tls, &ca, known, counts)))
+}
+
+/// What stands in a file of authorities.
+fn authorities(path: Option<&Path>) -> Result<Vec<u8>, TlsError> {
+    let certificates = path.map(tls::certificates).transpose()?.unwrap_or_default();
+    Ok(certificates.iter().flat_map(|one| one.to_vec()).collect())
 }
 
 /// The listener's TLS, and the judgement of the client certificates that it lets through.
@@ -273,12 +298,15 @@ async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
     for warning in warnings {
         tracing::warn!(%warning, "configuration");
     }
+    let in_force = proxy.rules();
     let foundation = Foundation {
         memory: &ledger.memory,
         pool: &ledger.pool,
+        store: in_force.store.as_ref(),
+        store_counts: &ledger.store_counts,
         spare_key: &ledger.spare_key,
     };
-    let generation = proxy.rules().generation.saturating_add(1);
+    let generation = in_force.generation.saturating_add(1);
     let (rules, warnings) =
         build(&config, &foundation, generation, BrokenLines::Refuse).map_err(first_of)?;
     let file = open_for_append(&config.audit.file).map_err(|error| error.to_string())?;
@@ -289,6 +317,9 @@ async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
         .audit
         .reopen(file, config.audit.when_unwritable)
         .await;
+    if let Some(store) = &rules.store {
+        store.start(&ledger.audit).await;
+    }
     ledger.memory.set_cache_ttl(config.auth.cache_ttl);
     proxy.swap(rules);
     Ok(generation)

@@ -91,6 +91,36 @@ fn limits(registry: &mut Registry, proxy: &Proxy) {
         "Addresses and users whose pulls are remembered",
         subjects,
     );
+    store(registry, proxy);
+}
+
+fn store(registry: &mut Registry, proxy: &Proxy) {
+    let counts = &proxy.ledger().store_counts;
+    for (name, help, value) in [
+        (
+            "limit_store_questions",
+            "Questions to the store that replicas share limits by",
+            counts.asked(),
+        ),
+        (
+            "limit_store_failures",
+            "Questions to the store without a good answer in time",
+            counts.failed(),
+        ),
+    ] {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    if let Some(store) = &proxy.rules().store {
+        let shared = Gauge::<i64>::default();
+        shared.set(i64::from(store.trouble().is_none()));
+        registry.register(
+            "limit_store_up",
+            "1 while limits are shared, 0 while each replica goes by its own count",
+            shared,
+        );
+    }
 }
 
 fn state(registry: &mut Registry, proxy: &Proxy) {

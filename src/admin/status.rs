@@ -19,6 +19,7 @@ pub(super) struct Status {
     health: Health,
     config: Config,
     certificate_not_after: String,
+    limits: String,
     records: Vec<Records>,
     last_refusals: Vec<Refused>,
 }
@@ -54,6 +55,11 @@ impl Status {
                 last_reload: ledger.reloads.last(),
             },
             certificate_not_after: format!("{:.0}", rules.certificate_ends),
+            limits: match rules.store.as_ref().map(|store| store.trouble()) {
+                None => "this replica's own".to_owned(),
+                Some(None) => "shared".to_owned(),
+                Some(Some(trouble)) => format!("this replica's own: {trouble}"),
+            },
             records: counts
                 .map(|(event, outcome, count)| Records {
                     event: event.as_str(),
@@ -92,6 +98,7 @@ impl Status {
             ),
         );
         row("server certificate ends", &self.certificate_not_after);
+        row("limits", &self.limits);
         for count in &self.records {
             row(
                 &format!("{} {}", count.event, count.outcome),

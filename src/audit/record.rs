@@ -34,6 +34,8 @@ pub enum Event {
     Start,
     /// The proxy stopped.
     Stop,
+    /// The store that replicas share limits by was lost, or is back.
+    Store,
     /// Requests turned away unread, many in one record.
     Suppressed,
     /// A token minted, refreshed or refused.
@@ -42,7 +44,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Audit,
         Self::Lockout,
         Self::Login,
@@ -50,6 +52,7 @@ impl Event {
         Self::Request,
         Self::Start,
         Self::Stop,
+        Self::Store,
         Self::Suppressed,
         Self::Token,
     ];
@@ -64,6 +67,7 @@ impl Event {
             Self::Request => "request",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Store => "store",
             Self::Suppressed => "suppressed",
             Self::Token => "token",
         }

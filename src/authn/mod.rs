@@ -432,7 +432,7 @@ mod tests {
             Outcome::Accept(identity) => {
                 assert_eq!(identity.user(), Some(user));
                 assert_eq!(identity.authentication(), Authentication::Htpasswd);
-                assert_eq!(identity.groups(), []);
+                assert!(identity.groups().is_empty());
                 assert!(
                     identity.has_password()
                         && identity.scope_covers(crate::registry::Action::Delete, None)

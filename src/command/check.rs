@@ -31,7 +31,7 @@ pub(crate) struct Check {
     #[arg(long)]
     json: bool,
 
-    /// Ask the registry and the directory as well whether they answer
+    /// Ask the registry, the directory and the store as well whether they answer
     #[arg(long)]
     online: bool,
 
@@ -53,6 +53,7 @@ impl Check {
         let fits = found.iter().all(Diagnostic::is_warning);
         if let (true, Some(rules), Some(config)) = (self.online, rules, config) {
             found.extend(ask_registry(&config, &rules)?);
+            found.extend(ask_store(&config, &rules)?);
             if let Some(directory) = rules.authenticator.directory() {
                 let answers = Answers::of(directory, self.user.as_deref())?;
                 found.extend(answers.findings(&config));
@@ -146,6 +147,23 @@ fn ask_registry(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
     })
 }
 
+/// Asks the store for something harmless, as `serve` does before it relies on it.
+fn ask_store(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
+    let Some(store) = &rules.store else {
+        return Ok(None);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let Err(error) = runtime.block_on(store.probe()) else {
+        return Ok(None);
+    };
+    let found = config.error_at("limits.store.url", error.to_string());
+    Ok(Some(found.with_help(
+        "until it answers, each replica goes by its own count",
+    )))
+}
+
 /// Opens and builds all that `serve` would.
 fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
     let memory = Arc::new(Memory::new(config.auth.cache_ttl));
@@ -153,6 +171,8 @@ fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
     let foundation = Foundation {
         memory: &memory,
         pool: &pool,
+        store: None,
+        store_counts: &Arc::default(),
         spare_key: &reload::spare_key()?,
     };
     let (rules, mut found) = match reload::build(config, &foundation, 1, BrokenLines::Refuse) {
@@ -235,6 +255,14 @@ fn key_of(config: &Config, path: &Path) -> &'static str {
         (
             "auth.ldap.ca",
             config.auth.ldap.as_ref().and_then(|ldap| ldap.ca.as_ref()),
+        ),
+        (
+            "limits.store.ca",
+            config
+                .limits
+                .store
+                .as_ref()
+                .and_then(|store| store.ca.as_ref()),
         ),
         ("auth.htpasswd.file", config.auth.htpasswd.as_ref()),
         ("token.signing_key", config.token.signing_key.as_ref()),

@@ -97,10 +97,13 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let memory = Arc::new(Memory::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
+    let store_counts = Arc::default();
     let spare_key = reload::spare_key()?;
     let foundation = Foundation {
         memory: &memory,
         pool: &pool,
+        store: None,
+        store_counts: &store_counts,
         spare_key: &spare_key,
     };
     let (rules, warnings) = match reload::build(&config, &foundation, 1, BrokenLines::Skip) {
@@ -122,6 +125,9 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     };
     let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
     note(&audit, Event::Start).await;
+    if let Some(store) = &rules.store {
+        store.start(&audit).await;
+    }
     let guard: Arc<Guard> = Arc::default();
     let watching = tokio::spawn(Arc::clone(&guard).watch(Arc::clone(&audit)));
     let proxy = Proxy::new(
@@ -133,6 +139,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
             guard,
             creating: Arc::default(),
             quotas: Quotas::new(),
+            store_counts,
             shield: Shield::new(),
             began: Instant::now(),
             started: Timestamp::now(),

@@ -399,6 +399,31 @@ pub(super) struct Limits {
     pub(super) connections_per_second: Option<At<u32>>,
     /// Requests at a time from one of them; 0 is unlimited.
     pub(super) concurrent_requests: Option<At<u32>>,
+    /// Where replicas count pulls and wrong passwords together.
+    pub(super) store: Option<At<LimitStore>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitStore {
+    /// A Redis or Valkey: `redis://`, with TLS `rediss://`, or `unix:/path`.
+    #[schemars(required, extend("examples" = ["redis://redis:6379/0"]))]
+    pub(super) url: Option<Text>,
+    /// Its user, where it has several.
+    pub(super) username: Option<Text>,
+    /// Its password, as `${env:NAME}` or `${credential:NAME}`.
+    #[schemars(extend("examples" = ["${credential:redis}"]))]
+    pub(super) password: Option<Text>,
+    /// File with its password.
+    pub(super) password_file: Option<Text>,
+    /// PEM file, the authority that issued the certificate of a `rediss://` one.
+    pub(super) ca: Option<Text>,
+    /// Time for an answer, at most `5s`; after that each replica goes by its own count.
+    #[schemars(extend("examples" = ["50ms"]))]
+    pub(super) timeout: Option<Text>,
+    /// What its keys begin with; the same for replicas that count together.
+    #[schemars(extend("examples" = ["portcullis"]))]
+    pub(super) prefix: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -16,8 +16,9 @@ use super::file::{self, At, File, List, Text};
 use super::value::{self, Wrong};
 use super::{
     Admin, Audit, Auth, Backend, CertificateField, Challenge, ClientCertificateMode,
-    ClientCertificates, Config, Ldap, LdapGroups, LdapServer, Limits, Log, LogFormat, PullLimit,
-    Quota, Rates, Server, Tls, TlsVersion, Token, Upstream, UpstreamUrl, WhenUnwritable, rules,
+    ClientCertificates, Config, Ldap, LdapGroups, LdapServer, LimitStore, Limits, Log, LogFormat,
+    PullLimit, Quota, Rates, Server, StoreUrl, Tls, TlsVersion, Token, Upstream, UpstreamUrl,
+    WhenUnwritable, rules,
 };
 use crate::authn::ldap::{FilterError, UserFilter};
 use crate::identity::Secret;
@@ -48,6 +49,7 @@ pub(super) fn understand(
     let audit = judge.audit(&file.audit.value);
     let admin = judge.admin(file.admin.as_ref());
     let log = judge.log(&file.log.value);
+    judge.check_replicas(file);
     judge.look_at_file(file, &path);
     if file.access.is_empty() && judge.found.iter().all(Diagnostic::is_warning) {
         let help = "add an `[[access]]` with `repositories`, `who` and `role`";
@@ -433,6 +435,57 @@ impl Judge<'_> {
                 connections_per_second: rate(limits.connections_per_second.as_ref(), 10_000),
                 concurrent_requests: rate(limits.concurrent_requests.as_ref(), 10_000),
             },
+            store: limits.store.as_ref().map(|table| self.store(&table.value)),
+        }
+    }
+
+    fn store(&mut self, store: &file::LimitStore) -> LimitStore {
+        const LONGEST: Duration = Duration::from_secs(5);
+        let url = match self.text(store.url.as_ref(), value::store) {
+            Some(StoreUrl::Unix(path)) => StoreUrl::Unix(self.folder.join(path)),
+            Some(url) => url,
+            None => StoreUrl::Unix(PathBuf::new()),
+        };
+        let is_tls = matches!(url, StoreUrl::Tcp { tls: true, .. });
+        if let Some(ca) = store.ca.as_ref().filter(|_| !is_tls) {
+            let wrong = Wrong::new("`ca` has no effect: the URL does not begin with rediss://");
+            self.warning(&ca.span, wrong);
+        }
+        let password = Password {
+            key: "password",
+            literal: store.password.as_ref(),
+            file: store.password_file.as_ref(),
+        };
+        let login = match &store.username {
+            Some(_) => self
+                .login(("username", store.username.as_ref()), password)
+                .map(|(user, password)| (Some(user), password)),
+            None => self.secret(password).map(|password| (None, password)),
+        };
+        let timeout = self.time_out(store.timeout.as_ref(), Duration::from_millis(50));
+        if let Some(text) = store.timeout.as_ref().filter(|_| timeout > LONGEST) {
+            let wrong = Wrong::new("requests wait for the store, so this is too long");
+            self.error(&text.span, wrong.help("write at most \"5s\""));
+        }
+        LimitStore {
+            url,
+            login,
+            ca: self.path(store.ca.as_ref()),
+            timeout,
+            prefix: self
+                .text(store.prefix.as_ref(), store_prefix)
+                .unwrap_or_else(|| "portcullis".into()),
+        }
+    }
+
+    /// Replicas take each other's tokens, and tell wrong passwords apart alike, only by a common key.
+    fn check_replicas(&mut self, file: &File) {
+        if let (Some(store), None) = (&file.limits.value.store, &file.token.value.signing_key) {
+            let wrong =
+                Wrong::new("replicas that share limits also need the same `token.signing_key`");
+            let help = "without it no replica takes the tokens of another, and the same wrong \
+                        password counts once at each";
+            self.warning(&store.span, wrong.help(help));
         }
     }
 
@@ -590,9 +643,11 @@ impl Judge<'_> {
     /// A literal password makes the configuration itself a secret.
     fn look_at_file(&mut self, file: &File, path: &Path) {
         let ldap = file.auth.value.ldap.as_ref();
+        let store = file.limits.value.store.as_ref();
         let passwords = [
             file.upstream.value.password.as_ref(),
             ldap.and_then(|ldap| ldap.value.bind_password.as_ref()),
+            store.and_then(|store| store.value.password.as_ref()),
         ];
         let literal = passwords
             .into_iter()
@@ -732,6 +787,15 @@ fn is_file_name(name: &str) -> bool {
 fn filled(text: &str) -> Result<Box<str>, Wrong> {
     if text.is_empty() {
         return Err(Wrong::new("this is empty"));
+    }
+    Ok(text.into())
+}
+
+fn store_prefix(text: &str) -> Result<Box<str>, Wrong> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(fits) {
+        let wrong = Wrong::new("a prefix has 1 to 64 letters, digits or any of - . _ :");
+        return Err(wrong.help("for example \"portcullis\""));
     }
     Ok(text.into())
 }

@@ -377,6 +377,43 @@ nested_groups = true
 }
 
 #[test]
+fn a_store_is_asked_in_time_and_without_a_password_in_the_url() {
+    let with = |lines: &str| {
+        let signing_key = "[token]\nsigning_key = \"token.key\"";
+        format!("{LEAST}\n{signing_key}\n[limits.store]\n{lines}")
+    };
+    let store = good(&with("url = \"redis://redis\"")).limits.store.unwrap();
+    assert_eq!(
+        (store.timeout, &*store.prefix, store.login.is_none()),
+        (Duration::from_millis(50), "portcullis", true)
+    );
+    let login =
+        "url = \"rediss://redis/2\"\nusername = \"p\"\npassword = \"${env:REGISTRY_PASSWORD}\"";
+    let store = good(&with(login)).limits.store.unwrap();
+    let (user, password) = store.login.unwrap();
+    assert_eq!(
+        (user.as_deref(), password.expose().as_str()),
+        (Some("p"), "hunter2")
+    );
+    assert_snapshot!(bad(&with(
+        r#"url = "redis://:hunter2@redis:6379/0"
+username = "portcullis"
+timeout = "6s"
+prefix = "team a"
+"#
+    )));
+    assert_snapshot!(warnings(&format!(
+        "{LEAST}{}",
+        r#"
+[limits.store]
+url = "unix:/run/redis.sock"
+password = "hunter2"
+ca = "ca.pem"
+"#
+    )));
+}
+
+#[test]
 fn a_failing_policy_test_says_why() {
     let config = good(&format!(
         "{LEAST}{}",
@@ -664,7 +701,7 @@ fn the_reference_has_every_key_and_no_other() {
 #[test]
 fn the_reference_can_be_used_with_all_its_examples() {
     let folder = Folder::new("reference");
-    for name in ["upstream.password", "ldap.password"] {
+    for name in ["upstream.password", "ldap.password", "redis.password"] {
         std::fs::write(folder.0.join(name), "hunter2").unwrap();
     }
     let path = folder.0.join("portcullis.toml");

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::UpstreamUrl;
 use super::error::nearest;
+use super::{StoreUrl, UpstreamUrl};
 
 /// What is wrong with a value, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,48 @@ pub(super) fn upstream(text: &str) -> Result<UpstreamUrl, Wrong> {
     }
 }
 
+/// Where replicas count together.
+pub(super) fn store(text: &str) -> Result<StoreUrl, Wrong> {
+    let known = "write redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE or unix:/PATH";
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.is_empty() {
+            Err(Wrong::new("the path of the socket is missing").help(known))
+        } else {
+            Ok(StoreUrl::Unix(PathBuf::from(path)))
+        };
+    }
+    let (scheme, rest) = text
+        .split_once("://")
+        .ok_or_else(|| Wrong::new("this is not a URL").help(known))?;
+    let tls = match scheme {
+        "redis" => false,
+        "rediss" => true,
+        other => return Err(Wrong::new(format!("unknown scheme {other:?}")).help(known)),
+    };
+    // Looked at first, so that a password with a slash is not quoted.
+    if rest.contains('@') {
+        return Err(Wrong::new("credentials do not stand in the URL")
+            .help("use `password_file`, and `username` where the store has several users"));
+    }
+    let (rest, database) = match rest.split_once('/') {
+        Some((rest, number)) if !number.is_empty() => {
+            let wrong = "the database is not a number from 0 to 65535";
+            let number = number.parse().ok();
+            (rest, number.ok_or_else(|| Wrong::new(wrong).help(known))?)
+        }
+        Some((rest, _)) => (rest, 0),
+        None => (rest, 0),
+    };
+    let (host, port) = host_and_port(rest)?;
+    Ok(StoreUrl::Tcp {
+        tls,
+        host,
+        port: port.unwrap_or(6379),
+        database,
+    })
+}
+
 /// The authority of our own URL, which is https: `host` or `host:port`, in lower case, without
 /// the default port.
 pub(super) fn public_authority(text: &str) -> Result<Box<str>, Wrong> {
@@ -170,7 +212,7 @@ pub(super) fn word<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, Wrong>
 
 #[cfg(test)]
 mod tests {
-    use super::{UpstreamUrl, duration, public_authority, upstream, word};
+    use super::{StoreUrl, UpstreamUrl, duration, public_authority, store, upstream, word};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -259,6 +301,54 @@ mod tests {
     }
 
     #[test]
+    fn stores_are_a_host_or_a_socket() {
+        let tcp = |tls, host: &str, port, database| StoreUrl::Tcp {
+            tls,
+            host: host.into(),
+            port,
+            database,
+        };
+        for (text, url) in [
+            ("redis://redis", tcp(false, "redis", 6379, 0)),
+            ("redis://redis/", tcp(false, "redis", 6379, 0)),
+            ("redis://10.0.0.1:6380/3", tcp(false, "10.0.0.1", 6380, 3)),
+            (
+                "rediss://[2001:db8::1]/1",
+                tcp(true, "2001:db8::1", 6379, 1),
+            ),
+            (
+                "unix:/run/redis.sock",
+                StoreUrl::Unix("/run/redis.sock".into()),
+            ),
+        ] {
+            assert_eq!(store(text), Ok(url), "{text}");
+        }
+        for text in [
+            "",
+            "redis:6379",
+            "http://redis",
+            "redis://",
+            "redis://a:0",
+            "redis://a/b",
+            "redis://a/0/1",
+            "redis://a/70000",
+            "redis://a?db=1",
+            "unix:",
+        ] {
+            assert!(store(text).is_err(), "{text}");
+        }
+        for text in [
+            "redis://:hunter2@a",
+            "redis://u:hun/ter2@a",
+            "redis://a/hunter2@b",
+        ] {
+            let wrong = store(text).unwrap_err();
+            assert!(!format!("{wrong:?}").contains("ter2"), "{text}");
+            assert!(wrong.help.unwrap().contains("password_file"), "{text}");
+        }
+    }
+
+    #[test]
     fn the_public_authority_is_as_clients_send_it() {
         for (text, authority) in [
             ("https://R.Example.com", "r.example.com"),
@@ -287,8 +377,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in ".{0,30}") {
-            let _: [bool; 3] =
-                [duration(&text).is_ok(), upstream(&text).is_ok(), public_authority(&text).is_ok()];
+            let _: [bool; 4] = [
+                duration(&text).is_ok(),
+                store(&text).is_ok(),
+                upstream(&text).is_ok(),
+                public_authority(&text).is_ok(),
+            ];
         }
     }
 }

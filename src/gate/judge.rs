@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::login::Login;
+use super::shared::Counters;
 use super::{Authority, Ledger, Pull, Refusal, Rules};
 use crate::audit::{Effect, Event, Record};
 use crate::identity::{
@@ -119,15 +120,16 @@ pub async fn judge(
     {
         return Err(Refusal::UploadUnknown);
     }
-    let (quotas, from) = (&ledger.quotas, peer.address);
-    let pull = rules.pulls.reserve(
-        &rules.policy,
-        quotas,
-        &who,
-        from,
-        permit.call(),
-        ledger.now(),
-    )?;
+    let counters = Counters {
+        quotas: &ledger.quotas,
+        store: rules.store.as_ref(),
+        now: ledger.now(),
+    };
+    let (policy, from) = (&rules.policy, peer.address);
+    let pull = rules
+        .pulls
+        .reserve(policy, counters, &who, from, permit.call());
+    let pull = pull.await?;
     Ok(Admission {
         permit,
         who,

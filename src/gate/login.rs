@@ -13,7 +13,8 @@ use super::{Ledger, Refusal, Rules};
 use crate::audit::{Audit, Event, Outcome as Told, Record};
 use crate::authn::{CertificateError, Outcome, keys};
 use crate::identity::{Authentication, ClientCertificate, Identity, Password, Peer, ROBOT};
-use crate::limit::lockout::{Attempt, Became, Change, Judged, Lockout, Setting, Standing};
+use crate::limit::lockout::{Attempt, Became, Change, Judged, Lockout, Setting, Standing, Whom};
+use crate::store::{self, Guess, Judgement, Locks, Store};
 
 /// How often locks that have ended are looked for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -38,9 +39,9 @@ impl Login<'_> {
     ) -> Result<Identity, Refusal> {
         let Some(key) = self.key(user, password) else {
             record.claim(user);
-            let trial = self.begin(user, password)?;
+            let trial = self.begin(user, password).await?;
             let verify = self.rules.authenticator.verify_password(user, password);
-            return self.end(user, trial, verify.await);
+            return self.end(user, trial, verify.await).await;
         };
         let user = format!("{ROBOT}{user}");
         record.claim(&user);
@@ -48,8 +49,8 @@ impl Login<'_> {
         if let Outcome::Accept(who) = key {
             return Ok(who);
         }
-        let trial = self.begin(&user, password)?;
-        self.end(&user, trial, key)
+        let trial = self.begin(&user, password).await?;
+        self.end(&user, trial, key).await
     }
 
     /// The answer to a robot key; `None` for a password, which is the back ends' to judge.
@@ -60,7 +61,7 @@ impl Login<'_> {
         })
     }
 
-    fn begin(&self, user: &str, password: &Password) -> Result<Option<Trial<'_>>, Refusal> {
+    async fn begin(&self, user: &str, password: &Password) -> Result<Option<Trial<'_>>, Refusal> {
         // Who has a verified certificate is known already and may mistype as often as he likes.
         let standing = match self.shown {
             Some(_) => Standing::VerifiedCertificate,
@@ -73,12 +74,20 @@ impl Login<'_> {
         let Some(attempt) = attempt else {
             return Ok(None);
         };
-        guard
-            .begin(attempt, self.rules.failed_logins, &self.ledger.audit)
-            .map(Some)
+        let setting = self.rules.failed_logins;
+        let store = self.rules.store.as_ref().filter(|_| setting.count > 0);
+        let guess = store.map(|store| {
+            let tag = attempt.tag(self.rules.keys.credential_key(), password);
+            (store, store.guess(&attempt, tag))
+        });
+        let mut trial = guard.begin(attempt, setting, &self.ledger.audit)?;
+        if let Some((store, guess)) = guess {
+            trial.join(store, guess).await?;
+        }
+        Ok(Some(trial))
     }
 
-    fn end(
+    async fn end(
         &self,
         user: &str,
         trial: Option<Trial<'_>>,
@@ -93,7 +102,7 @@ impl Login<'_> {
             Outcome::Fail(failure) => (Judged::Unknown, Err(Refusal::Undecided(failure))),
         };
         if let Some(trial) = trial {
-            trial.end(judged);
+            trial.end(judged).await;
         }
         answer
     }
@@ -146,7 +155,20 @@ impl Guard {
             audit,
             setting,
             attempt: Some(attempt),
+            elsewhere: None,
         })
+    }
+
+    /// Takes over what replicas have locked: it needs no store from now on, also when it is lost.
+    fn adopt(&self, attempt: &Attempt, locks: Locks, audit: &Arc<Audit>) {
+        let now = self.begun.elapsed();
+        let whoms = [(Whom::User, locks.pair), (Whom::Everybody, locks.network)];
+        for (whom, time) in whoms {
+            if let Some(time) = time {
+                let changes = self.lock().adopt(attempt, whom, time, now);
+                tell_all(audit, changes);
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Lockout> {
@@ -161,11 +183,44 @@ struct Trial<'a> {
     audit: &'a Arc<Audit>,
     setting: Setting,
     attempt: Option<Attempt>,
+    /// The same attempt in the store, where there is one.
+    elsewhere: Option<store::Trial>,
 }
 
 impl Trial<'_> {
-    fn end(mut self, judged: Judged) {
+    /// Asks what replicas know of it. A store that does not answer refuses nothing.
+    async fn join(&mut self, store: &Arc<Store>, guess: Guess) -> Result<(), Refusal> {
+        let Some(attempt) = &self.attempt else {
+            return Ok(());
+        };
+        match store.begin(guess, self.setting).await {
+            None => Ok(()),
+            Some(Judgement::Try(trial, wrong)) => {
+                self.guard.lock().agree(attempt, wrong);
+                self.elsewhere = Some(trial);
+                Ok(())
+            }
+            Some(Judgement::Busy(wait)) => Err(Refusal::Locked { wait }),
+            Some(Judgement::Locked(locks)) => {
+                self.guard.adopt(attempt, locks, self.audit);
+                let wait = locks.network.or(locks.pair).unwrap_or_default();
+                Err(Refusal::Locked { wait })
+            }
+        }
+    }
+
+    async fn end(mut self, judged: Judged) {
+        let attempt = self.attempt.clone();
         self.finish(judged);
+        let (Some(attempt), Some(trial)) = (attempt, self.elsewhere.take()) else {
+            return;
+        };
+        let told = trial.end(judged);
+        match judged {
+            // The answer waits until all replicas know.
+            Judged::Wrong => self.guard.adopt(&attempt, told.await, self.audit),
+            Judged::Right | Judged::Unknown => drop(told),
+        }
     }
 
     fn finish(&mut self, judged: Judged) {
@@ -174,11 +229,15 @@ impl Trial<'_> {
         };
         let now = self.guard.begun.elapsed();
         let changes = self.guard.lock().end(&attempt, judged, self.setting, now);
-        for change in changes {
-            let audit = Arc::clone(self.audit);
-            // Not here: a request that holds one slot of the trail must not wait for another.
-            tokio::spawn(async move { tell(&audit, change).await });
-        }
+        tell_all(self.audit, changes);
+    }
+}
+
+fn tell_all(audit: &Arc<Audit>, changes: Vec<Change>) {
+    for change in changes {
+        let audit = Arc::clone(audit);
+        // Not here: a request that holds one slot of the trail must not wait for another.
+        tokio::spawn(async move { tell(&audit, change).await });
     }
 }
 

@@ -11,6 +11,7 @@ mod judge;
 mod login;
 mod pulls;
 mod refusal;
+mod shared;
 mod state;
 
 pub use authority::Authority;

@@ -13,11 +13,13 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::Refusal;
+use super::shared::{Counters, Held};
 use crate::config::{Limits, PullLimit};
 use crate::identity::Identity;
-use crate::limit::{Bucket, Exceeded, Quota, Quotas, Reservation, Source, Subject};
+use crate::limit::{Bucket, Exceeded, Quota, Quotas, Source, Subject};
 use crate::policy::{Policy, Who};
 use crate::registry::{Call, ManifestVerb, Read, Reference};
+use crate::store::Store;
 
 /// Which limit a pull falls under. A part of the rules: a reload swaps it.
 pub struct PullLimits {
@@ -41,9 +43,10 @@ const AUTHENTICATED: u64 = 1;
 pub struct Pull {
     bucket: Bucket,
     quotas: Arc<Quotas>,
+    store: Option<Arc<Store>>,
     repeat_free: Duration,
     /// None for what costs nothing anyway.
-    reservation: Option<Reservation>,
+    held: Option<Held>,
 }
 
 /// What headers say about a limit.
@@ -73,14 +76,13 @@ impl PullLimits {
     }
 
     /// Reserves what a call costs. `None` if it is not a read of a manifest or not limited.
-    pub(super) fn reserve(
+    pub(super) async fn reserve(
         &self,
         policy: &Policy,
-        quotas: &Arc<Quotas>,
+        with: Counters<'_>,
         who: &Identity,
         from: IpAddr,
         call: &Call,
-        now: Duration,
     ) -> Result<Option<Pull>, Refusal> {
         let Call::Manifest {
             repo,
@@ -116,46 +118,48 @@ impl PullLimits {
             subject,
             quota,
         };
-        let free = match (read, reference) {
-            (Read::Head, _) => true,
-            (Read::Get, Reference::Digest(digest)) => {
-                quotas.is_repeat(&bucket, digest.as_str(), self.repeat_free, now)
-            }
-            (Read::Get, Reference::Tag(_)) => false,
+        let digest = match reference {
+            Reference::Digest(digest) => Some(digest.as_str()),
+            Reference::Tag(_) => None,
         };
-        let reservation = if free {
-            None
-        } else {
-            let reserved = quotas.reserve(bucket.clone(), now);
-            Some(reserved.map_err(|exceeded| Refusal::Limited(exceeded.into()))?)
+        let held = match read {
+            Read::Head => None,
+            Read::Get => {
+                let reserved = with.reserve(&bucket, digest, self.repeat_free).await;
+                reserved.map_err(|exceeded| Refusal::Limited(exceeded.into()))?
+            }
         };
         Ok(Some(Pull {
             bucket,
-            quotas: Arc::clone(quotas),
+            quotas: Arc::clone(with.quotas),
+            store: with.store.map(Arc::clone),
             repeat_free: self.repeat_free,
-            reservation,
+            held,
         }))
     }
 }
 
 impl Pull {
     /// Settles the pull when the registry has answered; `digest` is what it names the manifest.
-    pub fn settle(self, status: StatusCode, digest: Option<&str>, now: Duration) -> Standing {
+    pub async fn settle(self, status: StatusCode, digest: Option<&str>, now: Duration) -> Standing {
         let Self {
             bucket,
             quotas,
+            store,
             repeat_free,
-            reservation,
+            held,
         } = self;
-        let remaining = match reservation {
-            Some(reservation) if status == StatusCode::OK => {
-                reservation.settle(digest, repeat_free, now)
+        let with = Counters {
+            quotas: &quotas,
+            store: store.as_ref(),
+            now,
+        };
+        let remaining = match held {
+            Some(held) if status == StatusCode::OK => {
+                held.settle(digest, repeat_free, with, &bucket).await
             }
-            none => {
-                // Given back, if there was any.
-                drop(none);
-                quotas.remaining(&bucket, now)
-            }
+            Some(held) => held.give_back(with, &bucket).await,
+            None => with.remaining(&bucket).await,
         };
         Standing {
             quota: bucket.quota,
@@ -263,7 +267,7 @@ fn spoken(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pull, PullLimits, name_of, spoken};
+    use super::{Counters, Pull, PullLimits, name_of, spoken};
     use crate::config::{Limits, PullLimit, Quota, Rates};
     use crate::gate::Refusal;
     use crate::identity::Identity;
@@ -302,10 +306,11 @@ mod tests {
                 connections_per_second: 0,
                 concurrent_requests: 0,
             },
+            store: None,
         })
     }
 
-    fn reserve(
+    async fn reserve(
         limits: &PullLimits,
         quotas: &Arc<Quotas>,
         who: &Identity,
@@ -316,19 +321,26 @@ mod tests {
         let policy = Policy::new(vec![], vec![], groups.into());
         let from: IpAddr = "2001:db8::7".parse().unwrap();
         let call = Call::parse(method, path, None).unwrap();
-        limits.reserve(&policy, quotas, who, from, &call, Duration::ZERO)
+        let with = Counters {
+            quotas,
+            store: None,
+            now: Duration::ZERO,
+        };
+        limits.reserve(&policy, with, who, from, &call).await
     }
 
-    fn remaining(limits: &PullLimits, who: &Identity, path: &str) -> Option<u32> {
+    async fn remaining(limits: &PullLimits, who: &Identity, path: &str) -> Option<u32> {
         let quotas = Quotas::new();
-        let pull = reserve(limits, &quotas, who, &Method::HEAD, path)
-            .ok()
-            .unwrap()?;
-        Some(pull.settle(StatusCode::OK, None, Duration::ZERO).remaining)
+        let pull = reserve(limits, &quotas, who, &Method::HEAD, path).await;
+        Some(settle(pull.ok().unwrap()?, StatusCode::OK).await)
     }
 
-    #[test]
-    fn the_first_limit_that_fits_is_asked() {
+    async fn settle(pull: Pull, status: StatusCode) -> u32 {
+        pull.settle(status, None, Duration::ZERO).await.remaining
+    }
+
+    #[tokio::test]
+    async fn the_first_limit_that_fits_is_asked() {
         let limits = limits(vec![
             limit(vec![Who::User("robot".into())], &["free/**"], 0),
             limit(vec![Who::Group("ci".into())], &[], 20),
@@ -346,49 +358,51 @@ mod tests {
             (&robot, "/v2/free/a/manifests/1", None),
         ] {
             assert_eq!(
-                remaining(&limits, who, path),
+                remaining(&limits, who, path).await,
                 expected,
                 "{:?} {path}",
                 who.user()
             );
         }
         let member = Identity::supposed("bob", &["ci"]);
-        assert_eq!(remaining(&limits, &member, "/v2/a/manifests/1"), Some(20));
+        let left = remaining(&limits, &member, "/v2/a/manifests/1").await;
+        assert_eq!(left, Some(20));
     }
 
-    #[test]
-    fn only_manifests_that_were_served_are_paid_for() {
+    #[tokio::test]
+    async fn only_manifests_that_were_served_are_paid_for() {
         let (limits, quotas) = (limits(vec![]), Quotas::new());
         let nobody = Identity::anonymous();
-        let ask = |method, path| reserve(&limits, &quotas, &nobody, &method, path);
-        let get = || ask(Method::GET, "/v2/a/manifests/1").ok().unwrap().unwrap();
-        let settle = |pull: Pull, status| pull.settle(status, None, Duration::ZERO).remaining;
-        for path in ["/v2/", "/v2/a/tags/list", "/v2/_catalog"] {
-            assert!(ask(Method::GET, path).ok().unwrap().is_none());
+        let ask = async |method, path| reserve(&limits, &quotas, &nobody, &method, path).await;
+        let get = async || {
+            let pull = ask(Method::GET, "/v2/a/manifests/1").await;
+            pull.ok().unwrap().unwrap()
+        };
+        for (method, path) in [
+            (Method::GET, "/v2/"),
+            (Method::GET, "/v2/a/tags/list"),
+            (Method::GET, "/v2/_catalog"),
+            (Method::PUT, "/v2/a/manifests/1"),
+        ] {
+            assert!(ask(method, path).await.ok().unwrap().is_none(), "{path}");
         }
-        assert!(
-            ask(Method::PUT, "/v2/a/manifests/1")
-                .ok()
-                .unwrap()
-                .is_none()
-        );
-        assert_eq!(settle(get(), StatusCode::OK), 2);
-        assert_eq!(settle(get(), StatusCode::NOT_FOUND), 2);
-        assert_eq!(settle(get(), StatusCode::NOT_MODIFIED), 2);
-        drop(get());
-        let two = (get(), get());
-        let refused = ask(Method::GET, "/v2/a/manifests/1").err().unwrap();
+        assert_eq!(settle(get().await, StatusCode::OK).await, 2);
+        assert_eq!(settle(get().await, StatusCode::NOT_FOUND).await, 2);
+        assert_eq!(settle(get().await, StatusCode::NOT_MODIFIED).await, 2);
+        drop(get().await);
+        let two = (get().await, get().await);
+        let refused = ask(Method::GET, "/v2/a/manifests/1").await.err().unwrap();
         assert!(matches!(refused, Refusal::Limited(_)));
         // A HEAD is answered all the same.
-        let head = ask(Method::HEAD, "/v2/a/manifests/1")
-            .ok()
-            .unwrap()
-            .unwrap();
-        assert_eq!(settle(head, StatusCode::OK), 0);
+        let head = ask(Method::HEAD, "/v2/a/manifests/1").await;
+        assert_eq!(settle(head.ok().unwrap().unwrap(), StatusCode::OK).await, 0);
         // What was left when it was reserved, whatever others did since.
-        assert_eq!(settle(two.0, StatusCode::OK), 1);
+        assert_eq!(settle(two.0, StatusCode::OK).await, 1);
         drop(two.1);
-        let standing = get().settle(StatusCode::OK, None, Duration::ZERO);
+        let standing = get()
+            .await
+            .settle(StatusCode::OK, None, Duration::ZERO)
+            .await;
         assert_eq!(standing.remaining, 0);
         assert_eq!(standing.subject.to_string(), "2001:db8::/64");
     }

@@ -15,6 +15,7 @@ use crate::config::Challenge;
 use crate::limit::lockout::Setting;
 use crate::limit::{Quotas, Rates, Shield};
 use crate::policy::Policy;
+use crate::store::{Counts, Store};
 use crate::token::Keys;
 use crate::upstream::{Pool, Upstream};
 
@@ -58,6 +59,8 @@ pub struct Rules {
     pub pulls: PullLimits,
     /// Requests and connections of one source.
     pub rates: Rates,
+    /// Where replicas count together.
+    pub store: Option<Arc<Store>>,
 }
 
 impl Rules {
@@ -95,6 +98,8 @@ pub struct Ledger {
     pub creating: Arc<Creating>,
     /// Everybody's pulls.
     pub quotas: Arc<Quotas>,
+    /// How often stores were asked.
+    pub store_counts: Arc<Counts>,
     /// Everybody's requests and connections.
     pub shield: Shield,
     /// Since when limits count; their clock never goes back.

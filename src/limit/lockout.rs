@@ -39,7 +39,7 @@ pub const BUCKETS: usize = 2048;
 pub const WAYS: usize = 8;
 /// Wrong passwords that are told apart for one user and network; with a `count` above, an older one
 /// counts anew.
-const REMEMBERED: usize = 32;
+pub const REMEMBERED: usize = 32;
 /// When to come back if only attempts under way are in the way.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -69,6 +69,32 @@ pub struct Attempt {
     pair: u128,
     source: u128,
     tag: u64,
+}
+
+impl Attempt {
+    /// The user, in the one spelling that all are counted by.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The network.
+    pub fn network(&self) -> IpNet {
+        self.network
+    }
+
+    /// What its password is known by under a key that replicas have in common.
+    pub fn tag(&self, key: &[u8; 32], password: &Password) -> u64 {
+        narrow(&keyed(key, &["password", &self.user, password.expose()]))
+    }
+}
+
+/// Whom a lock is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// One user, from one network.
+    User,
+    /// Every user, from one network.
+    Everybody,
 }
 
 /// What came of an attempt.
@@ -189,6 +215,44 @@ impl Lockout {
         std::mem::take(&mut self.changes)
     }
 
+    /// Takes over a lock that others have come to. It holds here for that time, whatever becomes of
+    /// them.
+    pub fn adopt(
+        &mut self,
+        attempt: &Attempt,
+        whom: Whom,
+        time: Duration,
+        now: Duration,
+    ) -> Vec<Change> {
+        let changes = &mut self.changes;
+        let (entry, user) = match whom {
+            Whom::User => (
+                self.pairs.entry(attempt.pair, now, changes),
+                Some(attempt.user.clone()),
+            ),
+            Whom::Everybody => (self.sources.entry(attempt.source, now, changes), None),
+        };
+        if entry.lock.is_none() {
+            let for_that_time = Setting {
+                count: 0,
+                per: time,
+            };
+            changes.push(entry.lock(user, attempt.network, for_that_time, now));
+        }
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Takes over that there were no more wrong passwords than so many: a right one elsewhere clears
+    /// the count here as well.
+    pub fn agree(&mut self, attempt: &Attempt, wrong: u32) {
+        if let Some(entry) = self.pairs.find(attempt.pair) {
+            entry.count = entry.count.min(wrong);
+            if wrong == 0 {
+                entry.wrong.clear();
+            }
+        }
+    }
+
     /// The changes since the last time, with the locks that have ended meanwhile.
     pub fn changes(&mut self, now: Duration) -> Vec<Change> {
         for table in [&mut self.pairs, &mut self.sources] {
@@ -219,13 +283,17 @@ impl Lockout {
     }
 
     fn hash(&self, parts: &[&str]) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
-        for part in parts {
-            hasher.update(&part.len().to_le_bytes());
-            hasher.update(part.as_bytes());
-        }
-        hasher.finalize().into()
+        keyed(&self.secret, parts)
     }
+}
+
+fn keyed(key: &[u8; 32], parts: &[&str]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    for part in parts {
+        hasher.update(&part.len().to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().into()
 }
 
 /// One spelling for all that a directory may take for the same user: without regard to case and to

@@ -456,7 +456,7 @@ impl Exchange<'_> {
             let digest = headers
                 .get(CONTENT_DIGEST)
                 .and_then(|value| value.to_str().ok());
-            let standing = pull.settle(status, digest, self.proxy.ledger.now());
+            let standing = pull.settle(status, digest, self.proxy.ledger.now()).await;
             limited(headers, &standing);
         }
         record.upstream_status(status.as_u16());

@@ -19,12 +19,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["policy", "registry", "tls", "identity", "config"],
     ),
     ("audit", &["identity", "registry", "policy", "config"]),
+    ("store", &["identity", "limit", "audit", "config"]),
     // the life of a request
     (
         "gate",
         &[
-            "authn", "policy", "limit", "token", "audit", "identity", "registry", "upstream",
-            "tls", "config",
+            "authn", "policy", "limit", "store", "token", "audit", "identity", "registry",
+            "upstream", "tls", "config",
         ],
     ),
     (

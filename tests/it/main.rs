@@ -40,6 +40,8 @@ mod reload;
 mod roles;
 mod slow_client;
 mod smuggling;
+mod store;
+mod store_scripts;
 mod tls;
 mod token;
 mod upstream_faults;

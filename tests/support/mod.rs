@@ -24,6 +24,7 @@ pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod redis;
 pub(crate) mod registry;
 pub(crate) mod slapd;
 pub(crate) mod upstream;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{
-    Attempt, Became, Change, Judged, Lockout, SOURCE_FACTOR, Setting, Standing, Table, WAYS,
+    Attempt, Became, Change, Judged, Lockout, SOURCE_FACTOR, Setting, Standing, Table, WAYS, Whom,
 };
 use crate::identity::Password;
 
@@ -180,6 +180,62 @@ fn a_right_password_clears_the_count_and_an_outage_changes_nothing() {
         assert!(world.login("alice", HERE, "down"));
     }
     assert_eq!(world.guess("alice", HERE, "another", 2), 1);
+}
+
+#[test]
+fn a_lock_of_others_holds_here_for_its_time_and_is_told_once() {
+    for (whom, bob_may) in [(Whom::User, true), (Whom::Everybody, false)] {
+        let mut world = World::new();
+        let attempt = world.attempt("alice", HERE, "wrong");
+        for time in [40, 60] {
+            let changes = world.lockout.adopt(&attempt, whom, at(time), world.now);
+            world.tell(changes);
+        }
+        assert!(!world.login("alice", HERE, "right"));
+        assert_eq!(world.login("bob", HERE, "right"), bob_may);
+        world.wait(40);
+        assert!(world.login("alice", HERE, "right"));
+        let whom = if bob_may { "alice" } else { "everybody" };
+        let told = [
+            format!("{whom} from 192.0.2.1/32: locked for 40 s"),
+            format!("{whom} from 192.0.2.1/32: free"),
+        ];
+        assert_eq!(world.told, told);
+    }
+}
+
+#[test]
+fn what_a_right_password_elsewhere_cleared_counts_no_more() {
+    let mut world = World::new();
+    world.guess("alice", HERE, "wrong", 2);
+    let attempt = world.attempt("alice", HERE, "wrong0");
+    world.lockout.agree(&attempt, 5);
+    assert_eq!(world.guess("alice", HERE, "another", 2), 1);
+    let mut world = World::new();
+    world.guess("alice", HERE, "wrong", 2);
+    world.lockout.agree(&attempt, 1);
+    assert_eq!(world.guess("alice", HERE, "another", 3), 2);
+    let mut world = World::new();
+    world.guess("alice", HERE, "wrong", 2);
+    world.lockout.agree(&attempt, 0);
+    assert_eq!(world.guess("alice", HERE, "wrong", 4), 3);
+}
+
+#[test]
+fn a_tag_under_a_common_key_tells_users_and_passwords_apart() {
+    let world = World::new();
+    let tag = |key: u8, user: &str, password: &str| {
+        let attempt = world.attempt(user, HERE, password);
+        attempt.tag(&[key; 32], &Password::new(password).unwrap())
+    };
+    assert_eq!(tag(1, "alice", "a"), tag(1, " ALICE", "a"));
+    for other in [
+        tag(1, "alice", "b"),
+        tag(1, "bob", "a"),
+        tag(2, "alice", "a"),
+    ] {
+        assert_ne!(tag(1, "alice", "a"), other);
+    }
 }
 
 #[test]

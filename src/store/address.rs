@@ -1,0 +1,119 @@
+//! The way to a store: connecting, TLS, the password, and a trial question.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use super::pulls::TAKEN;
+use super::{Live, Question, Store, StoreError};
+use crate::config::{LimitStore, StoreUrl};
+
+/// Time to connect, besides the time for an answer. Nobody but the watch waits for it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// In µs since 1970; no server's clock says less.
+const LONG_AGO: i64 = 1_500_000_000_000_000;
+
+trait Stream: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+
+/// All that a connection depends on.
+pub(super) fn fingerprint(config: &LimitStore, ca: &[u8]) -> [u8; 32] {
+    let LimitStore {
+        url,
+        login,
+        ca: path,
+        timeout,
+        prefix,
+    } = config;
+    let (user, password) = match login {
+        Some((user, password)) => (
+            user.as_deref().unwrap_or_default(),
+            password.expose().as_str(),
+        ),
+        None => ("", ""),
+    };
+    let url = format!("{url:?} {path:?} {}", login.is_some());
+    let time = timeout.as_millis().to_string();
+    let mut hash = blake3::Hasher::new();
+    for part in [
+        url.as_bytes(),
+        user.as_bytes(),
+        password.as_bytes(),
+        ca,
+        time.as_bytes(),
+        prefix.as_bytes(),
+    ] {
+        hash.update(&part.len().to_le_bytes()).update(part);
+    }
+    hash.finalize().into()
+}
+
+impl Store {
+    /// A connection on which the store has answered a question as it should. One that changes
+    /// something, or else a store that cannot be written to would pass.
+    pub(super) async fn open(&self) -> Result<(Live, JoinHandle<()>), StoreError> {
+        const COUNT: i64 = 9;
+        let limit = self.config.timeout.saturating_add(PATIENCE);
+        let opened = tokio::time::timeout(limit, self.connect()).await;
+        let (live, driver) = opened.unwrap_or(Err(StoreError::TimeOut(limit)))?;
+        let trial = Question {
+            script: &self.scripts.pull,
+            keys: vec![self.key("trial", &[])],
+            arguments: vec!["take".into(), "1".into(), COUNT.to_string(), "0".into()],
+        };
+        match trial.put(&live.connection, self.config.timeout).await?[..] {
+            [TAKEN, 0..COUNT, taken] if taken > LONG_AGO => Ok((live, driver)),
+            _ => Err(StoreError::Nonsense),
+        }
+    }
+
+    async fn connect(&self) -> Result<(Live, JoinHandle<()>), StoreError> {
+        let stream = self.stream().await.map_err(StoreError::Connect)?;
+        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        if let StoreUrl::Tcp { database, .. } = self.config.url {
+            info = info.set_db(database.into());
+        }
+        if let Some((user, password)) = &self.config.login {
+            info = info.set_password(password.expose());
+            if let Some(user) = user {
+                info = info.set_username(user);
+            }
+        }
+        // Each question has a time-out of its own.
+        let without = AsyncConnectionConfig::new().set_response_timeout(None);
+        let opened = MultiplexedConnection::new_with_config(&info, stream, without).await;
+        let (connection, driver) = opened.map_err(|error| StoreError::from(&error))?;
+        let task = tokio::spawn(driver);
+        let driver = task.abort_handle();
+        Ok((Live { connection, driver }, task))
+    }
+
+    async fn stream(&self) -> Result<Pin<Box<dyn Stream>>, String> {
+        let told = |error: std::io::Error| error.to_string();
+        match &self.config.url {
+            StoreUrl::Unix(path) => Ok(Box::pin(UnixStream::connect(path).await.map_err(told)?)),
+            StoreUrl::Tcp { host, port, .. } => {
+                let stream = TcpStream::connect((&**host, *port)).await.map_err(told)?;
+                stream.set_nodelay(true).map_err(told)?;
+                let Some(tls) = &self.tls else {
+                    return Ok(Box::pin(stream));
+                };
+                let name = ServerName::try_from(host.to_string());
+                let name = name.map_err(|error| error.to_string())?;
+                let connector = TlsConnector::from(Arc::clone(tls));
+                Ok(Box::pin(
+                    connector.connect(name, stream).await.map_err(told)?,
+                ))
+            }
+        }
+    }
+}

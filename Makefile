@@ -1,8 +1,8 @@
 # `make help` says what there is.
-.PHONY: help demo test check bench fmt clippy docs
+.PHONY: help demo test check bench bench-quick fmt clippy docs
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|'
 
 demo: ## a proxy before a registry, with a user and the lines to paste; Ctrl-C stops it
 	scripts/demo
@@ -13,8 +13,12 @@ test: ## installs what the tests need, and runs them all
 
 check: fmt clippy docs test ## what CI runs: format, lints, documentation, tests
 
-bench: ## what one request costs, step by step
+bench: ## what one request costs, step by step; then the same work beside nginx and others
 	cargo bench --locked --bench micro
+	bench/run
+
+bench-quick: ## the main cases beside nginx, in a minute
+	bench/run --cases manifest-basic,blob-get,blob-push,tls-full,memory --peers nginx --repeats 3
 
 fmt: ## the code is formatted
 	cargo fmt --check

@@ -48,7 +48,12 @@ impl Route {
     }
 
     pub(crate) fn dial(&self, http: Http) -> Dial {
-        Dial { address: self.address, authority: self.authority(), http, tls: self.config(http) }
+        Dial {
+            address: self.address,
+            authority: self.authority(),
+            http,
+            tls: self.config(http),
+        }
     }
 }
 
@@ -89,11 +94,17 @@ impl Call {
 
     pub(crate) fn manifest(content: &Content) -> Self {
         let length = Some(content.manifest.len() as u64);
-        Self { length, ..Self::get(format!("/v2/{REPOSITORY}/manifests/latest")) }
+        Self {
+            length,
+            ..Self::get(format!("/v2/{REPOSITORY}/manifests/latest"))
+        }
     }
 
     pub(crate) fn blob(content: &Content) -> Self {
-        Self { length: Some(BLOB), ..Self::get(format!("/v2/{REPOSITORY}/blobs/{}", content.blob)) }
+        Self {
+            length: Some(BLOB),
+            ..Self::get(format!("/v2/{REPOSITORY}/blobs/{}", content.blob))
+        }
     }
 
     pub(crate) fn with(mut self, authorization: Option<HeaderValue>) -> Self {
@@ -141,7 +152,9 @@ pub(crate) struct Connection {
 
 impl Dial {
     pub(crate) async fn connect(&self) -> Result<Connection> {
-        let stream = TcpStream::connect(self.address).await.context("cannot connect")?;
+        let stream = TcpStream::connect(self.address)
+            .await
+            .context("cannot connect")?;
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else {
             return self.speak(stream, false).await;
@@ -150,7 +163,8 @@ impl Dial {
         let connector = TlsConnector::from(Arc::clone(tls));
         let stream = connector.connect(name, stream).await.context("no TLS")?;
         let kind = stream.get_ref().1.handshake_kind();
-        self.speak(stream, kind == Some(rustls::HandshakeKind::Resumed)).await
+        self.speak(stream, kind == Some(rustls::HandshakeKind::Resumed))
+            .await
     }
 
     async fn speak<S>(&self, stream: S, is_resumed: bool) -> Result<Connection>
@@ -175,7 +189,11 @@ impl Dial {
                 Sender::Two(sender)
             }
         };
-        Ok(Connection { dial: self.clone(), sender, is_resumed })
+        Ok(Connection {
+            dial: self.clone(),
+            sender,
+            is_resumed,
+        })
     }
 }
 
@@ -213,7 +231,9 @@ impl Connection {
         let mut length = 0;
         let mut text = Vec::new();
         while let Some(frame) = incoming.frame().await {
-            let Ok(data) = frame.context("the answer was cut")?.into_data() else { continue };
+            let Ok(data) = frame.context("the answer was cut")?.into_data() else {
+                continue;
+            };
             length += data.len() as u64;
             if head.status != call.status && text.len() < 300 {
                 text.extend_from_slice(&data);
@@ -221,9 +241,16 @@ impl Connection {
         }
         let (status, path) = (head.status.as_u16(), &call.path);
         let text = String::from_utf8_lossy(&text);
-        ensure!(status == call.status, "{path}: {status} instead of {}: {text}", call.status);
+        ensure!(
+            status == call.status,
+            "{path}: {status} instead of {}: {text}",
+            call.status
+        );
         let wanted = call.length.unwrap_or(length);
-        ensure!(length == wanted, "{path}: {length} bytes instead of {wanted}");
+        ensure!(
+            length == wanted,
+            "{path}: {length} bytes instead of {wanted}"
+        );
         Ok(head.headers)
     }
 
@@ -246,7 +273,11 @@ impl Connection {
 pub(crate) fn location(headers: &HeaderMap) -> Result<String> {
     let value = headers.get(LOCATION).context("no Location")?.to_str()?;
     let uri: http::Uri = value.parse()?;
-    Ok(uri.path_and_query().context("an empty Location")?.as_str().to_owned())
+    Ok(uri
+        .path_and_query()
+        .context("an empty Location")?
+        .as_str()
+        .to_owned())
 }
 
 /// `Authorization` of a user.

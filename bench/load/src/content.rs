@@ -27,7 +27,12 @@ impl Content {
         let blob = name(context.finish().as_ref());
         let manifest = Bytes::from(manifest(&blob));
         let manifest_digest = name(digest(&SHA256, &manifest).as_ref());
-        Self { block, blob, manifest, manifest_digest }
+        Self {
+            block,
+            blob,
+            manifest,
+            manifest_digest,
+        }
     }
 }
 

@@ -76,6 +76,9 @@ impl Fleet {
             self.0.push(connection);
         }
         ensure!(total > 0, "no answer in {time:?}");
-        Ok(Done { answers: total as f64, wall: begun.elapsed() })
+        Ok(Done {
+            answers: total as f64,
+            wall: begun.elapsed(),
+        })
     }
 }

@@ -64,7 +64,9 @@ impl Lab {
         let stub = start_stub(&folder)?;
         let registry = start_registry(&folder)?;
         if let Some((_, address)) = &registry {
-            fill(*address, &content).await.context("cannot push to the registry")?;
+            fill(*address, &content)
+                .await
+                .context("cannot push to the registry")?;
         }
         Ok(Self {
             folder,
@@ -122,25 +124,26 @@ impl Lab {
     pub(crate) fn directory(&self) -> Option<SocketAddr> {
         self.directory.get().map(|(_, address)| *address)
     }
-
-    pub(crate) fn thousand_rules(&self) -> String {
-        let mut text = String::new();
-        for team in 0..1000 {
-            write!(
-                text,
-                "[[access]]\nrepositories = [\"group-{team}/**\"]\nwho = [\"user:user-{team}\"]\n\
-                 role = \"developer\"\n\n"
-            )
-            .ok();
-        }
-        text
-    }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.folder).ok();
     }
+}
+
+/// Rules for as many groups as a large house has.
+pub(crate) fn thousand_rules() -> String {
+    let mut text = String::new();
+    for team in 0..1000 {
+        write!(
+            text,
+            "[[access]]\nrepositories = [\"group-{team}/**\"]\nwho = [\"user:user-{team}\"]\n\
+             role = \"developer\"\n\n"
+        )
+        .ok();
+    }
+    text
 }
 
 /// A port that nobody listens on, below those that outgoing connections take.
@@ -161,11 +164,18 @@ fn start_stub(folder: &Path) -> Result<(Server, SocketAddr)> {
     let address = free_address()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args([stub::COMMAND, &address.to_string()]);
-    Ok((Server::start(&mut command, &folder.join("stub.log"), address)?, address))
+    Ok((
+        Server::start(&mut command, &folder.join("stub.log"), address)?,
+        address,
+    ))
 }
 
 fn start_registry(folder: &Path) -> Result<Option<(Server, SocketAddr)>> {
-    let programs = ["/usr/bin/docker-registry", "/usr/local/bin/registry", "/usr/bin/registry"];
+    let programs = [
+        "/usr/bin/docker-registry",
+        "/usr/local/bin/registry",
+        "/usr/bin/registry",
+    ];
     let Some(program) = programs.into_iter().find(|path| Path::new(path).exists()) else {
         return Ok(None);
     };
@@ -180,18 +190,29 @@ fn start_registry(folder: &Path) -> Result<Option<(Server, SocketAddr)>> {
     );
     fs::write(&config, text)?;
     let mut command = Command::new(program);
-    command.arg("serve").arg(config).env("OTEL_TRACES_EXPORTER", "none");
-    Ok(Some((Server::start(&mut command, &folder.join("registry.log"), address)?, address)))
+    command
+        .arg("serve")
+        .arg(config)
+        .env("OTEL_TRACES_EXPORTER", "none");
+    Ok(Some((
+        Server::start(&mut command, &folder.join("registry.log"), address)?,
+        address,
+    )))
 }
 
 /// Puts into the real registry what the stub has by itself.
 async fn fill(registry: SocketAddr, content: &Content) -> Result<()> {
-    let route = Route { address: registry, tls: None };
+    let route = Route {
+        address: registry,
+        tls: None,
+    };
     let mut connection = route.dial(Http::One).connect().await?;
     let config = Bytes::from_static(CONFIG);
     let digest = name(digest(&SHA256, &config).as_ref());
-    for (digest, body) in [(digest, Sent::whole(config)), (content.blob.clone(), Sent::blob(content))]
-    {
+    for (digest, body) in [
+        (digest, Sent::whole(config)),
+        (content.blob.clone(), Sent::blob(content)),
+    ] {
         let mut call = Call::get(format!("/v2/{REPOSITORY}/blobs/uploads/")).expecting(202);
         call.method = Method::POST;
         let upload = location(&connection.ask(&call).await?)?;
@@ -202,7 +223,9 @@ async fn fill(registry: SocketAddr, content: &Content) -> Result<()> {
     let mut call = Call::get(format!("/v2/{REPOSITORY}/manifests/latest")).expecting(201);
     call.method = Method::PUT;
     call.content_type = Some(crate::content::MANIFEST_TYPE);
-    connection.send(&call, Sent::whole(content.manifest.clone())).await?;
+    connection
+        .send(&call, Sent::whole(content.manifest.clone()))
+        .await?;
     connection.ask(&Call::manifest(content)).await.map(drop)
 }
 
@@ -223,7 +246,12 @@ fn write_certificates(folder: &Path) -> Result<()> {
     fs::write(folder.join("ca.pem"), authority.self_signed(&key)?.pem())?;
     let issuer = Issuer::new(authority, key);
     let kinds = [
-        ("server", "localhost", &["localhost", "127.0.0.1"][..], ExtendedKeyUsagePurpose::ServerAuth),
+        (
+            "server",
+            "localhost",
+            &["localhost", "127.0.0.1"][..],
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ),
         ("client", USER, &[][..], ExtendedKeyUsagePurpose::ClientAuth),
     ];
     for (file, name, sans, usage) in kinds {
@@ -233,7 +261,10 @@ fn write_certificates(folder: &Path) -> Result<()> {
         let certificate = params.signed_by(&key, &issuer)?.pem();
         fs::write(folder.join(format!("{file}.key")), key.serialize_pem())?;
         // haproxy wants both in one file.
-        fs::write(folder.join(format!("{file}.both")), certificate.clone() + &key.serialize_pem())?;
+        fs::write(
+            folder.join(format!("{file}.both")),
+            certificate.clone() + &key.serialize_pem(),
+        )?;
         fs::write(folder.join(format!("{file}.pem")), certificate)?;
     }
     Ok(())
@@ -269,18 +300,26 @@ fn write_users(folder: &Path) -> Result<()> {
     }
     fs::write(folder.join("htpasswd"), &everybody)?;
     // OpenSSL's and glibc's crypt know the scheme by this name.
-    let bcrypt = everybody.replace("$2b$", "$2y$").replace(&format!("{USER}:"), "someone:");
+    let bcrypt = everybody
+        .replace("$2b$", "$2y$")
+        .replace(&format!("{USER}:"), "someone:");
     let plain = format!("{USER}:{{PLAIN}}{PASSWORD}\n");
-    fs::write(folder.join("htpasswd.nginx-bcrypt"), plain.clone() + &bcrypt)?;
+    fs::write(
+        folder.join("htpasswd.nginx-bcrypt"),
+        plain.clone() + &bcrypt,
+    )?;
     fs::write(folder.join("htpasswd.plain"), plain)?;
     let sha = digest(&SHA1_FOR_LEGACY_USE_ONLY, PASSWORD.as_bytes());
     let sha = base64::engine::general_purpose::STANDARD.encode(sha.as_ref());
-    fs::write(folder.join("htpasswd.sha"), format!("{USER}:{{SHA}}{sha}\n"))?;
+    fs::write(
+        folder.join("htpasswd.sha"),
+        format!("{USER}:{{SHA}}{sha}\n"),
+    )?;
     fs::write(folder.join("ldap.password"), PASSWORD)?;
     Ok(())
 }
 
-/// OpenLDAP's slapd with TLS and many users.
+/// `slapd` with TLS and many users.
 fn start_directory(folder: &Path) -> Result<(Server, SocketAddr)> {
     let address = free_address()?;
     fs::create_dir_all(folder.join("slapd"))?;
@@ -309,8 +348,18 @@ fn start_directory(folder: &Path) -> Result<(Server, SocketAddr)> {
         .stderr(Stdio::piped())
         .output()
         .context("slapadd; bench/install-peers installs it")?;
-    ensure!(added.status.success(), "slapadd: {}", String::from_utf8_lossy(&added.stderr));
+    ensure!(
+        added.status.success(),
+        "slapadd: {}",
+        String::from_utf8_lossy(&added.stderr)
+    );
     let mut command = Command::new("/usr/sbin/slapd");
-    command.arg("-f").arg(&config).args(["-d", "0", "-h", &format!("ldaps://{address}/")]);
-    Ok((Server::start(&mut command, &folder.join("slapd.log"), address)?, address))
+    command
+        .arg("-f")
+        .arg(&config)
+        .args(["-d", "0", "-h", &format!("ldaps://{address}/")]);
+    Ok((
+        Server::start(&mut command, &folder.join("slapd.log"), address)?,
+        address,
+    ))
 }

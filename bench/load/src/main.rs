@@ -65,7 +65,9 @@ struct Arguments {
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     raise_limits();
     if arguments.next().as_deref() == Some(stub::COMMAND) {
         let address = arguments.next().context("no address")?.parse()?;
@@ -85,7 +87,14 @@ fn main() -> Result<ExitCode> {
 /// As many open files as the system allows: a thousand connections have two ends here.
 fn raise_limits() {
     let all = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: all, maximum: all }).ok();
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: all,
+            maximum: all,
+        },
+    )
+    .ok();
 }
 
 async fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -106,7 +115,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     for (name, value) in &conditions.facts {
         eprintln!("{name:12} {value}");
     }
-    conditions.remarks.iter().for_each(|remark| eprintln!("{remark}"));
+    conditions
+        .remarks
+        .iter()
+        .for_each(|remark| eprintln!("{remark}"));
     let bench = Bench {
         lab: Lab::start(portcullis).await?,
         time: Duration::from_secs_f64(arguments.seconds),
@@ -126,7 +138,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     write_results(&arguments, is_everything, &conditions, &outcomes)?;
     println!("{}", report::goals(&outcomes));
     eprintln!("{:.0} s in all", begun.elapsed().as_secs_f64());
-    let failed = |outcome: &Outcome| (0..outcome.case.entries.len()).any(|at| outcome.failure(at).is_some());
+    let failed =
+        |outcome: &Outcome| (0..outcome.case.entries.len()).any(|at| outcome.failure(at).is_some());
     Ok(ExitCode::from(u8::from(outcomes.iter().any(failed))))
 }
 
@@ -141,7 +154,9 @@ fn choose(arguments: &Arguments) -> Result<Vec<Case>> {
     for case in &mut cases {
         case.entries.retain(|entry| match entry.peer {
             Peer::Portcullis | Peer::Bare => true,
-            peer => arguments.peers.is_empty() || arguments.peers.contains(&peer),
+            Peer::Nginx | Peer::Haproxy | Peer::Apache | Peer::Caddy => {
+                arguments.peers.is_empty() || arguments.peers.contains(&entry.peer)
+            }
         });
     }
     Ok(cases)
@@ -177,14 +192,18 @@ impl Servers {
             lab.start_directory()?;
         }
         let running = Running::start(lab, entry.peer, &entry.setup)?;
-        self.running.push((entry.peer, entry.setup.clone(), running));
+        self.running
+            .push((entry.peer, entry.setup.clone(), running));
         Ok(self.running.len() - 1)
     }
 }
 
 async fn run_case(bench: &Bench, case: Case, repeats: usize, servers: &mut Servers) -> Outcome {
     let repeats = repeats.min(case.most_repeats);
-    let mut outcome = Outcome { case, repeats: Vec::new() };
+    let mut outcome = Outcome {
+        case,
+        repeats: Vec::new(),
+    };
     for _ in 0..repeats {
         let mut results = Vec::new();
         for entry in &outcome.case.entries {
@@ -206,12 +225,20 @@ async fn run_entry(
     servers: &mut Servers,
 ) -> Result<Values> {
     if case.work.starts_server() {
-        let arena = Arena { bench, entry, running: None };
+        let arena = Arena {
+            bench,
+            entry,
+            running: None,
+        };
         return case.work.run(&arena).await;
     }
     let at = servers.position(&bench.lab, entry)?;
     let running = servers.running.get(at).map(|(_, _, running)| running);
-    let arena = Arena { bench, entry, running };
+    let arena = Arena {
+        bench,
+        entry,
+        running,
+    };
     case.work.run(&arena).await
 }
 
@@ -223,13 +250,23 @@ fn write_results(
 ) -> Result<()> {
     let raw = Path::new("target/bench");
     fs::create_dir_all(raw)?;
-    let usual = if is_everything { Path::new("bench") } else { raw };
+    let usual = if is_everything {
+        Path::new("bench")
+    } else {
+        raw
+    };
     let folder = arguments.out.as_deref().unwrap_or(usual);
     fs::create_dir_all(folder)?;
-    fs::write(folder.join("RESULTS.md"), report::page(conditions, outcomes))?;
+    fs::write(
+        folder.join("RESULTS.md"),
+        report::page(conditions, outcomes),
+    )?;
     fs::write(folder.join("results.svg"), plot::svg(outcomes))?;
     let text = serde_json::to_string_pretty(&report::raw(conditions, outcomes))?;
     fs::write(raw.join("load.json"), text)?;
-    eprintln!("written: {}/RESULTS.md, results.svg; target/bench/load.json", folder.display());
+    eprintln!(
+        "written: {}/RESULTS.md, results.svg; target/bench/load.json",
+        folder.display()
+    );
     Ok(())
 }

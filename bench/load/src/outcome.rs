@@ -41,7 +41,8 @@ impl Outcome {
     /// The first error of an entry. One is enough to say nothing else about it.
     pub(crate) fn failure(&self, entry: usize) -> Option<&str> {
         let results = self.repeats.iter().filter_map(|repeat| repeat.get(entry));
-        results.filter_map(|result| result.as_ref().err()).next().map(String::as_str)
+        let mut errors = results.filter_map(|result| result.as_ref().err());
+        errors.next().map(String::as_str)
     }
 
     fn values(&self, entry: usize, metric: &str) -> Vec<Option<f64>> {
@@ -57,7 +58,10 @@ impl Outcome {
         }
         let values: Vec<_> = self.values(entry, metric).into_iter().flatten().collect();
         let lowest = values.iter().copied().reduce(f64::min)?;
-        Some(Figure { median: median(values)?, lowest })
+        Some(Figure {
+            median: median(values)?,
+            lowest,
+        })
     }
 
     /// The median of the ratios to the reference, each within one repeat.
@@ -66,7 +70,10 @@ impl Outcome {
         if self.failure(entry).or(self.failure(reference)).is_some() {
             return None;
         }
-        let pairs = self.values(entry, metric).into_iter().zip(self.values(reference, metric));
+        let pairs = self
+            .values(entry, metric)
+            .into_iter()
+            .zip(self.values(reference, metric));
         // What is added to a latency may be less than nothing where the machine is busy.
         let ratio = |(ours, theirs): (Option<f64>, Option<f64>)| {
             let theirs = theirs.filter(|theirs| *theirs > 0.0)?;
@@ -76,7 +83,10 @@ impl Outcome {
     }
 
     pub(crate) fn position(&self, label: &str) -> Option<usize> {
-        self.case.entries.iter().position(|entry| entry.label == label)
+        self.case
+            .entries
+            .iter()
+            .position(|entry| entry.label == label)
     }
 
     pub(crate) fn verdict(&self, goal: &Goal) -> Verdict {
@@ -86,7 +96,10 @@ impl Outcome {
             Limit::AtMost(_) => Some(self.figure(entry, goal.metric)?.median),
         });
         let (Limit::Ratio(limit) | Limit::AtMost(limit)) = goal.limit;
-        Verdict { value, is_met: value.is_some_and(|value| value <= limit) }
+        Verdict {
+            value,
+            is_met: value.is_some_and(|value| value <= limit),
+        }
     }
 }
 

@@ -33,7 +33,12 @@ impl Latency {
 
 /// Sends `rate` calls a second for so long. Who is behind its schedule because an answer was late
 /// counts from when the request was due, so that a stall costs what it would cost many clients.
-pub(crate) async fn paced(route: &Route, rate: u32, time: Duration, call: &Call) -> Result<Latency> {
+pub(crate) async fn paced(
+    route: &Route,
+    rate: u32,
+    time: Duration,
+    call: &Call,
+) -> Result<Latency> {
     let (route, call) = (route.clone(), call.clone());
     tokio::task::spawn_blocking(move || {
         let gap = Duration::from_secs(1) * THREADS / rate;
@@ -156,9 +161,15 @@ fn check_head(head: &[u8], call: &Call) -> Result<usize> {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     let status = head.split(' ').nth(1).unwrap_or_default();
     ensure!(status == call.status.to_string(), "{}: {status}", call.path);
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"));
     let length: usize = length.context("no Content-Length")?.trim().parse()?;
     let wanted = call.length.unwrap_or(length as u64);
-    ensure!(length as u64 == wanted, "{}: {length} bytes instead of {wanted}", call.path);
+    ensure!(
+        length as u64 == wanted,
+        "{}: {length} bytes instead of {wanted}",
+        call.path
+    );
     Ok(length)
 }

@@ -27,10 +27,21 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Portcullis, Self::Nginx, Self::Haproxy, Self::Apache, Self::Caddy, Self::Bare];
-    pub(crate) const PROXIES: [Self; 5] =
-        [Self::Portcullis, Self::Nginx, Self::Haproxy, Self::Apache, Self::Caddy];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Portcullis,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Apache,
+        Self::Caddy,
+        Self::Bare,
+    ];
+    pub(crate) const PROXIES: [Self; 5] = [
+        Self::Portcullis,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Apache,
+        Self::Caddy,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -69,7 +80,9 @@ impl Peer {
             Self::Nginx => command.args(["-g", "daemon off;", "-c"]).arg(config),
             Self::Haproxy => command.args(["-db", "-f"]).arg(config),
             Self::Apache => command.args(["-D", "FOREGROUND", "-f"]).arg(config),
-            Self::Caddy => command.args(["run", "--adapter", "caddyfile", "--config"]).arg(config),
+            Self::Caddy => command
+                .args(["run", "--adapter", "caddyfile", "--config"])
+                .arg(config),
             Self::Bare => &mut command,
         };
         command
@@ -106,20 +119,37 @@ impl Running {
     pub(crate) fn start(lab: &Lab, peer: Peer, setup: &Setup) -> Result<Self> {
         let upstream = lab.upstream(setup.upstream);
         if peer == Peer::Bare {
-            let route = Route { address: upstream, tls: None };
-            return Ok(Self { server: None, route, folder: lab.folder.clone() });
+            let route = Route {
+                address: upstream,
+                tls: None,
+            };
+            return Ok(Self {
+                server: None,
+                route,
+                folder: lab.folder.clone(),
+            });
         }
         let folder = lab.new_folder(peer.name())?;
         let address = free_address()?;
         let (name, template) = peer.template();
         let config = folder.join(name);
-        fs::write(&config, render(template, lab, setup, address, upstream, &folder))?;
+        fs::write(
+            &config,
+            render(template, lab, setup, address, upstream, &folder),
+        )?;
         let mut command = peer.command(lab, &config);
         command.env("HOME", &folder).current_dir(&folder);
         let server = Server::start(&mut command, &folder.join("log"), address);
         let server = server.with_context(|| format!("{peer} does not start"))?;
-        let route = Route { address, tls: Some(lab.tls(setup.traits)?) };
-        Ok(Self { server: Some(server), route, folder })
+        let route = Route {
+            address,
+            tls: Some(lab.tls(setup.traits)?),
+        };
+        Ok(Self {
+            server: Some(server),
+            route,
+            folder,
+        })
     }
 
     /// Answers once, so that nothing is measured that happens only the first time.
@@ -160,7 +190,11 @@ fn render(
         }
     }
     let display = |path: &Path| path.display().to_string();
-    let rules = if setup.traits.contains(&"big") { lab.thousand_rules() } else { String::new() };
+    let rules = if setup.traits.contains(&"big") {
+        crate::lab::thousand_rules()
+    } else {
+        String::new()
+    };
     for (name, value) in [
         ("@PORT@", address.port().to_string()),
         ("@UPSTREAM@", upstream.to_string()),
@@ -168,7 +202,12 @@ fn render(
         ("@FOLDER@", display(folder)),
         ("@PASSWORD@", crate::lab::PASSWORD.to_owned()),
         ("@BCRYPT@", lab.cheap_bcrypt.clone()),
-        ("@LDAP@", lab.directory().map(|address| address.to_string()).unwrap_or_default()),
+        (
+            "@LDAP@",
+            lab.directory()
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+        ),
         ("@RULES@", rules),
     ] {
         text = text.replace(name, &value);

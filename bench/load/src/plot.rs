@@ -16,11 +16,18 @@ const LONGEST: f64 = 190.0;
 
 /// An SVG of all cases in which several are compared.
 pub(crate) fn svg(outcomes: &[Outcome]) -> String {
-    let panels: Vec<_> = outcomes.iter().filter(|outcome| bars(outcome).len() > 1).collect();
+    let panels: Vec<_> = outcomes
+        .iter()
+        .filter(|outcome| bars(outcome).len() > 1)
+        .collect();
     let mut body = String::new();
     let mut top = 44;
     for row in panels.chunks(COLUMNS) {
-        let tallest = row.iter().map(|outcome| bars(outcome).len()).max().unwrap_or(0);
+        let tallest = row
+            .iter()
+            .map(|outcome| bars(outcome).len())
+            .max()
+            .unwrap_or(0);
         for (column, outcome) in row.iter().enumerate() {
             panel(&mut body, outcome, 16 + column * WIDTH, top);
         }
@@ -43,18 +50,36 @@ struct Bar<'a> {
 }
 
 fn bars<'a>(outcome: &'a Outcome) -> Vec<Bar<'a>> {
-    let Some(metric) = outcome.case.metrics.first() else { return Vec::new() };
+    let Some(metric) = outcome.case.metrics.first() else {
+        return Vec::new();
+    };
     let bar = |(at, entry): (usize, &'a Entry)| {
         let value = outcome.figure(at, metric)?.median;
-        Some(Bar { label: &entry.label, value, ratio: outcome.ratio(at, metric) })
+        Some(Bar {
+            label: &entry.label,
+            value,
+            ratio: outcome.ratio(at, metric),
+        })
     };
-    outcome.case.entries.iter().enumerate().filter_map(bar).collect()
+    outcome
+        .case
+        .entries
+        .iter()
+        .enumerate()
+        .filter_map(bar)
+        .collect()
 }
 
 fn panel(svg: &mut String, outcome: &Outcome, left: usize, top: usize) {
-    let Some(metric) = outcome.case.metrics.first() else { return };
+    let Some(metric) = outcome.case.metrics.first() else {
+        return;
+    };
     let bars = bars(outcome);
-    let most = bars.iter().map(|bar| bar.value).fold(0.0, f64::max).max(1e-9);
+    let most = bars
+        .iter()
+        .map(|bar| bar.value)
+        .fold(0.0, f64::max)
+        .max(1e-9);
     for (line, part) in wrap(outcome.case.title, 50).iter().take(2).enumerate() {
         let y = top + 12 + line * 14;
         let part = escape(part);
@@ -66,9 +91,19 @@ fn panel(svg: &mut String, outcome: &Outcome, left: usize, top: usize) {
     }
     let y = top + 41;
     let unit = escape(label(metric));
-    writeln!(svg, "<text x=\"{left}\" y=\"{y}\" font-size=\"11\" fill=\"#5b6b7b\">{unit}</text>").ok();
+    writeln!(
+        svg,
+        "<text x=\"{left}\" y=\"{y}\" font-size=\"11\" fill=\"#5b6b7b\">{unit}</text>"
+    )
+    .ok();
     for (at, bar) in bars.iter().enumerate() {
-        draw(svg, bar, metric, (left, top + HEAD + at * ROW), bar.value.max(0.0) / most * LONGEST);
+        draw(
+            svg,
+            bar,
+            metric,
+            (left, top + HEAD + at * ROW),
+            bar.value.max(0.0) / most * LONGEST,
+        );
     }
     if let Some(target) = target(outcome, metric) {
         let x = (left + LEFT) as f64 + target / most * LONGEST;
@@ -90,7 +125,9 @@ fn draw(svg: &mut String, bar: &Bar<'_>, metric: &str, (left, y): (usize, usize)
     let weight = if is_ours { "bold" } else { "normal" };
     let (label, start, text) = (escape(bar.label), left + LEFT, y + 13);
     let end = start as f64 + length + 5.0;
-    let ratio = bar.ratio.map_or(String::new(), |ratio| format!("  ×{ratio:.2}"));
+    let ratio = bar
+        .ratio
+        .map_or(String::new(), |ratio| format!("  ×{ratio:.2}"));
     let value = show(metric, bar.value);
     writeln!(
         svg,
@@ -103,7 +140,11 @@ fn draw(svg: &mut String, bar: &Bar<'_>, metric: &str, (left, y): (usize, usize)
 
 /// The target of the figure that is plotted, in its own unit.
 fn target(outcome: &Outcome, metric: &str) -> Option<f64> {
-    let goal = outcome.case.goals.iter().find(|goal| goal.metric == metric)?;
+    let goal = outcome
+        .case
+        .goals
+        .iter()
+        .find(|goal| goal.metric == metric)?;
     match goal.limit {
         Limit::AtMost(limit) => Some(limit),
         Limit::Ratio(limit) => {
@@ -116,7 +157,9 @@ fn target(outcome: &Outcome, metric: &str) -> Option<f64> {
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
-        let is_full = lines.last().is_some_and(|line| line.chars().count() + word.len() > width);
+        let is_full = lines
+            .last()
+            .is_some_and(|line| line.chars().count() + word.len() > width);
         if is_full {
             lines.push(String::new());
         }
@@ -129,5 +172,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

@@ -32,7 +32,11 @@ impl Server {
             .spawn()
             .with_context(|| format!("{}", command.get_program().display()))?;
         let log = log.to_owned();
-        let mut server = Self { child, log, started_in: Duration::ZERO };
+        let mut server = Self {
+            child,
+            log,
+            started_in: Duration::ZERO,
+        };
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
                 bail!("it ended with {status}:\n{}", server.log());
@@ -63,7 +67,12 @@ impl Server {
         let mut tree = vec![self.child.id()];
         let mut next = 0;
         while let Some(&parent) = tree.get(next) {
-            tree.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(child, _)| child));
+            tree.extend(
+                parents
+                    .iter()
+                    .filter(|(_, of)| *of == parent)
+                    .map(|(child, _)| child),
+            );
             next += 1;
         }
         tree
@@ -77,7 +86,11 @@ impl Server {
             for task in numbers(&tasks) {
                 let text = fs::read_to_string(format!("{tasks}/{task}/schedstat"));
                 let text = text.unwrap_or_default();
-                total += text.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0);
+                total += text
+                    .split(' ')
+                    .next()
+                    .and_then(|ns| ns.parse().ok())
+                    .unwrap_or(0);
             }
         }
         Duration::from_nanos(total)
@@ -86,6 +99,11 @@ impl Server {
     /// Memory now, in bytes: proportional, so what forked processes share counts once.
     pub(crate) fn memory(&self) -> f64 {
         self.sum("smaps_rollup", "Pss:")
+    }
+
+    /// Resident memory now, in bytes, added up over its processes, as `top` has it.
+    pub(crate) fn resident(&self) -> f64 {
+        self.sum("status", "VmRSS:")
     }
 
     /// The highest resident memory so far, in bytes, added up over its processes.
@@ -114,7 +132,9 @@ impl Drop for Server {
             }
             sleep(Duration::from_millis(5));
         }
-        tree.iter().for_each(|process| kill(Some(process), Signal::KILL));
+        for process in &tree {
+            kill(Some(process), Signal::KILL);
+        }
         self.child.wait().ok();
     }
 }
@@ -128,7 +148,9 @@ fn kill(process: Option<&u32>, signal: Signal) {
 
 fn numbers(folder: &str) -> Vec<u32> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// A process and its parent. The name, in parentheses, may hold anything.

@@ -24,8 +24,9 @@ const METRICS: &[(&str, &str, usize)] = &[
     ("resumed_percent", "resumed %", 0),
     ("fresh_mib", "fresh MiB", 1),
     ("idle_kib", "KiB per idle connection", 1),
-    ("idle_mib", "MiB with 1,000 idle", 1),
     ("slow_mib", "MiB with 40 slow readers", 1),
+    ("fresh_rss_mib", "fresh RSS", 1),
+    ("slow_rss_mib", "slow RSS", 1),
     ("start_ms", "start ms", 1),
     ("of_bound", "of bcrypt", 2),
     ("busy_p50_us", "p50 µs under guesses", 0),
@@ -39,12 +40,18 @@ const METRICS: &[(&str, &str, usize)] = &[
 ];
 
 pub(crate) fn label(metric: &str) -> &str {
-    METRICS.iter().find(|(key, ..)| *key == metric).map_or(metric, |(_, label, _)| label)
+    METRICS
+        .iter()
+        .find(|(key, ..)| *key == metric)
+        .map_or(metric, |(_, label, _)| label)
 }
 
 /// A figure with as many decimals as its kind deserves.
 pub(crate) fn show(metric: &str, value: f64) -> String {
-    let decimals = METRICS.iter().find(|(key, ..)| *key == metric).map_or(2, |it| it.2);
+    let decimals = METRICS
+        .iter()
+        .find(|(key, ..)| *key == metric)
+        .map_or(2, |it| it.2);
     format!("{value:.decimals$}")
 }
 
@@ -58,13 +65,30 @@ impl Conditions {
     pub(crate) fn gather(portcullis: &std::path::Path, remarks: Vec<String>) -> Self {
         let command: Vec<_> = std::env::args().skip(1).collect();
         let facts = vec![
-            ("date", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()),
-            ("command", format!("bench/run {}", command.join(" ")).trim().to_owned()),
+            (
+                "date",
+                jiff::Timestamp::now()
+                    .strftime("%Y-%m-%d %H:%M UTC")
+                    .to_string(),
+            ),
+            (
+                "command",
+                format!("bench/run {}", command.join(" ")).trim().to_owned(),
+            ),
             ("processor", processor()),
-            ("memory", first_line("/proc/meminfo").replace("MemTotal:", "").trim().to_owned()),
+            (
+                "memory",
+                first_line("/proc/meminfo")
+                    .replace("MemTotal:", "")
+                    .trim()
+                    .to_owned(),
+            ),
             ("kernel", first_line("/proc/sys/kernel/osrelease")),
             ("load before", first_line("/proc/loadavg")),
-            ("portcullis", version(&portcullis.display().to_string(), &["--version"])),
+            (
+                "portcullis",
+                version(&portcullis.display().to_string(), &["--version"]),
+            ),
             ("nginx", version("/usr/sbin/nginx", &["-v"])),
             ("haproxy", version("/usr/sbin/haproxy", &["-v"])),
             ("apache", version("/usr/sbin/apache2", &["-v"])),
@@ -79,7 +103,9 @@ impl Conditions {
 
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = text
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("unknown", |(_, model)| model);
     let count = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{count} × {model}")
@@ -96,7 +122,9 @@ fn version(program: &str, arguments: &[&str]) -> String {
     };
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()));
+    let line = text
+        .lines()
+        .find(|line| line.contains(|c: char| c.is_ascii_digit()));
     line.unwrap_or_default().trim().to_owned()
 }
 
@@ -127,8 +155,8 @@ pub(crate) fn page(conditions: &Conditions, outcomes: &[Outcome]) -> String {
 
 /// The targets, and which of them are met.
 pub(crate) fn goals(outcomes: &[Outcome]) -> String {
-    let mut text = "## Targets\n\n| case | figure | target | measured | |\n|---|---|---|---|---|\n"
-        .to_owned();
+    let mut text =
+        "## Targets\n\n| case | figure | target | measured | |\n|---|---|---|---|---|\n".to_owned();
     for outcome in outcomes {
         for goal in &outcome.case.goals {
             let verdict = outcome.verdict(goal);
@@ -191,8 +219,15 @@ pub(crate) fn table(outcome: &Outcome) -> String {
             };
         }
         if with_ratio {
-            let ratio = metrics.first().and_then(|metric| outcome.ratio(entry, metric));
-            write!(text, " {} |", ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"))).ok();
+            let ratio = metrics
+                .first()
+                .and_then(|metric| outcome.ratio(entry, metric));
+            write!(
+                text,
+                " {} |",
+                ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"))
+            )
+            .ok();
         }
     }
     text.push('\n');
@@ -208,13 +243,19 @@ pub(crate) fn raw(conditions: &Conditions, outcomes: &[Outcome]) -> Value {
     let case = |outcome: &Outcome| {
         let entries = outcome.case.entries.iter().enumerate().map(|(at, entry)| {
             let of = |repeat: &Vec<_>| repeat.get(at).map(result);
-            (entry.label.clone(), outcome.repeats.iter().map(of).collect())
+            (
+                entry.label.clone(),
+                outcome.repeats.iter().map(of).collect(),
+            )
         });
         let entries: serde_json::Map<String, Value> = entries.collect();
         (outcome.case.id.to_owned(), Value::Object(entries))
     };
-    let facts: serde_json::Map<String, Value> =
-        conditions.facts.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let facts: serde_json::Map<String, Value> = conditions
+        .facts
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), json!(value)))
+        .collect();
     let cases: serde_json::Map<String, Value> = outcomes.iter().map(case).collect();
     json!({ "conditions": facts, "cases": cases })
 }

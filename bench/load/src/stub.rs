@@ -31,7 +31,10 @@ struct Stub {
 
 /// Serves until the process is ended.
 pub(crate) async fn serve(address: SocketAddr) -> Result<()> {
-    let stub = Arc::new(Stub { content: Content::new(), uploads: Mutex::default() });
+    let stub = Arc::new(Stub {
+        content: Content::new(),
+        uploads: Mutex::default(),
+    });
     let listener = TcpListener::bind(address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -44,7 +47,9 @@ pub(crate) async fn serve(address: SocketAddr) -> Result<()> {
             });
             let http = hyper::server::conn::http1::Builder::new();
             // A client that goes away is no news here.
-            http.serve_connection(TokioIo::new(stream), service).await.ok();
+            http.serve_connection(TokioIo::new(stream), service)
+                .await
+                .ok();
         });
     }
 }
@@ -70,7 +75,10 @@ impl Stub {
 
     fn manifest(&self) -> Response<Sent> {
         let digest = self.content.manifest_digest.as_str();
-        let headers = [("content-type", MANIFEST_TYPE), ("docker-content-digest", digest)];
+        let headers = [
+            ("content-type", MANIFEST_TYPE),
+            ("docker-content-digest", digest),
+        ];
         answer(StatusCode::OK, &headers, self.content.manifest.clone())
     }
 
@@ -78,7 +86,9 @@ impl Stub {
         let mut response = Response::new(Sent::blob(&self.content));
         let digest = http::HeaderValue::from_str(&self.content.blob);
         if let Ok(digest) = digest {
-            response.headers_mut().insert("docker-content-digest", digest);
+            response
+                .headers_mut()
+                .insert("docker-content-digest", digest);
         }
         response
     }
@@ -88,7 +98,11 @@ impl Stub {
         let id = format!("0f8fad5b-d9cb-469f-a165-{:012x}", uploads.len());
         uploads.insert(id.clone(), Hash::new(&SHA256));
         let location = format!("{path}{id}?_state=x");
-        answer(StatusCode::ACCEPTED, &[("location", &location), ("docker-upload-uuid", &id)], Bytes::new())
+        answer(
+            StatusCode::ACCEPTED,
+            &[("location", &location), ("docker-upload-uuid", &id)],
+            Bytes::new(),
+        )
     }
 
     async fn take(&self, id: &str, path: &str, mut body: Incoming) -> Response<Sent> {
@@ -105,7 +119,11 @@ impl Stub {
         }
         lock().insert(id.to_owned(), hash);
         let location = format!("{path}?_state=x");
-        answer(StatusCode::ACCEPTED, &[("location", &location), ("docker-upload-uuid", id)], Bytes::new())
+        answer(
+            StatusCode::ACCEPTED,
+            &[("location", &location), ("docker-upload-uuid", id)],
+            Bytes::new(),
+        )
     }
 
     fn finish(&self, id: &str, digest: &str) -> Response<Sent> {
@@ -114,7 +132,11 @@ impl Stub {
         let hash = uploads.insert(id.to_owned(), Hash::new(&SHA256));
         let is_right = hash.is_some_and(|hash| name(hash.finish().as_ref()) == digest);
         if is_right {
-            answer(StatusCode::CREATED, &[("docker-content-digest", digest)], Bytes::new())
+            answer(
+                StatusCode::CREATED,
+                &[("docker-content-digest", digest)],
+                Bytes::new(),
+            )
         } else {
             answer(StatusCode::BAD_REQUEST, &[], Bytes::new())
         }
@@ -122,8 +144,13 @@ impl Stub {
 }
 
 fn digest_of(query: &str) -> String {
-    let digest = query.split('&').find_map(|pair| pair.strip_prefix("digest="));
-    digest.unwrap_or_default().replace("%3A", ":").replace("%3a", ":")
+    let digest = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("digest="));
+    digest
+        .unwrap_or_default()
+        .replace("%3A", ":")
+        .replace("%3a", ":")
 }
 
 fn answer(status: StatusCode, headers: &[(&str, &str)], body: Bytes) -> Response<Sent> {
@@ -147,11 +174,19 @@ pub(crate) struct Sent {
 
 impl Sent {
     pub(crate) fn whole(block: Bytes) -> Self {
-        Self { left: u64::from(!block.is_empty()), block, is_counted: true }
+        Self {
+            left: u64::from(!block.is_empty()),
+            block,
+            is_counted: true,
+        }
     }
 
     pub(crate) fn blob(content: &Content) -> Self {
-        Self { block: content.block.clone(), left: blocks(), is_counted: true }
+        Self {
+            block: content.block.clone(),
+            left: blocks(),
+            is_counted: true,
+        }
     }
 
     pub(crate) fn chunked(mut self) -> Self {
@@ -181,6 +216,10 @@ impl Body for Sent {
 
     fn size_hint(&self) -> SizeHint {
         let left = self.left * self.block.len() as u64;
-        if self.is_counted { SizeHint::with_exact(left) } else { SizeHint::new() }
+        if self.is_counted {
+            SizeHint::with_exact(left)
+        } else {
+            SizeHint::new()
+        }
     }
 }

@@ -36,15 +36,74 @@ pub(super) fn cases() -> Vec<Case> {
     let (all, some) = (&Peer::PROXIES, &[Peer::Portcullis, Peer::Nginx, Peer::Bare]);
     let real = Upstream::Registry;
     let get = |http, connections| Work::Download(http, connections);
-    let (whole, chunked) = (Work::Upload(Upload::Monolithic), Work::Upload(Upload::Chunked));
+    let (whole, chunked) = (
+        Work::Upload(Upload::Monolithic),
+        Work::Upload(Upload::Chunked),
+    );
     vec![
-        case("blob", "blob-get", "blob GET 256 MiB, 1 connection", all, STUB, 0.50, get(Http::One, 1)),
-        case("blob", "blob-get-4", "blob GET 256 MiB, 4 connections", all, STUB, 0.50, get(Http::One, 4)),
-        case("blob", "blob-get-h2", "blob GET 256 MiB, HTTP/2", all, STUB, 0.50, get(Http::Two, 1)),
-        case("blob", "blob-get-registry", "blob GET 256 MiB × 4 before the real registry", some, real, 0.50, get(Http::One, 4)),
-        case("push", "blob-push", "blob push 256 MiB, monolithic", all, STUB, 0.60, whole),
-        case("push", "blob-push-chunked", "blob push 256 MiB, chunked", all, STUB, 0.60, chunked),
-        case("push", "blob-push-registry", "blob push 256 MiB before the real registry", some, real, 0.60, whole),
+        case(
+            "blob",
+            "blob-get",
+            "blob GET 256 MiB, 1 connection",
+            all,
+            STUB,
+            0.50,
+            get(Http::One, 1),
+        ),
+        case(
+            "blob",
+            "blob-get-4",
+            "blob GET 256 MiB, 4 connections",
+            all,
+            STUB,
+            0.50,
+            get(Http::One, 4),
+        ),
+        case(
+            "blob",
+            "blob-get-h2",
+            "blob GET 256 MiB, HTTP/2",
+            all,
+            STUB,
+            0.50,
+            get(Http::Two, 1),
+        ),
+        case(
+            "blob",
+            "blob-get-registry",
+            "blob GET 256 MiB × 4 before the real registry",
+            some,
+            real,
+            0.50,
+            get(Http::One, 4),
+        ),
+        case(
+            "push",
+            "blob-push",
+            "blob push 256 MiB, monolithic",
+            all,
+            STUB,
+            0.60,
+            whole,
+        ),
+        case(
+            "push",
+            "blob-push-chunked",
+            "blob push 256 MiB, chunked",
+            all,
+            STUB,
+            0.60,
+            chunked,
+        ),
+        case(
+            "push",
+            "blob-push-registry",
+            "blob push 256 MiB before the real registry",
+            some,
+            real,
+            0.60,
+            whole,
+        ),
     ]
 }
 
@@ -52,7 +111,9 @@ pub(super) async fn download(arena: &Arena<'_>, http: Http, connections: usize) 
     let running = arena.running()?;
     let content = &arena.bench.lab.content;
     let authorization = arena.authorization(running).await?;
-    running.greet(&Call::manifest(content).with(authorization.clone())).await?;
+    running
+        .greet(&Call::manifest(content).with(authorization.clone()))
+        .await?;
     let call = Call::blob(content).with(authorization);
     let mut ready = Vec::new();
     for _ in 0..connections {
@@ -71,7 +132,10 @@ pub(super) async fn download(arena: &Arena<'_>, http: Http, connections: usize) 
     };
     let ((), cost) = arena.measure(running, work).await?;
     let mut values = cost.of_bytes(BLOB * connections as u64);
-    values.insert("peak_mib", arena.server(running).peak() / f64::from(1 << 20));
+    values.insert(
+        "peak_mib",
+        arena.server(running).peak() / f64::from(1 << 20),
+    );
     Ok(values)
 }
 
@@ -79,20 +143,30 @@ pub(super) async fn upload(arena: &Arena<'_>, upload: Upload) -> Result<Values> 
     let running = arena.running()?;
     let content = &arena.bench.lab.content;
     let authorization = arena.authorization(running).await?;
-    running.greet(&Call::manifest(content).with(authorization.clone())).await?;
+    running
+        .greet(&Call::manifest(content).with(authorization.clone()))
+        .await?;
     let call = |method, path: String, status| {
-        let mut call = Call::get(path).with(authorization.clone()).expecting(status);
+        let mut call = Call::get(path)
+            .with(authorization.clone())
+            .expecting(status);
         call.method = method;
         call.content_type = Some("application/octet-stream");
         call
     };
     let mut connection = running.route.dial(Http::One).connect().await?;
     let work = async {
-        let begin = call(Method::POST, format!("/v2/{REPOSITORY}/blobs/uploads/"), 202);
+        let begin = call(
+            Method::POST,
+            format!("/v2/{REPOSITORY}/blobs/uploads/"),
+            202,
+        );
         let mut place = location(&connection.ask(&begin).await?)?;
         let mut last = Sent::blob(content);
         if upload == Upload::Chunked {
-            let sent = connection.send(&call(Method::PATCH, place, 202), last.chunked()).await?;
+            let sent = connection
+                .send(&call(Method::PATCH, place, 202), last.chunked())
+                .await?;
             place = location(&sent)?;
             last = Sent::whole(Bytes::new());
         }
@@ -102,6 +176,9 @@ pub(super) async fn upload(arena: &Arena<'_>, upload: Upload) -> Result<Values> 
     };
     let (_, cost) = arena.measure(running, work).await?;
     let mut values = cost.of_bytes(BLOB);
-    values.insert("peak_mib", arena.server(running).peak() / f64::from(1 << 20));
+    values.insert(
+        "peak_mib",
+        arena.server(running).peak() / f64::from(1 << 20),
+    );
     Ok(values)
 }

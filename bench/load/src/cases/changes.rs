@@ -83,11 +83,21 @@ async fn wait_for_reload(trail: &mut File, path: &Path) -> Result<()> {
     let mut text = String::new();
     loop {
         trail.read_to_string(&mut text)?;
-        if let Some(line) = text.lines().find(|line| line.contains("\"event\":\"reload\"")) {
-            ensure!(line.contains("\"outcome\":\"allowed\""), "not reloaded: {line}");
+        if let Some(line) = text
+            .lines()
+            .find(|line| line.contains("\"event\":\"reload\""))
+        {
+            ensure!(
+                line.contains("\"outcome\":\"allowed\""),
+                "not reloaded: {line}"
+            );
             return Ok(());
         }
-        ensure!(begun.elapsed() < Duration::from_secs(10), "no reload in {}", path.display());
+        ensure!(
+            begun.elapsed() < Duration::from_secs(10),
+            "no reload in {}",
+            path.display()
+        );
         sleep(Duration::from_millis(1)).await;
     }
 }
@@ -109,7 +119,9 @@ pub(super) async fn sources(arena: &Arena<'_>) -> Result<Values> {
         (number < count).then_some(call)
     });
     let before = server.memory();
-    let (done, cost) = arena.measure(running, fleet.run(Duration::from_secs(600), &supply)).await?;
+    let (done, cost) = arena
+        .measure(running, fleet.run(Duration::from_mins(30), &supply))
+        .await?;
     let mut values = cost.each(&done);
     values.insert("sources", done.answers);
     values.insert("source_bytes", (server.memory() - before) / done.answers);

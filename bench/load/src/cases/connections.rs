@@ -71,12 +71,23 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn memory_case() -> Case {
-    let ratio = |metric, limit| Goal { entry: "portcullis", metric, limit: Limit::Ratio(limit) };
+    let ratio = |metric, limit| Goal {
+        entry: "portcullis",
+        metric,
+        limit: Limit::Ratio(limit),
+    };
     Case {
         group: "memory",
         id: "memory",
         title: "memory: fresh, with 1,000 idle TLS connections, with 40 slow readers; start",
-        metrics: &["fresh_mib", "idle_kib", "idle_mib", "slow_mib", "start_ms"],
+        metrics: &[
+            "fresh_mib",
+            "fresh_rss_mib",
+            "idle_kib",
+            "slow_mib",
+            "slow_rss_mib",
+            "start_ms",
+        ],
         entries: entries(&Peer::PROXIES, STUB, &["basic"], Caller::Basic),
         goals: vec![
             ratio("fresh_mib", 0.30),
@@ -86,7 +97,8 @@ fn memory_case() -> Case {
         ],
         reference: "nginx",
         most_repeats: 3,
-        note: "Proportional set size of the process tree. Each idle connection has had one answer.",
+        note: "Memory of the process tree: proportional, where pages that processes share count once; \
+               RSS counts them for each. Each idle connection has had one answer.",
         work: Work::Memory,
     }
 }
@@ -101,7 +113,12 @@ pub(super) async fn connect(arena: &Arena<'_>, session: Session) -> Result<Value
         let mut tasks = JoinSet::new();
         for _ in 0..WIDTH {
             let (route, call) = (running.route.clone(), call.clone());
-            tasks.spawn(connect_until(begun + arena.bench.time, route, call, session));
+            tasks.spawn(connect_until(
+                begun + arena.bench.time,
+                route,
+                call,
+                session,
+            ));
         }
         let (mut total, mut resumed) = (0.0, 0.0);
         while let Some(ended) = tasks.join_next().await {
@@ -109,7 +126,13 @@ pub(super) async fn connect(arena: &Arena<'_>, session: Session) -> Result<Value
             total += made;
             resumed += of_those;
         }
-        Ok((Done { answers: total, wall: begun.elapsed() }, resumed))
+        Ok((
+            Done {
+                answers: total,
+                wall: begun.elapsed(),
+            },
+            resumed,
+        ))
     };
     let ((done, resumed), cost) = arena.measure(running, work).await?;
     let mut values = cost.each(&done);
@@ -143,7 +166,7 @@ pub(super) async fn memory(arena: &Arena<'_>) -> Result<Values> {
     let (running, authorization) = begin(arena).await?;
     let server = arena.server(&running);
     let start_ms = server.started_in.as_secs_f64() * 1e3;
-    let fresh = server.memory();
+    let (fresh, fresh_rss) = (server.memory(), server.resident());
     let idle = hold_idle(arena, &running, authorization).await?;
     let with_idle = server.memory();
     drop(idle);
@@ -151,14 +174,16 @@ pub(super) async fn memory(arena: &Arena<'_>) -> Result<Values> {
 
     let (running, authorization) = begin(arena).await?;
     let readers = hold_readers(arena, &running, authorization).await?;
-    let with_readers = arena.server(&running).memory();
+    let server = arena.server(&running);
+    let (with_readers, with_readers_rss) = (server.memory(), server.resident());
     drop(readers);
     Ok(Values::from([
         ("start_ms", start_ms),
         ("fresh_mib", mib(fresh)),
-        ("idle_mib", mib(with_idle)),
+        ("fresh_rss_mib", mib(fresh_rss)),
         ("idle_kib", (with_idle - fresh) / 1024.0 / IDLE as f64),
         ("slow_mib", mib(with_readers)),
+        ("slow_rss_mib", mib(with_readers_rss)),
     ]))
 }
 
@@ -200,9 +225,18 @@ async fn hold_readers(
     let mut readers = Vec::new();
     for _ in 0..READERS {
         let mut connection = dial.connect().await?;
-        let response = connection.open(&call, Sent::whole(bytes::Bytes::new())).await?;
-        let length = response.headers().get("content-length").and_then(|it| it.to_str().ok());
-        ensure!(length == Some(&BLOB.to_string()), "not a blob: {}", response.status());
+        let response = connection
+            .open(&call, Sent::whole(bytes::Bytes::new()))
+            .await?;
+        let length = response
+            .headers()
+            .get("content-length")
+            .and_then(|it| it.to_str().ok());
+        ensure!(
+            length == Some(&BLOB.to_string()),
+            "not a blob: {}",
+            response.status()
+        );
         readers.push((connection, response));
     }
     sleep(Duration::from_secs(1)).await;

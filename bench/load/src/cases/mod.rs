@@ -114,10 +114,16 @@ impl Work {
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
-    [requests::cases(), blobs::cases(), connections::cases(), logins::cases(), changes::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        requests::cases(),
+        blobs::cases(),
+        connections::cases(),
+        logins::cases(),
+        changes::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// One entry's turn.
@@ -164,7 +170,11 @@ impl Arena<'_> {
         let result = work.await;
         let wall = begun.elapsed();
         let cpu = server.cpu().saturating_sub(cpu);
-        let cost = Cost { cpu, wall, instructions: instructions.end() };
+        let cost = Cost {
+            cpu,
+            wall,
+            instructions: instructions.end(),
+        };
         result.map(|result| (result, cost))
     }
 }
@@ -229,7 +239,11 @@ fn entries(
     caller: Caller,
 ) -> Vec<Entry> {
     let entry = |peer: &Peer| {
-        let caller = if *peer == Peer::Bare { Caller::Silent } else { caller };
+        let caller = if *peer == Peer::Bare {
+            Caller::Silent
+        } else {
+            caller
+        };
         named(peer.name(), *peer, upstream, traits, caller)
     };
     peers.iter().map(entry).collect()
@@ -242,14 +256,27 @@ fn named(
     traits: &'static [&'static str],
     caller: Caller,
 ) -> Entry {
-    Entry { label: label.to_owned(), peer, setup: Setup { upstream, traits }, caller }
+    Entry {
+        label: label.to_owned(),
+        peer,
+        setup: Setup { upstream, traits },
+        caller,
+    }
 }
 
 /// A goal of Portcullis, as a ratio.
 fn ratio(metric: &'static str, limit: f64) -> Vec<Goal> {
-    vec![Goal { entry: "portcullis", metric, limit: Limit::Ratio(limit) }]
+    vec![Goal {
+        entry: "portcullis",
+        metric,
+        limit: Limit::Ratio(limit),
+    }]
 }
 
 fn at_most(metric: &'static str, limit: f64) -> Goal {
-    Goal { entry: "portcullis", metric, limit: Limit::AtMost(limit) }
+    Goal {
+        entry: "portcullis",
+        metric,
+        limit: Limit::AtMost(limit),
+    }
 }

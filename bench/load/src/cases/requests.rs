@@ -43,15 +43,36 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let basic = || entries(&Peer::PROXIES, STUB, &["basic"], Caller::Basic);
     let token = || {
-        let ours = named("portcullis", Peer::Portcullis, STUB, &["basic"], Caller::Token);
-        vec![ours, named("nginx", Peer::Nginx, STUB, &["basic"], Caller::Basic)]
+        let ours = named(
+            "portcullis",
+            Peer::Portcullis,
+            STUB,
+            &["basic"],
+            Caller::Token,
+        );
+        vec![
+            ours,
+            named("nginx", Peer::Nginx, STUB, &["basic"], Caller::Basic),
+        ]
     };
     let real = [Peer::Portcullis, Peer::Nginx, Peer::Bare];
     let mut cases = vec![
-        manifest("manifest-basic", "manifest GET, HTTP/1.1, Basic", Http::One, basic(), ratio("cpu_us", 0.80)),
+        manifest(
+            "manifest-basic",
+            "manifest GET, HTTP/1.1, Basic",
+            Http::One,
+            basic(),
+            ratio("cpu_us", 0.80),
+        ),
         Case {
             note: "nginx knows no tokens; its row is with Basic.",
-            ..manifest("manifest-token", "manifest GET, HTTP/1.1, our token", Http::One, token(), ratio("cpu_us", 0.80))
+            ..manifest(
+                "manifest-token",
+                "manifest GET, HTTP/1.1, our token",
+                Http::One,
+                token(),
+                ratio("cpu_us", 0.80),
+            )
         },
         manifest(
             "manifest-certificate",
@@ -67,7 +88,13 @@ pub(super) fn cases() -> Vec<Case> {
             entries(&Peer::PROXIES, STUB, &["anonymous"], Caller::Silent),
             ratio("cpu_us", 0.80),
         ),
-        manifest("manifest-h2", "manifest GET, HTTP/2, Basic", Http::Two, basic(), ratio("cpu_us", 0.80)),
+        manifest(
+            "manifest-h2",
+            "manifest GET, HTTP/2, Basic",
+            Http::Two,
+            basic(),
+            ratio("cpu_us", 0.80),
+        ),
         Case {
             note: "The row of the bare registry is what the registry itself takes.",
             ..manifest(
@@ -92,8 +119,16 @@ fn latency() -> Case {
         metrics: &["added_p99_us", "added_p50_us", "p99_us", "p50_us", "cpu_us"],
         entries: entries(&Peer::ALL, STUB, &["basic"], Caller::Basic),
         goals: vec![
-            Goal { entry: "portcullis", metric: "added_p50_us", limit: Limit::Ratio(1.0) },
-            Goal { entry: "portcullis", metric: "added_p99_us", limit: Limit::Ratio(1.0) },
+            Goal {
+                entry: "portcullis",
+                metric: "added_p50_us",
+                limit: Limit::Ratio(1.0),
+            },
+            Goal {
+                entry: "portcullis",
+                metric: "added_p99_us",
+                limit: Limit::Ratio(1.0),
+            },
         ],
         reference: "nginx",
         most_repeats: usize::MAX,
@@ -136,8 +171,20 @@ fn limited() -> Case {
 fn audit() -> [Case; 2] {
     let entries = || {
         vec![
-            named("portcullis", Peer::Portcullis, STUB, &["basic"], Caller::Token),
-            named("into /dev/null", Peer::Portcullis, STUB, &["unaudited"], Caller::Token),
+            named(
+                "portcullis",
+                Peer::Portcullis,
+                STUB,
+                &["basic"],
+                Caller::Token,
+            ),
+            named(
+                "into /dev/null",
+                Peer::Portcullis,
+                STUB,
+                &["unaudited"],
+                Caller::Token,
+            ),
         ]
     };
     let case = |id, title, metrics, work| Case {
@@ -154,8 +201,18 @@ fn audit() -> [Case; 2] {
     };
     let closed = Work::Requests(Http::One, Asked::Manifest);
     [
-        case("audit-cpu", "audit trail on a disk or into nothing: manifest GET, token", CPU, closed),
-        case("audit-latency", "the same at 500 requests/s", &["p99_us", "p50_us", "cpu_us"], Work::Paced),
+        case(
+            "audit-cpu",
+            "audit trail on a disk or into nothing: manifest GET, token",
+            CPU,
+            closed,
+        ),
+        case(
+            "audit-latency",
+            "the same at 500 requests/s",
+            &["p99_us", "p50_us", "cpu_us"],
+            Work::Paced,
+        ),
     ]
 }
 
@@ -174,7 +231,9 @@ pub(super) async fn run(arena: &Arena<'_>, http: Http, asked: Asked) -> Result<V
     let mut fleet = Fleet::open(&running.route.dial(http), http, WIDTH).await?;
     let supply = always(call);
     fleet.run(Duration::from_millis(100), &supply).await?;
-    let (done, cost) = arena.measure(running, fleet.run(arena.bench.time, &supply)).await?;
+    let (done, cost) = arena
+        .measure(running, fleet.run(arena.bench.time, &supply))
+        .await?;
     Ok(cost.each(&done))
 }
 

@@ -22,9 +22,12 @@ bench-quick: ## the main cases beside nginx, in a minute
 
 fmt: ## the code is formatted
 	cargo fmt --check
+	cargo fmt --check --manifest-path bench/load/Cargo.toml
 
 clippy: ## the lints, all of them errors
 	cargo clippy --locked --all-targets -- -D warnings
+	CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}" \
+		cargo clippy --locked --manifest-path bench/load/Cargo.toml --all-targets -- -D warnings
 
 docs: ## the documentation builds and says nothing that is not so
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

@@ -1,5 +1,8 @@
 //! What one request costs, step by step, without sockets: `make bench`.
 
+mod limits;
+mod trail;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use divan::{Bencher, black_box};
@@ -17,6 +20,7 @@ const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn main() {
     divan::main();
+    limits::tell_memory();
 }
 
 #[divan::bench]

@@ -14,24 +14,24 @@ const HEAD: usize = 52;
 const LEFT: usize = 88;
 const LONGEST: f64 = 190.0;
 
-/// An SVG of all cases in which several are compared.
+/// A case, and one of its figures.
+type Panel<'a> = (&'a Outcome, &'static str);
+
+/// An SVG of all cases in which several are compared: of each the first figure, and those with goals.
 pub(crate) fn svg(outcomes: &[Outcome]) -> String {
     let panels: Vec<_> = outcomes
         .iter()
-        .filter(|outcome| bars(outcome).len() > 1)
+        .flat_map(panels)
+        .filter(|panel| bars(*panel).len() > 1)
         .collect();
     let mut body = String::new();
     let mut top = 44;
     for row in panels.chunks(COLUMNS) {
-        let tallest = row
-            .iter()
-            .map(|outcome| bars(outcome).len())
-            .max()
-            .unwrap_or(0);
-        for (column, outcome) in row.iter().enumerate() {
-            panel(&mut body, outcome, 16 + column * WIDTH, top);
+        let tallest = row.iter().map(|panel| bars(*panel).len()).max();
+        for (column, panel) in row.iter().enumerate() {
+            draw_panel(&mut body, *panel, 16 + column * WIDTH, top);
         }
-        top += HEAD + tallest * ROW + 14;
+        top += HEAD + tallest.unwrap_or(0) * ROW + 14;
     }
     let width = 16 + COLUMNS * WIDTH;
     format!(
@@ -43,16 +43,21 @@ pub(crate) fn svg(outcomes: &[Outcome]) -> String {
     )
 }
 
+fn panels(outcome: &Outcome) -> impl Iterator<Item = Panel<'_>> {
+    let case = &outcome.case;
+    let has_goal = |metric: &str| case.goals.iter().any(|goal| goal.metric == metric);
+    let is_shown = move |(at, metric): &(usize, &&str)| *at == 0 || has_goal(metric);
+    let metrics = case.metrics.iter().enumerate().filter(is_shown);
+    metrics.map(move |(_, metric)| (outcome, *metric))
+}
+
 struct Bar<'a> {
     label: &'a str,
     value: f64,
     ratio: Option<f64>,
 }
 
-fn bars<'a>(outcome: &'a Outcome) -> Vec<Bar<'a>> {
-    let Some(metric) = outcome.case.metrics.first() else {
-        return Vec::new();
-    };
+fn bars<'a>((outcome, metric): Panel<'a>) -> Vec<Bar<'a>> {
     let bar = |(at, entry): (usize, &'a Entry)| {
         let value = outcome.figure(at, metric)?.median;
         Some(Bar {
@@ -70,11 +75,9 @@ fn bars<'a>(outcome: &'a Outcome) -> Vec<Bar<'a>> {
         .collect()
 }
 
-fn panel(svg: &mut String, outcome: &Outcome, left: usize, top: usize) {
-    let Some(metric) = outcome.case.metrics.first() else {
-        return;
-    };
-    let bars = bars(outcome);
+fn draw_panel(svg: &mut String, panel: Panel<'_>, left: usize, top: usize) {
+    let (outcome, metric) = panel;
+    let bars = bars(panel);
     let most = bars
         .iter()
         .map(|bar| bar.value)

@@ -44,15 +44,15 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         connect(
             "tls-full",
-            "new TLS connection with one manifest GET, full handshake",
+            "new TLS connection, full handshake",
             basic,
             Caller::Basic,
             Session::Full,
-            "docker and skopeo do this for every request.",
+            "With one manifest GET: docker and skopeo do this for every request.",
         ),
         connect(
             "tls-certificate",
-            "the same with a client certificate",
+            "new TLS connection with a client certificate",
             certificate,
             Caller::Silent,
             Session::Full,
@@ -60,7 +60,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         connect(
             "tls-resumed",
-            "the same, resumed session",
+            "new TLS connection, resumed session",
             basic,
             Caller::Basic,
             Session::Resumed,
@@ -79,7 +79,7 @@ fn memory_case() -> Case {
     Case {
         group: "memory",
         id: "memory",
-        title: "memory: fresh, with 1,000 idle TLS connections, with 40 slow readers; start",
+        title: "memory and start",
         metrics: &[
             "fresh_mib",
             "fresh_rss_mib",
@@ -97,7 +97,8 @@ fn memory_case() -> Case {
         ],
         reference: "nginx",
         most_repeats: 3,
-        note: "Memory of the process tree: proportional, where pages that processes share count once; \
+        note: "Fresh, with 1,000 idle TLS connections, and with 40 slow readers of a blob. Memory of \
+               the process tree: proportional, where pages that processes share count once; \
                RSS counts them for each. Each idle connection has had one answer.",
         work: Work::Memory,
     }

@@ -92,7 +92,7 @@ fn guessing() -> Case {
     Case {
         group: "guessing",
         id: "guessing",
-        title: "manifest GETs of others while 24 clients guess passwords (bcrypt of cost 10)",
+        title: "manifest GETs of others while 24 clients guess passwords",
         metrics: &["busy_p50_us", "p50_us", "busy_p99_us", "guesses_per_second"],
         entries: vec![
             named(
@@ -111,7 +111,7 @@ fn guessing() -> Case {
         }],
         reference: "nginx",
         most_repeats: usize::MAX,
-        note: "Every guess comes from another address, so that no lock-out ends it; the others' own \
+        note: "bcrypt of cost 10. Every guess comes from another address, so that no lock-out ends it; the others' own \
                password costs nginx nothing.",
         work: Work::Guessing,
     }

@@ -203,13 +203,13 @@ fn audit() -> [Case; 2] {
     [
         case(
             "audit-cpu",
-            "audit trail on a disk or into nothing: manifest GET, token",
+            "audit trail on a disk or into nothing, token",
             CPU,
             closed,
         ),
         case(
             "audit-latency",
-            "the same at 500 requests/s",
+            "audit trail on a disk or into nothing, latency",
             &["p99_us", "p50_us", "cpu_us"],
             Work::Paced,
         ),

@@ -91,7 +91,10 @@ fn pass_the_shield(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn begin_a_login(bencher: Bencher<'_, '_>) {
     let mut lockout = Lockout::new([7; 32]);
-    let (home, password) = (IpAddr::V4(Ipv4Addr::LOCALHOST), Password::new("secret").ok());
+    let (home, password) = (
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Password::new("secret").ok(),
+    );
     let setting = Setting {
         count: 10,
         per: Duration::from_mins(5),
@@ -106,16 +109,18 @@ fn begin_a_login(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Says what a million sources take in memory.
-#[expect(clippy::print_stdout, reason = "a bench tells people")]
-pub(crate) fn tell_memory() {
+/// What a million sources take in memory, for people.
+pub(crate) fn memory_of_a_million() -> String {
     let before = resident_kib();
     let quotas = quotas_of(MILLION);
-    let (taken, remembered) = (resident_kib().saturating_sub(before), quotas.remembered());
-    println!(
-        "\nmemory of a million sources: {} MiB, {remembered} of them remembered",
-        taken / 1024
-    );
+    let taken = resident_kib().saturating_sub(before) / 1024;
+    let remembered = quotas.remembered();
+    format!("a million sources: {taken} MiB, {remembered} of them remembered")
+}
+
+#[expect(clippy::print_stdout, reason = "a bench tells people")]
+pub(crate) fn tell(text: &str) {
+    println!("\n{text}");
 }
 
 fn resident_kib() -> u64 {

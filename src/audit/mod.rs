@@ -6,10 +6,12 @@
 //! the writer's acknowledgement.
 
 mod chain;
+mod entry;
 mod record;
 mod tally;
 mod writer;
 
+pub use entry::{Certificate, Entry, Flaw, Lines};
 pub use record::{Event, Outcome, Record};
 pub use tally::{BUCKETS, Refused, Tally};
 pub use writer::{Audit, AuditError, Effect, open_for_append};

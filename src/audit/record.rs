@@ -129,12 +129,15 @@ pub(super) struct Fields {
     client: Option<IpAddr>,
     user: Option<String>,
     groups: Vec<String>,
+    outside_groups: Vec<String>,
     auth: Option<&'static str>,
+    proof: Vec<&'static str>,
     cached: bool,
     certificate: Option<Shown>,
     tls: Option<Box<str>>,
     method: Option<String>,
     action: Option<&'static str>,
+    object: Option<&'static str>,
     repository: Option<String>,
     reference: Option<String>,
     rule: Option<String>,
@@ -145,6 +148,7 @@ pub(super) struct Fields {
     duration_us: u64,
     agent: Option<String>,
     reason: Option<String>,
+    count: Option<u64>,
 }
 
 /// The certificate of a connection, as a record names it.
@@ -231,6 +235,8 @@ impl Record {
         self.set(|fields| {
             fields.user = who.user().map(bounded);
             fields.groups = groups.map(bounded).collect();
+            fields.outside_groups = who.groups().iter().map(|group| bounded(group)).collect();
+            fields.proof = proof(who);
             fields.auth = Some(who.authentication().as_str());
             fields.cached = who.cached();
             if who.is_stale() {
@@ -254,6 +260,7 @@ impl Record {
     pub fn call(&mut self, call: &Call) {
         self.set(|fields| {
             fields.action = call.action().map(crate::registry::Action::as_str);
+            fields.object = Some(call.object());
             fields.repository = call.repository().map(|name| bounded(name.as_str()));
             fields.reference = call.reference().map(bounded);
         });
@@ -295,6 +302,11 @@ impl Record {
     /// Notes why; for people who may read the trail, so it may say more than the client was told.
     pub fn reason(&mut self, reason: &str) {
         self.set(|fields| fields.reason = Some(bounded(reason)));
+    }
+
+    /// Notes how many requests it stands for.
+    pub fn count(&mut self, requests: u64) {
+        self.set(|fields| fields.count = Some(requests));
     }
 
     /// Counts answer bytes.
@@ -347,12 +359,15 @@ impl Fields {
             client: None,
             user: None,
             groups: Vec::new(),
+            outside_groups: Vec::new(),
             auth: None,
+            proof: Vec::new(),
             cached: false,
             certificate: None,
             tls: None,
             method: None,
             action: None,
+            object: None,
             repository: None,
             reference: None,
             rule: None,
@@ -363,6 +378,7 @@ impl Fields {
             duration_us: 0,
             agent: None,
             reason: None,
+            count: None,
         }
     }
 
@@ -437,6 +453,13 @@ fn microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok,
     serializer.collect_str(&format_args!("{time:.6}"))
 }
 
+/// What a rule can `require` of a caller and this one has.
+fn proof(who: &Identity) -> Vec<&'static str> {
+    let password = who.has_password().then_some("password");
+    let certificate = who.has_certificate().then_some("certificate");
+    password.into_iter().chain(certificate).collect()
+}
+
 fn bounded(text: &str) -> String {
     let mut end = text.len().min(MAX_FIELD);
     while !text.is_char_boundary(end) {
@@ -501,12 +524,15 @@ mod tests {
             "client",
             "user",
             "groups",
+            "outside_groups",
             "auth",
+            "proof",
             "cached",
             "certificate",
             "tls",
             "method",
             "action",
+            "object",
             "repository",
             "reference",
             "rule",
@@ -517,6 +543,7 @@ mod tests {
             "duration_us",
             "agent",
             "reason",
+            "count",
             "prev",
             "hash",
         ] {

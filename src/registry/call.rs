@@ -347,6 +347,19 @@ impl Call {
         }
     }
 
+    /// What the call acts on, for the audit record.
+    pub fn object(&self) -> &'static str {
+        match self {
+            Self::Blob { .. } => "blob",
+            Self::Catalog(_) => "catalog",
+            Self::Manifest { .. } => "manifest",
+            Self::Ping => "ping",
+            Self::Referrers { .. } => "referrers",
+            Self::StartUpload { .. } | Self::Upload { .. } => "upload",
+            Self::Tags { .. } => "tags",
+        }
+    }
+
     /// The tag, digest or upload session named, for the audit record.
     pub fn reference(&self) -> Option<&str> {
         match self {

@@ -109,6 +109,7 @@ impl Drop for Flood {
         } = self;
         record.source(*first);
         record.answer(Outcome::Limited, StatusCode::TOO_MANY_REQUESTS.as_u16());
+        record.count(*turned_away);
         record.reason(&format!(
             "{turned_away} requests over {why} turned away, the first from {first}"
         ));

@@ -1,0 +1,376 @@
+//! Records as they are read again: by reports, by filters, by whoever replays a decision.
+//!
+//! A line is somebody's claim to be a record. What it lacks is absent, keys of later versions are
+//! ignored, and a line that is no record at all is told as such and never ends the reading. Memory is
+//! bounded by the longest line that is looked at.
+
+use std::borrow::Cow;
+use std::io::{self, BufRead, Read};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
+
+use super::record::{Event, Outcome};
+
+/// No record is longer, in bytes.
+const LONGEST: usize = 1 << 20;
+
+/// One record of a trail.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Entry {
+    /// When the request began.
+    #[serde(deserialize_with = "time")]
+    pub time: Timestamp,
+    /// What the client was told to quote.
+    #[serde(rename = "ref", default)]
+    pub reference_id: String,
+    /// The word of the event, also one of a later version.
+    pub event: String,
+    /// How it ended.
+    #[serde(deserialize_with = "outcome")]
+    pub outcome: Outcome,
+    /// From where.
+    #[serde(default, deserialize_with = "address")]
+    pub client: Option<IpAddr>,
+    /// Who, or who they claimed to be; see [`Entry::is_proven`].
+    pub user: Option<String>,
+    /// All groups that counted.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Those of them that a back end or a certificate named.
+    pub outside_groups: Option<Vec<String>>,
+    /// How they were found out.
+    pub auth: Option<String>,
+    /// What stood behind the identity: `password`, `certificate`.
+    pub proof: Option<Vec<String>>,
+    /// The certificate of the connection.
+    pub certificate: Option<Certificate>,
+    /// The request's method.
+    pub method: Option<String>,
+    /// In the policy's terms.
+    pub action: Option<String>,
+    /// What was acted on: `manifest`, `blob`, `tags`...
+    pub object: Option<String>,
+    /// Which repository.
+    pub repository: Option<String>,
+    /// Which tag, digest, upload or scope.
+    pub reference: Option<String>,
+    /// The rule that decided.
+    pub rule: Option<String>,
+    /// Of the answer.
+    pub status: Option<u16>,
+    /// Body bytes from the client.
+    #[serde(default)]
+    pub bytes_in: u64,
+    /// Body bytes to the client.
+    #[serde(default)]
+    pub bytes_out: u64,
+    /// Why.
+    pub reason: Option<String>,
+    /// How many were folded into a `suppressed` record.
+    pub count: Option<u64>,
+}
+
+/// A certificate, as a record names it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Certificate {
+    /// The distinguished name of its subject.
+    pub subject: String,
+}
+
+impl Entry {
+    /// Reads one line.
+    pub fn parse(line: &[u8]) -> Result<Self, Flaw> {
+        serde_json::from_slice(line).map_err(|error| {
+            if error.is_data() {
+                Flaw::Foreign
+            } else {
+                Flaw::Torn
+            }
+        })
+    }
+
+    /// Whether it is about this.
+    pub fn is(&self, event: Event) -> bool {
+        self.event == event.as_str()
+    }
+
+    /// Whether `user` was found out, and is not a mere claim.
+    pub fn is_proven(&self) -> bool {
+        let identified = match self.outcome {
+            Outcome::Failed => false,
+            // A lock-out limits a claim; a limit on pulls comes after the rule that allowed one.
+            Outcome::Limited => self.rule.is_some(),
+            Outcome::Aborted | Outcome::Allowed | Outcome::Denied | Outcome::Error => true,
+        };
+        identified && self.auth.is_some() && self.user.is_some() && !self.is(Event::Lockout)
+    }
+
+    /// Whether it is a request without any credential that was asked for one: how every client
+    /// begins, and nothing to worry about.
+    pub fn is_challenge(&self) -> bool {
+        self.outcome == Outcome::Failed
+            && self.user.is_none()
+            && self.auth.as_deref() == Some("anonymous")
+    }
+
+    /// How many requests a `suppressed` record stands for; 0 for every other record.
+    pub fn suppressed(&self) -> u64 {
+        if !self.is(Event::Suppressed) {
+            return 0;
+        }
+        // Before there was a `count`, the reason began with it.
+        let told = || self.reason.as_ref()?.split(' ').next()?.parse().ok();
+        self.count.or_else(told).unwrap_or(1)
+    }
+
+    /// Whether an image was pulled: a manifest was asked for and came.
+    pub fn is_pull(&self) -> bool {
+        self.did("GET", "manifest") && self.status == Some(200)
+    }
+
+    /// Whether an image was pushed: its manifest was taken.
+    pub fn is_push(&self) -> bool {
+        self.did("PUT", "manifest") && self.status == Some(201)
+    }
+
+    /// Whether something was deleted.
+    pub fn is_delete(&self) -> bool {
+        self.action.as_deref() == Some("delete") && self.status == Some(202)
+    }
+
+    fn did(&self, method: &str, object: &str) -> bool {
+        self.method.as_deref() == Some(method) && self.object.as_deref() == Some(object)
+    }
+}
+
+/// Why a line is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// JSON, but something else.
+    #[error("JSON, but no audit record")]
+    Foreign,
+    /// Longer than any record.
+    #[error("longer than any record")]
+    TooLong,
+    /// A part of a record, or damaged, or no JSON at all.
+    #[error("torn or damaged")]
+    Torn,
+}
+
+/// Reads a trail line by line, without an end on what is no record.
+pub struct Lines<R> {
+    from: R,
+    buffer: Vec<u8>,
+    number: u64,
+    bytes: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Reads from here on.
+    pub fn new(from: R) -> Self {
+        Self {
+            from,
+            buffer: Vec::new(),
+            number: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The next line that is not empty; `None` at the end.
+    pub fn read(&mut self) -> io::Result<Option<Result<Entry, Flaw>>> {
+        loop {
+            self.buffer.clear();
+            let most = u64::try_from(LONGEST).unwrap_or(u64::MAX);
+            let length = (&mut self.from)
+                .take(most)
+                .read_until(b'\n', &mut self.buffer)?;
+            if length == 0 {
+                return Ok(None);
+            }
+            self.number = self.number.saturating_add(1);
+            self.count(length);
+            if length >= LONGEST && !self.buffer.ends_with(b"\n") {
+                self.skip()?;
+                return Ok(Some(Err(Flaw::TooLong)));
+            }
+            if !self.buffer.trim_ascii().is_empty() {
+                return Ok(Some(Entry::parse(&self.buffer)));
+            }
+        }
+    }
+
+    /// The line that was read last.
+    pub fn text(&self) -> &[u8] {
+        self.buffer.trim_ascii()
+    }
+
+    /// Its number, from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// How many bytes have been read.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn count(&mut self, length: usize) {
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.saturating_add(length);
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        loop {
+            let waiting = self.from.fill_buf()?;
+            let end = waiting.iter().position(|byte| *byte == b'\n');
+            let length = end.map_or(waiting.len(), |end| end.saturating_add(1));
+            self.from.consume(length);
+            self.count(length);
+            if end.is_some() || length == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    let text: Cow<'de, str> = Cow::deserialize(from)?;
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+fn outcome<'de, D: Deserializer<'de>>(from: D) -> Result<Outcome, D::Error> {
+    let text: Cow<'de, str> = Cow::deserialize(from)?;
+    let known = Outcome::ALL.into_iter().find(|one| one.as_str() == text);
+    known.ok_or_else(|| serde::de::Error::custom("no outcome"))
+}
+
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
+    let text: Option<Cow<'de, str>> = Option::deserialize(from)?;
+    text.map(|text| text.parse().map_err(serde::de::Error::custom))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, Flaw, LONGEST, Lines};
+    use crate::audit::{Audit, Event, Outcome, Record};
+
+    fn entry(fields: &str) -> Entry {
+        let line =
+            format!("{{\"time\":\"2026-11-22T00:59:42.666457Z\",\"event\":\"request\",{fields}}}");
+        Entry::parse(line.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_no_record_is_told_and_passed_over() {
+        let good = "{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"later\",\"outcome\":\"allowed\",\
+                    \"new\":[1]}";
+        let long = "x".repeat(LONGEST * 2 + 5);
+        let text = format!(
+            "{good}\n\n{{\"time\":\"2026-01-\n[1]\n{{\"a\":1}}\n{}\n{long}\n{good}\r\n{good}",
+            good.replace("allowed", "perhaps")
+        );
+        let mut lines = Lines::new(text.as_bytes());
+        let mut found = Vec::new();
+        while let Some(line) = lines.read().unwrap() {
+            found.push((lines.number(), line.map(|entry| entry.event)));
+        }
+        let good = |number| (number, Ok("later".to_owned()));
+        let bad = |number, flaw| (number, Err(flaw));
+        assert_eq!(
+            found,
+            [
+                good(1),
+                bad(3, Flaw::Torn),
+                bad(4, Flaw::Foreign),
+                bad(5, Flaw::Foreign),
+                bad(6, Flaw::Foreign),
+                bad(7, Flaw::TooLong),
+                good(8),
+                good(9),
+            ]
+        );
+        assert_eq!(lines.bytes(), u64::try_from(text.len()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_read() {
+        let folder = std::env::temp_dir().join(format!("portcullis-entry-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("audit.jsonl");
+        let audit = Audit::open(&file, crate::config::WhenUnwritable::Refuse).unwrap();
+        let mut record = Record::open(&audit, audit.slot().await, Event::Suppressed);
+        let reference = record.reference_id().to_owned();
+        record.source("2001:db8::1".parse().unwrap());
+        record.claim("\u{1b}[31mä\n");
+        record.count(41);
+        record.answer(Outcome::Limited, 429);
+        record.close_and_wait().await.unwrap();
+        let text = std::fs::read(&file).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let read = Lines::new(text.as_slice()).read().unwrap();
+        let read = read.unwrap().unwrap();
+        assert_eq!(read.reference_id, reference);
+        assert_eq!(read.user.as_deref(), Some("\u{1b}[31mä\n"));
+        assert_eq!(read.client, Some("2001:db8::1".parse().unwrap()));
+        assert_eq!((read.suppressed(), read.status), (41, Some(429)));
+        assert!(!read.is_proven());
+    }
+
+    #[test]
+    fn claims_are_not_taken_for_users() {
+        for (fields, proven) in [
+            (r#""outcome":"allowed","user":"a","auth":"htpasswd""#, true),
+            (r#""outcome":"denied","user":"a","auth":"token""#, true),
+            (r#""outcome":"failed","user":"a","auth":"key""#, false),
+            (r#""outcome":"limited","user":"a","auth":"key""#, false),
+            (
+                r#""outcome":"limited","user":"a","auth":"key","rule":"f:1""#,
+                true,
+            ),
+            (r#""outcome":"error","user":"a""#, false),
+            (r#""outcome":"allowed","auth":"anonymous""#, false),
+        ] {
+            assert_eq!(entry(fields).is_proven(), proven, "{fields}");
+        }
+        let challenge = entry(r#""outcome":"failed","auth":"anonymous","user":null"#);
+        assert!(challenge.is_challenge());
+    }
+
+    #[test]
+    fn pulls_and_pushes_are_manifests_that_came_or_went() {
+        let counts = |fields: &str| {
+            let entry = entry(&format!("\"outcome\":\"allowed\",{fields}"));
+            (entry.is_pull(), entry.is_push(), entry.is_delete())
+        };
+        let pull = r#""method":"GET","object":"manifest","status":200"#;
+        assert_eq!(counts(pull), (true, false, false));
+        assert_eq!(counts(&pull.replace("GET", "HEAD")), (false, false, false));
+        assert_eq!(counts(&pull.replace("200", "404")), (false, false, false));
+        let push = r#""method":"PUT","object":"manifest","status":201"#;
+        assert_eq!(counts(push), (false, true, false));
+        assert_eq!(
+            counts(&push.replace("manifest", "upload")),
+            (false, false, false)
+        );
+        let delete = r#""method":"DELETE","action":"delete","object":"blob","status":202"#;
+        assert_eq!(counts(delete), (false, false, true));
+    }
+
+    #[test]
+    fn suppressed_records_stand_for_many() {
+        let flood = |more: &str| {
+            let line = format!(
+                "{{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"suppressed\",\
+                 \"outcome\":\"limited\"{more}}}"
+            );
+            Entry::parse(line.as_bytes()).unwrap().suppressed()
+        };
+        assert_eq!(flood(",\"count\":7,\"reason\":\"9 requests\""), 7);
+        assert_eq!(flood(",\"reason\":\"9 requests over x turned away\""), 9);
+        assert_eq!(flood(",\"reason\":null"), 1);
+        assert_eq!(entry("\"outcome\":\"allowed\",\"count\":5").suppressed(), 0);
+    }
+}

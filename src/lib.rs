@@ -20,6 +20,7 @@
 //! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
 //! | [`admin`] | health, metrics and status, on an address of its own |
+//! | [`page`] | HTML that needs nothing besides itself |
 //! | [`telemetry`] | the log |
 //!
 //! The first five are pure: they see no clock, file, socket or environment; time is an argument.
@@ -40,6 +41,7 @@ pub mod audit;
 pub mod authn;
 pub mod config;
 pub mod gate;
+pub mod page;
 pub mod reload;
 pub mod server;
 pub mod store;

@@ -1,6 +1,7 @@
 //! The commands, one file each. Here and in `main` errors are `anyhow`'s and become exit codes:
 //! 0 good, 1 findings or failure, 2 usage, 3 `explain` says deny, 78 wrong configuration.
 
+mod audit;
 mod certs;
 mod check;
 mod check_ldap;
@@ -15,6 +16,7 @@ mod schema;
 #[cfg(test)]
 mod scratch;
 mod serve;
+mod terminal;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -46,6 +48,7 @@ enum Command {
     Explain(explain::Explain),
     Passwd(passwd::Passwd),
     Key(key::Key),
+    Audit(audit::Audit),
     Certs(certs::Certs),
     Demo(demo::Demo),
     Schema(schema::Schema),
@@ -62,6 +65,7 @@ impl Cli {
             Command::Explain(command) => command.run(),
             Command::Passwd(command) => command.run(),
             Command::Key(command) => command.run(),
+            Command::Audit(command) => command.run(),
             Command::Certs(command) => command.run(),
             Command::Demo(command) => command.run(),
             Command::Schema(command) => command.run(),

@@ -5,6 +5,7 @@
 //! verified, which is how another proxy framework came to keep revoked identities after a reload.
 
 mod certificate;
+mod ending;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,6 +22,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use certificate::next_update;
 pub use certificate::read_certificate;
+pub use ending::{Ending, endings};
 
 use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
 

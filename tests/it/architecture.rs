@@ -10,6 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // judgement
     ("policy", &["identity", "registry"]),
     ("limit", &["identity"]),
+    ("page", &[]),
     ("token", &["identity", "registry", "policy"]),
     // the outside; `config` lends them the values of their section
     ("authn", &["identity", "token", "config"]),

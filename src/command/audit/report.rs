@@ -1,0 +1,256 @@
+//! `portcullis audit report`: what happened, for people who are answerable for it.
+
+mod bounded;
+mod gather;
+mod html;
+mod json;
+mod plot;
+mod standing;
+mod text;
+mod time;
+mod view;
+
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::ValueHint;
+use jiff::{SignedDuration, Timestamp};
+use portcullis::audit::Lines;
+use portcullis::config::{Config, time_to_live};
+
+use super::super::files::{self, Existing, Readers};
+use super::super::{WRONG_CONFIGURATION, colours, complain, say, terminal};
+use gather::{Gathered, Period};
+use standing::{Standing, Terms};
+use text::Look;
+
+/// How much is read at a time.
+const BUFFER: usize = 256 * 1024;
+/// How often progress is shown.
+const TICK: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Report who used which credential, what was refused, what was pulled and pushed
+///
+/// Reads any number of trail files, of any size, in any order. Lines that are no records are counted
+/// and named. Exit code 0, also when there is something to look at.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = json::KEYS)]
+pub(crate) struct Report {
+    /// Files of the trail, also rotated ones; `-` is standard input; by default the one of --config
+    #[arg(value_name = "FILE", required_unless_present = "config", value_hint = ValueHint::FilePath)]
+    files: Vec<PathBuf>,
+
+    /// A configuration: its users, keys, certificates and password hashes are looked at as well
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+
+    /// Only what happened from then on: 2026-11-22, 2026-11-22T08:00:00Z, or an age such as 30d
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Moment>,
+
+    /// Only what happened before
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Moment>,
+
+    /// Credentials that were not used for so long are called unused
+    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = span)]
+    unused: SignedDuration,
+
+    /// Keys and certificates that end within this time are pointed out
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = span)]
+    expiring: SignedDuration,
+
+    /// Rows of each table
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    top: u16,
+
+    /// Print JSON; --help has its keys
+    #[arg(long)]
+    json: bool,
+
+    /// Write one self-contained page to this file instead
+    #[arg(long, value_name = "FILE", conflicts_with = "json", value_hint = ValueHint::FilePath)]
+    html: Option<PathBuf>,
+}
+
+/// A point in time, or an age.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    At(Timestamp),
+    Ago(SignedDuration),
+}
+
+impl Moment {
+    fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(time) => time,
+            Self::Ago(age) => now.saturating_sub(age).unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    let midnight = || format!("{text}T00:00:00Z").parse::<Timestamp>();
+    if let Ok(time) = text.parse().or_else(|_no_time| midnight()) {
+        return Ok(Moment::At(time));
+    }
+    span(text).map(Moment::Ago).map_err(|_neither| {
+        "write a day such as 2026-11-22, a time such as 2026-11-22T08:00:00Z, or an age such as 30d"
+            .to_owned()
+    })
+}
+
+fn span(text: &str) -> Result<SignedDuration, String> {
+    let time = time_to_live(text)?.ok_or("write a duration such as 90d")?;
+    SignedDuration::try_from(time).map_err(|error| error.to_string())
+}
+
+/// Everything there is to show.
+struct Summary {
+    gathered: Gathered,
+    standing: Standing,
+    terms: Terms,
+    files: Vec<String>,
+    top: usize,
+}
+
+impl Summary {
+    fn unused_days(&self) -> i64 {
+        self.terms.unused.as_hours().div_euclid(24)
+    }
+}
+
+impl Report {
+    /// Runs the command.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let config = match self.config.as_deref().map(Config::load).transpose() {
+            Ok(loaded) => loaded.map(|(config, _warnings)| config),
+            Err(errors) => {
+                complain(&errors.render(colours()));
+                return Ok(WRONG_CONFIGURATION.into());
+            }
+        };
+        let summary = self.summary(config.as_ref(), Timestamp::now())?;
+        if let Some(path) = &self.html {
+            let page = html::html(&summary);
+            files::write(path, page.as_bytes(), Readers::Owner, Existing::Replace)?;
+            complain(&format!("wrote {}", path.display()));
+        } else if self.json {
+            say(&format!("{:#}\n", json::json(&summary)))?;
+        } else {
+            let look = Look {
+                width: terminal::width(),
+                colours: terminal::colours(),
+            };
+            say(&text::text(&summary, look))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn summary(&self, config: Option<&Config>, now: Timestamp) -> Result<Summary> {
+        let mut paths: Vec<&Path> = self.files.iter().map(PathBuf::as_path).collect();
+        if let (true, Some(config)) = (paths.is_empty(), config) {
+            paths.push(&config.audit.file);
+        }
+        let mut gathered = Gathered::new(Period {
+            since: self.since.map(|since| since.before(now)),
+            until: self.until.map(|until| until.before(now)),
+        });
+        for path in &paths {
+            gather_file(path, &mut gathered)?;
+        }
+        let terms = Terms {
+            now,
+            unused: self.unused,
+            soon: self.expiring,
+        };
+        let standing = Standing::of(config, &gathered.last_use, gathered.first, terms);
+        Ok(Summary {
+            gathered,
+            standing,
+            terms,
+            files: paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
+            top: self.top.into(),
+        })
+    }
+}
+
+fn gather_file(path: &Path, gathered: &mut Gathered) -> Result<()> {
+    let name = path.display().to_string();
+    let (from, length): (Box<dyn Read>, _) = if path == Path::new("-") {
+        (Box::new(io::stdin()), None)
+    } else {
+        let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
+        let length = file.metadata().map(|metadata| metadata.len()).ok();
+        (Box::new(file), length)
+    };
+    let mut lines = Lines::new(BufReader::with_capacity(BUFFER, from));
+    let mut progress = Progress::new(&name, length);
+    while let Some(line) = lines
+        .read()
+        .with_context(|| format!("cannot read {name}"))?
+    {
+        match line {
+            Ok(entry) => gathered.add(&entry),
+            Err(flaw) => gathered.skip(&name, lines.number(), flaw),
+        }
+        if lines.number().is_multiple_of(4096) {
+            progress.show(lines.bytes());
+        }
+    }
+    progress.clear();
+    Ok(())
+}
+
+/// How far the reading is, told on a terminal while it takes long.
+struct Progress<'a> {
+    name: &'a str,
+    length: Option<u64>,
+    since: Option<Instant>,
+    shown: bool,
+}
+
+impl<'a> Progress<'a> {
+    fn new(name: &'a str, length: Option<u64>) -> Self {
+        Self {
+            name,
+            length,
+            since: io::stderr().is_terminal().then(Instant::now),
+            shown: false,
+        }
+    }
+
+    fn show(&mut self, bytes: u64) {
+        if self.since.is_none_or(|since| since.elapsed() < TICK) {
+            return;
+        }
+        self.since = Some(Instant::now());
+        self.shown = true;
+        let done = match self.length {
+            Some(length) if length > 0 => {
+                let part = bytes.saturating_mul(100).checked_div(length);
+                format!("{:3} %", part.unwrap_or_default())
+            }
+            Some(_) | None => view::size(bytes),
+        };
+        let name = terminal::tame(self.name);
+        // Nobody is left to tell when that fails.
+        let _told = write!(io::stderr(), "\r\u{1b}[Kreading {name} {done}").is_ok();
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            let _told = write!(io::stderr(), "\r\u{1b}[K").is_ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,474 @@
+//! What the records of a trail add up to. Values in, values out: no file, no clock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use jiff::Timestamp;
+use portcullis::audit::{Entry, Event, Flaw, Outcome};
+
+use super::bounded::{Bounded, Few, Sum};
+use super::time::{Timeline, Week};
+
+/// Names that are surely kept of each kind.
+const NAMES: usize = 10_000;
+/// Users whose last use is remembered.
+const LAST_USES: usize = 200_000;
+/// Places of lines that are no records.
+const PLACES: usize = 5;
+/// Different pairs of event and outcome; there are fewer.
+const KINDS: usize = 256;
+
+/// Records by how they ended; what a suppressed record stands for is counted, not the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) allowed: u64,
+    pub(super) denied: u64,
+    pub(super) failed: u64,
+    pub(super) limited: u64,
+    pub(super) error: u64,
+    pub(super) aborted: u64,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, outcome: Outcome, times: u64) {
+        let count = match outcome {
+            Outcome::Aborted => &mut self.aborted,
+            Outcome::Allowed => &mut self.allowed,
+            Outcome::Denied => &mut self.denied,
+            Outcome::Error => &mut self.error,
+            Outcome::Failed => &mut self.failed,
+            Outcome::Limited => &mut self.limited,
+        };
+        *count = count.saturating_add(times);
+    }
+
+    pub(super) fn absorb(&mut self, other: Self) {
+        for (outcome, count) in Outcome::ALL.into_iter().zip(other.by_outcome()) {
+            self.add(outcome, count);
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.by_outcome().into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// In the order of [`Outcome::ALL`].
+    fn by_outcome(&self) -> [u64; 6] {
+        [
+            self.aborted,
+            self.allowed,
+            self.denied,
+            self.error,
+            self.failed,
+            self.limited,
+        ]
+    }
+}
+
+/// Images and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) pulls: u64,
+    pub(super) pushes: u64,
+    pub(super) deletes: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+impl Traffic {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            pulls: entry.is_pull().into(),
+            pushes: entry.is_push().into(),
+            deletes: entry.is_delete().into(),
+            bytes_in: entry.bytes_in,
+            bytes_out: entry.bytes_out,
+        }
+    }
+
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.pulls = self.pulls.saturating_add(other.pulls);
+        self.pushes = self.pushes.saturating_add(other.pushes);
+        self.deletes = self.deletes.saturating_add(other.deletes);
+        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes_in.saturating_add(self.bytes_out)
+    }
+}
+
+/// A user who was found out, or everybody without one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Person {
+    pub(super) logins: u64,
+    pub(super) counts: Counts,
+    pub(super) traffic: Traffic,
+    pub(super) methods: Few<String>,
+    pub(super) networks: Few<IpNet>,
+    pub(super) last: Option<Timestamp>,
+}
+
+impl Sum for Person {
+    fn weight(&self) -> u64 {
+        self.counts.total()
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.logins = self.logins.saturating_add(other.logins);
+        self.counts.absorb(other.counts);
+        self.traffic.absorb(other.traffic);
+        self.methods.absorb(other.methods);
+        self.networks.absorb(other.networks);
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// A network: an IPv4 /24 or an IPv6 /64.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Network {
+    pub(super) logins: u64,
+    pub(super) counts: Counts,
+    pub(super) bytes: u64,
+    pub(super) users: Few<String>,
+    pub(super) last: Option<Timestamp>,
+}
+
+impl Sum for Network {
+    fn weight(&self) -> u64 {
+        self.counts.total()
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.logins = self.logins.saturating_add(other.logins);
+        self.counts.absorb(other.counts);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.users.absorb(other.users);
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// A login that went well: whose, and from where.
+pub(super) type Login = (String, Option<IpNet>);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Logins {
+    pub(super) count: u64,
+    pub(super) methods: Few<String>,
+    pub(super) last: Option<Timestamp>,
+}
+
+impl Sum for Logins {
+    fn weight(&self) -> u64 {
+        self.count
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.methods.absorb(other.methods);
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// What was refused, to whom, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Refusal {
+    pub(super) outcome: &'static str,
+    /// Found out or merely claimed; `None` for nobody in particular.
+    pub(super) user: Option<String>,
+    pub(super) network: Option<IpNet>,
+    pub(super) reason: String,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refused {
+    pub(super) count: u64,
+    pub(super) last: Option<Timestamp>,
+    /// Of the last one, to look further.
+    pub(super) reference: String,
+    pub(super) repository: Option<String>,
+}
+
+impl Sum for Refused {
+    fn weight(&self) -> u64 {
+        self.count
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// A repository that somebody was let into, or a known user was kept out of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Repository {
+    pub(super) requests: u64,
+    pub(super) denied: u64,
+    pub(super) traffic: Traffic,
+    pub(super) last: Option<Timestamp>,
+}
+
+impl Sum for Repository {
+    fn weight(&self) -> u64 {
+        self.traffic
+            .pulls
+            .saturating_add(self.traffic.pushes)
+            .saturating_mul(1_000_000)
+            .saturating_add(self.requests)
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.denied = self.denied.saturating_add(other.denied);
+        self.traffic.absorb(other.traffic);
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// Lines that were no records.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Skipped {
+    pub(super) torn: u64,
+    pub(super) foreign: u64,
+    pub(super) too_long: u64,
+    /// The first few, `FILE:LINE: why`.
+    pub(super) places: Vec<String>,
+}
+
+/// From when to when; both ends optional, the second exclusive.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Period {
+    pub(super) since: Option<Timestamp>,
+    pub(super) until: Option<Timestamp>,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) records: u64,
+    /// Records outside of the period that was asked for.
+    pub(super) outside: u64,
+    pub(super) first: Option<Timestamp>,
+    pub(super) last: Option<Timestamp>,
+    pub(super) kinds: BTreeMap<(String, &'static str), u64>,
+    pub(super) logins: u64,
+    pub(super) challenges: u64,
+    pub(super) suppressed: u64,
+    pub(super) lockouts: u64,
+    pub(super) counts: Counts,
+    pub(super) traffic: Traffic,
+    /// `None` is everybody without a user.
+    pub(super) users: Bounded<Option<String>, Person>,
+    pub(super) networks: Bounded<IpNet, Network>,
+    pub(super) logins_from: Bounded<Login, Logins>,
+    pub(super) refusals: Bounded<Refusal, Refused>,
+    pub(super) repositories: Bounded<String, Repository>,
+    pub(super) timeline: Timeline,
+    pub(super) week: Week,
+    pub(super) skipped: Skipped,
+    pub(super) last_use: HashMap<String, Timestamp>,
+    period: Period,
+}
+
+impl Gathered {
+    pub(super) fn new(period: Period) -> Self {
+        Self {
+            records: 0,
+            outside: 0,
+            first: None,
+            last: None,
+            kinds: BTreeMap::new(),
+            logins: 0,
+            challenges: 0,
+            suppressed: 0,
+            lockouts: 0,
+            counts: Counts::default(),
+            traffic: Traffic::default(),
+            users: Bounded::new(NAMES),
+            networks: Bounded::new(NAMES),
+            logins_from: Bounded::new(NAMES),
+            refusals: Bounded::new(NAMES),
+            repositories: Bounded::new(NAMES),
+            timeline: Timeline::default(),
+            week: Week::default(),
+            skipped: Skipped::default(),
+            last_use: HashMap::new(),
+            period,
+        }
+    }
+
+    /// Counts a line that is no record.
+    pub(super) fn skip(&mut self, file: &str, line: u64, flaw: Flaw) {
+        let count = match flaw {
+            Flaw::Foreign => &mut self.skipped.foreign,
+            Flaw::TooLong => &mut self.skipped.too_long,
+            Flaw::Torn => &mut self.skipped.torn,
+        };
+        *count = count.saturating_add(1);
+        if self.skipped.places.len() < PLACES {
+            self.skipped.places.push(format!("{file}:{line}: {flaw}"));
+        }
+    }
+
+    /// Counts a record.
+    pub(super) fn add(&mut self, entry: &Entry) {
+        let before = self.period.since.is_some_and(|since| entry.time < since);
+        if before || self.period.until.is_some_and(|until| entry.time >= until) {
+            self.outside = self.outside.saturating_add(1);
+            return;
+        }
+        self.records = self.records.saturating_add(1);
+        self.first = Some(self.first.map_or(entry.time, |first| first.min(entry.time)));
+        self.last = self.last.max(Some(entry.time));
+        self.kind(entry);
+        let suppressed = entry.suppressed();
+        self.suppressed = self.suppressed.saturating_add(suppressed);
+        let locked = entry.is(Event::Lockout) && entry.outcome == Outcome::Limited;
+        self.lockouts = self.lockouts.saturating_add(locked.into());
+        let about_requests = [
+            Event::Login,
+            Event::Request,
+            Event::Suppressed,
+            Event::Token,
+        ];
+        if !about_requests.into_iter().any(|event| entry.is(event)) {
+            return;
+        }
+        if entry.is_challenge() && suppressed == 0 {
+            self.challenges = self.challenges.saturating_add(1);
+            return;
+        }
+        let times = suppressed.max(1);
+        let traffic = Traffic::of(entry);
+        self.counts.add(entry.outcome, times);
+        self.traffic.absorb(traffic);
+        self.timeline.add(entry, times, traffic);
+        // A flood would hide everything else.
+        self.week.add(entry.time, u64::from(suppressed == 0));
+        self.who(entry, times, traffic);
+        self.refusal(entry, times);
+        self.repository(entry, traffic);
+    }
+
+    fn kind(&mut self, entry: &Entry) {
+        let kind = (entry.event.clone(), entry.outcome.as_str());
+        if self.kinds.len() < KINDS || self.kinds.contains_key(&kind) {
+            let count = self.kinds.entry(kind).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn who(&mut self, entry: &Entry, times: u64, traffic: Traffic) {
+        let network = entry.client.map(network_of);
+        let proven = entry.user.as_ref().filter(|_| entry.is_proven());
+        let logs_in = is_login(entry);
+        self.logins = self.logins.saturating_add(logs_in.into());
+        if let Some(network) = network {
+            let sum = self.networks.at(network);
+            sum.counts.add(entry.outcome, times);
+            sum.logins = sum.logins.saturating_add(logs_in.into());
+            sum.bytes = sum.bytes.saturating_add(traffic.bytes());
+            sum.last = sum.last.max(Some(entry.time));
+            sum.users.note_all(proven.cloned());
+        }
+        if let (true, Some(user)) = (logs_in, proven) {
+            let sum = self.logins_from.at((user.clone(), network));
+            sum.count = sum.count.saturating_add(1);
+            sum.last = sum.last.max(Some(entry.time));
+            sum.methods.note_all(entry.auth.clone());
+        }
+        let is_anonymous = entry.user.is_none() && entry.auth.as_deref() == Some("anonymous");
+        if proven.is_none() && !is_anonymous {
+            return;
+        }
+        if let Some(user) = proven {
+            self.used(user, entry.time);
+        }
+        let sum = self.users.at(proven.cloned());
+        sum.logins = sum.logins.saturating_add(logs_in.into());
+        sum.counts.add(entry.outcome, times);
+        sum.traffic.absorb(traffic);
+        sum.methods.note_all(entry.auth.clone());
+        sum.networks.note_all(network);
+        sum.last = sum.last.max(Some(entry.time));
+    }
+
+    fn used(&mut self, user: &str, time: Timestamp) {
+        if let Some(last) = self.last_use.get_mut(user) {
+            *last = time.max(*last);
+        } else if self.last_use.len() < LAST_USES {
+            self.last_use.insert(user.to_owned(), time);
+        }
+    }
+
+    fn refusal(&mut self, entry: &Entry, times: u64) {
+        match entry.outcome {
+            Outcome::Denied | Outcome::Failed | Outcome::Limited => {}
+            Outcome::Aborted | Outcome::Allowed | Outcome::Error => return,
+        }
+        let reason = entry.reason.as_deref().unwrap_or("no reason told");
+        // A flood's reason begins with how many there were.
+        let reason = if entry.is(Event::Suppressed) {
+            reason.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ')
+        } else {
+            reason
+        };
+        let sum = self.refusals.at(Refusal {
+            outcome: entry.outcome.as_str(),
+            user: entry.user.clone(),
+            network: entry.client.map(network_of),
+            reason: reason.to_owned(),
+        });
+        sum.count = sum.count.saturating_add(times);
+        if Some(entry.time) >= sum.last {
+            sum.last = Some(entry.time);
+            sum.reference.clone_from(&entry.reference_id);
+            sum.repository.clone_from(&entry.repository);
+        }
+    }
+
+    fn repository(&mut self, entry: &Entry, traffic: Traffic) {
+        let Some(name) = &entry.repository else {
+            return;
+        };
+        let (in_it, kept_out) = match entry.outcome {
+            Outcome::Denied => (false, entry.is_proven()),
+            Outcome::Failed | Outcome::Limited => (false, false),
+            Outcome::Aborted | Outcome::Allowed | Outcome::Error => (entry.rule.is_some(), false),
+        };
+        // Names that anybody can make up do not count.
+        if in_it || kept_out {
+            let sum = self.repositories.at(name.clone());
+            sum.requests = sum.requests.saturating_add(in_it.into());
+            sum.denied = sum.denied.saturating_add(kept_out.into());
+            sum.traffic.absorb(traffic);
+            sum.last = sum.last.max(Some(entry.time));
+        }
+    }
+}
+
+/// Whether a credential was presented to log in, and was right.
+fn is_login(entry: &Entry) -> bool {
+    entry.outcome == Outcome::Allowed
+        && entry.is_proven()
+        && (entry.is(Event::Login) || entry.is(Event::Token))
+}
+
+/// An IPv4 /24 or an IPv6 /64: who is behind one line or in one office.
+fn network_of(address: IpAddr) -> IpNet {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            Ipv4Net::new(address, 24).map_or(IpAddr::V4(address).into(), IpNet::V4)
+        }
+        IpAddr::V6(address) => {
+            Ipv6Net::new(address, 64).map_or(IpAddr::V6(address).into(), IpNet::V6)
+        }
+    }
+    .trunc()
+}
+
+#[cfg(test)]
+mod tests;

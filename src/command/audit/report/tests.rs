@@ -1,0 +1,222 @@
+//! The report as people and machines see it, of a small trail.
+
+use clap::Parser;
+use jiff::Timestamp;
+use portcullis::config::Config;
+
+use super::super::super::scratch::Folder;
+use super::text::Look;
+use super::{Report, html, json, moment, text};
+
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    report: Report,
+}
+
+const HOSTILE: &str = "<img src=x onerror=alert(1)>\\u001b[31m\\u202e";
+
+/// Ten days of three users, an attacker and a flood.
+fn trail(folder: &Folder) -> String {
+    let mut text = String::new();
+    let mut add = |day: u32, hour: u32, fields: &str| {
+        let line = format!(
+            "{{\"time\":\"2026-05-{day:02}T{hour:02}:30:00Z\",\"ref\":\"D{day}H{hour}\",{fields}}}\n"
+        );
+        text.push_str(&line);
+    };
+    for day in 1..=10 {
+        for hour in [8, 9, 14] {
+            add(
+                day,
+                hour,
+                r#""event":"token","outcome":"allowed","user":"alice","auth":"htpasswd","client":"10.1.2.3","status":200"#,
+            );
+            add(
+                day,
+                hour,
+                r#""event":"request","outcome":"allowed","user":"alice","auth":"token","client":"10.1.2.3","method":"GET","object":"manifest","action":"pull","repository":"team-a/app","rule":"p:1","status":200,"bytes_out":5000000"#,
+            );
+        }
+        add(
+            day,
+            11,
+            r#""event":"request","outcome":"allowed","user":"key:ci","auth":"key","client":"2001:db8::5","method":"PUT","object":"manifest","action":"push","repository":"team-a/app","rule":"p:1","status":201,"bytes_in":900"#,
+        );
+        add(
+            day,
+            12,
+            r#""event":"request","outcome":"allowed","auth":"anonymous","client":"198.51.100.4","method":"GET","object":"manifest","action":"pull","repository":"public/tool","rule":"p:2","status":200,"bytes_out":800"#,
+        );
+        add(
+            day,
+            13,
+            r#""event":"request","outcome":"denied","user":"bob","auth":"token","client":"10.1.3.3","action":"push","repository":"team-a/app","status":403,"reason":"no rule allows push""#,
+        );
+        let guess = format!(
+            r#""event":"login","outcome":"failed","user":"{HOSTILE}","client":"192.0.2.7","status":401,"reason":"unknown user""#
+        );
+        (0..7).for_each(|_| add(day, 3, &guess));
+    }
+    add(
+        10,
+        4,
+        r#""event":"suppressed","outcome":"limited","client":"192.0.2.7","status":429,"count":1234,"reason":"1234 requests over requests_per_second turned away""#,
+    );
+    add(
+        10,
+        5,
+        r#""event":"lockout","outcome":"limited","user":"alice","client":"192.0.2.7","reason":"locked""#,
+    );
+    text += "{\"time\":\"2026-05-10T0\n[1,2]\n";
+    let path = folder.path().join("audit.jsonl");
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+fn now() -> Timestamp {
+    "2026-05-11T00:00:00Z".parse().unwrap()
+}
+
+fn report(folder: &Folder, more: &[&str]) -> super::Summary {
+    let file = trail(folder);
+    let words = ["report", &file].into_iter().chain(more.iter().copied());
+    let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+    let config = configured(folder);
+    let mut summary = line.report.summary(Some(&config), now()).unwrap();
+    // Where the folder is must not decide how wide columns are.
+    let short = |text: &mut String| *text = without_folder(text, folder);
+    summary.files.iter_mut().for_each(short);
+    let standing = &mut summary.standing;
+    standing.troubles.iter_mut().for_each(short);
+    for one in &mut standing.weak {
+        short(&mut one.place);
+        short(&mut one.remedy);
+    }
+    for one in standing.keys.iter_mut().chain(&mut standing.certificates) {
+        one.file = one.file.strip_prefix(folder.path()).unwrap().to_owned();
+    }
+    let places = &mut summary.gathered.skipped.places;
+    places.iter_mut().for_each(short);
+    summary
+}
+
+/// A configuration with users, one of them with a weak hash, and keys, one of them ending.
+fn configured(folder: &Folder) -> Config {
+    let config = r#"
+tls = { certificate = "none.pem", private_key = "none.key" }
+upstream.url = "http://127.0.0.1:5000"
+auth = { order = ["htpasswd"], htpasswd = { file = "htpasswd" } }
+"#;
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "htpasswd",
+        "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n\
+         idle:$2y$10$9WH9kMhhiWFXKVxZ0wvriO51bI.LwHbpPN4YMYLPt7VxpHmfEH7Gq\n",
+    );
+    let key = |name: &str, expires: &str| {
+        format!(
+            "[[key]]\nname = \"{name}\"\nhash = \"sha256:{}\"\nrole = \"guest\"\n\
+             repositories = [\"**\"]\nexpires = \"{expires}\"\n",
+            "0f".repeat(32)
+        )
+    };
+    write(
+        "keys.toml",
+        &(key("ci", "2026-05-20T00:00:00Z") + &key("old", "2026-05-01T00:00:00Z")),
+    );
+    let path = folder.path().join("portcullis.toml");
+    Config::parse(config, &path, &|_| None).unwrap().0
+}
+
+fn without_folder(text: &str, folder: &Folder) -> String {
+    text.replace(&format!("{}/", folder.path().display()), "")
+}
+
+#[test]
+fn the_text_has_everything_in_eighty_columns_or_more() {
+    let folder = Folder::new();
+    let summary = report(&folder, &[]);
+    for width in [80, 160] {
+        let look = Look {
+            width,
+            colours: false,
+        };
+        let shown = text::text(&summary, look);
+        assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown}");
+        insta::assert_snapshot!(format!("text_{width}"), shown);
+    }
+    let look = Look {
+        width: 80,
+        colours: true,
+    };
+    assert!(text::text(&summary, look).contains("\u{1b}[31m"));
+}
+
+#[test]
+fn the_json_has_the_keys_that_help_names() {
+    let folder = Folder::new();
+    let mut value = json::json(&report(&folder, &["--top", "2"]));
+    for list in ["/timeline/slices", "/week"] {
+        let list = value.pointer_mut(list).unwrap().as_array_mut().unwrap();
+        list.truncate(1);
+    }
+    insta::assert_snapshot!("json", format!("{value:#}"));
+    for key in value.as_object().unwrap().keys() {
+        assert!(json::KEYS.contains(key.as_str()), "{key} is not documented");
+    }
+}
+
+#[test]
+fn the_page_is_whole_and_names_stay_text() {
+    let folder = Folder::new();
+    let page = html::html(&report(&folder, &[]));
+    for text in [
+        "Audit report",
+        "What needs attention",
+        "&lt;img src=x onerror=alert(1)&gt;\u{fffd}[31m\u{fffd}",
+        "1,234",
+        "key ci",
+        "lines torn or damaged",
+        "<svg class=\"plot\"",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    for text in [
+        "<img", "<script", "style=\"", "http://", "https://", "\u{1b}",
+    ] {
+        assert!(!page.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn an_empty_trail_is_a_report_too() {
+    let folder = Folder::new();
+    let summary = report(&folder, &["--until", "2020-01-01"]);
+    let look = Look {
+        width: 80,
+        colours: false,
+    };
+    assert!(text::text(&summary, look).contains("there are no records in this period"));
+    assert!(html::html(&summary).contains("None."));
+    assert_eq!(json::json(&summary)["records"], 0);
+}
+
+#[test]
+fn moments_are_days_times_and_ages() {
+    for (text, time) in [
+        ("2026-05-01", "2026-05-01T00:00:00Z"),
+        ("2026-05-01T06:00:00+02:00", "2026-05-01T04:00:00Z"),
+        ("10d", "2026-05-01T00:00:00Z"),
+        ("36h", "2026-05-09T12:00:00Z"),
+    ] {
+        assert_eq!(
+            moment(text).unwrap().before(now()).to_string(),
+            time,
+            "{text}"
+        );
+    }
+    for text in ["", "yesterday", "2026-13-01", "never", "1y"] {
+        assert!(moment(text).is_err(), "{text}");
+    }
+}

@@ -1,8 +1,10 @@
 //! `portcullis check`: everything that would keep `serve` from starting, or a reload from being
 //! taken over, at once and with its place. Leaves nothing behind.
 
+mod against;
+
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -20,8 +22,12 @@ use serde_json::json;
 
 use super::check_ldap::Answers;
 use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
+use against::Changes;
 
 /// Check the configuration and everything it names
+///
+/// Exit code 0: all is good. 1: the registry or the directory does not answer as it should, or
+/// decisions of the past would change (--against). 78: the configuration is wrong.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
     #[command(flatten)]
@@ -38,6 +44,11 @@ pub(crate) struct Check {
     /// Look for this user in the directory, and tell what is found
     #[arg(long, value_name = "NAME", requires = "online")]
     user: Option<String>,
+
+    /// Decide everything in this audit file again, and show what would come out otherwise; may be
+    /// repeated. Exit code 1 if anything would. Passwords are not asked about
+    #[arg(long, value_name = "AUDIT", value_hint = clap::ValueHint::FilePath)]
+    against: Vec<PathBuf>,
 }
 
 impl Check {
@@ -51,6 +62,12 @@ impl Check {
         } = examine(&path)?;
         let mut directory_says = None;
         let fits = found.iter().all(Diagnostic::is_warning);
+        let changes = match &config {
+            Some(config) if fits && !self.against.is_empty() => {
+                Some(Changes::of(config, &self.against, Timestamp::now())?)
+            }
+            Some(_) | None => None,
+        };
         if let (true, Some(rules), Some(config)) = (self.online, rules, config) {
             found.extend(ask_registry(&config, &rules)?);
             found.extend(ask_store(&config, &rules)?);
@@ -63,9 +80,13 @@ impl Check {
             }
         }
         let good = found.iter().all(Diagnostic::is_warning);
+        let same = changes.as_ref().is_none_or(Changes::is_empty);
         if self.json {
             let findings: Vec<_> = found.iter().map(Diagnostic::to_json).collect();
-            let mut report = json!({ "ok": good, "file": path, "findings": findings });
+            let mut report = json!({ "ok": good && same, "file": path, "findings": findings });
+            if let (Some(changes), Some(report)) = (&changes, report.as_object_mut()) {
+                report.insert("against".to_owned(), changes.to_json());
+            }
             if let (Some(answers), Some(report)) = (directory_says, report.as_object_mut()) {
                 report.insert("directory".to_owned(), answers.to_json());
             }
@@ -82,8 +103,11 @@ impl Check {
                 Some(summary) => say(&format!("{} is good: {summary}\n", path.display()))?,
                 None => complain(&format!("\n{}", count(&found))),
             }
+            if let Some(changes) = &changes {
+                say(&changes.text())?;
+            }
         }
-        Ok(match (good, fits) {
+        Ok(match (good && same, fits) {
             (true, _) => ExitCode::SUCCESS,
             (false, true) => ExitCode::FAILURE,
             (false, false) => WRONG_CONFIGURATION.into(),

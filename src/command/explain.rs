@@ -1,9 +1,12 @@
 //! `portcullis explain`: the server's own decision, with its reasons, for one question or for many
 //! at once (`--matrix`). Asks nobody: the caller is taken for who it is said to be, with a password.
 
+mod from_audit;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
@@ -36,7 +39,7 @@ pub(crate) struct Explain {
         long,
         value_name = "NAME",
         conflicts_with = "anonymous",
-        required_unless_present_any = ["anonymous", "matrix"]
+        required_unless_present_any = ["anonymous", "matrix", "from_audit"]
     )]
     user: Option<String>,
 
@@ -65,8 +68,22 @@ pub(crate) struct Explain {
     #[arg(long)]
     matrix: bool,
 
+    /// Decide again what an audit record tells, by the reference that a client was given: with the
+    /// same caller and today's configuration
+    #[arg(
+        long,
+        value_name = "REF",
+        conflicts_with_all = ["user", "anonymous", "matrix", "words", "address"]
+    )]
+    from_audit: Option<String>,
+
+    /// Where to look for the reference, if not in the audit file of the configuration; may be
+    /// repeated
+    #[arg(long, value_name = "FILE", requires = "from_audit")]
+    audit: Vec<PathBuf>,
+
     /// pull, push, overwrite, delete or catalog (not with --matrix), then repositories
-    #[arg(value_name = "ACTION REPOSITORY", required_unless_present = "matrix")]
+    #[arg(value_name = "ACTION REPOSITORY", required_unless_present_any = ["matrix", "from_audit"])]
     words: Vec<String>,
 }
 
@@ -89,6 +106,7 @@ impl Explain {
             }
         };
         match question {
+            Question::Past(reference) => self.past(&config, &reference),
             Question::One(action, repository) => self.explain(&config, action, &repository),
             Question::Matrix(repositories) => self.matrix(&config, repositories),
         }
@@ -101,6 +119,9 @@ impl Explain {
         if self.matrix {
             let names: Result<Vec<_>, _> = self.words.iter().map(name).collect();
             return names.map(Question::Matrix);
+        }
+        if let Some(reference) = &self.from_audit {
+            return Ok(Question::Past(reference.clone()));
         }
         let action = |text: &String| {
             let known = Action::ALL.map(Action::as_str).join(", ");
@@ -115,6 +136,22 @@ impl Explain {
             [_] => Err("a repository is missing".to_owned()),
             [] | [_, ..] => Err("one action and one repository at a time".to_owned()),
         }
+    }
+
+    fn past(&self, config: &Config, reference: &str) -> Result<ExitCode> {
+        let files = if self.audit.is_empty() {
+            std::slice::from_ref(&config.audit.file)
+        } else {
+            &self.audit
+        };
+        let now = Timestamp::now();
+        let replayed = from_audit::replay(config, reference, files, self.json, now)?;
+        say(&replayed.text)?;
+        Ok(if replayed.allowed {
+            ExitCode::SUCCESS
+        } else {
+            DENIED.into()
+        })
     }
 
     fn caller(&self, config: &Config) -> Result<Identity> {
@@ -217,6 +254,7 @@ impl Explain {
 enum Question {
     Matrix(Vec<RepoName>),
     One(Action, RepoName),
+    Past(String),
 }
 
 /// The robot as its key confines it.
@@ -285,6 +323,13 @@ fn told(
     if !groups.is_empty() {
         writeln!(out, "groups {}", groups.join(", "))?;
     }
+    out.push_str(&passed_over(found)?);
+    Ok(out)
+}
+
+/// The rules that did not decide, and why.
+fn passed_over(found: &Explanation) -> Result<String> {
+    let mut out = String::new();
     let decided = deciding(&found.decision);
     let others: Vec<_> = found
         .rules

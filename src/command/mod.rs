@@ -12,6 +12,7 @@ mod files;
 mod key;
 mod man;
 mod passwd;
+mod replay;
 mod schema;
 #[cfg(test)]
 mod scratch;

@@ -11,4 +11,4 @@ pub use certificate::{Accepted, CertificateField, ClientCertificate};
 pub use confinement::{Confinement, ROBOT};
 pub use credential::{MAX_PASSWORD, Malformed, Password, Presented, Secret};
 pub use peer::{Peer, PeerCertificate, TlsSession};
-pub use principal::{Authentication, Grant, Identity};
+pub use principal::{Authentication, Grant, Identity, Proof};

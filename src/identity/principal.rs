@@ -63,6 +63,15 @@ enum Recency {
     Now,
 }
 
+/// What somebody has shown, as a record tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// A password, or a token minted for one.
+    pub password: bool,
+    /// A client certificate.
+    pub certificate: bool,
+}
+
 /// Somebody who proved to be who they are, or nobody in particular.
 ///
 /// The constructors are called by `authn` only, so every origin of an identity is found by
@@ -196,6 +205,15 @@ impl Identity {
     pub fn supposed(user: &str, groups: &[&str]) -> Self {
         let groups: Vec<Arc<str>> = groups.iter().map(|group| Arc::from(*group)).collect();
         Self::verified_password(user.into(), groups.into(), Authentication::Htpasswd, false)
+    }
+
+    /// The same with nothing behind the name but this.
+    pub fn supposed_with(user: &str, groups: &[&str], proof: Proof) -> Self {
+        Self {
+            password: proof.password,
+            certificate: proof.certificate,
+            ..Self::supposed(user, groups)
+        }
     }
 
     /// The same for a robot key.

@@ -1,0 +1,336 @@
+//! Decisions of the past, decided again by the configuration of today: what `explain --from-audit`
+//! and `check --against` ask.
+//!
+//! Who asked is taken from the record: the name, what stood behind it, and the groups that came from
+//! outside; groups of the configuration are those of today. A robot key is what its file says today.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+use portcullis::audit::{Entry, Outcome};
+use portcullis::authn::keys::{Keyring, Keys};
+use portcullis::config::Config;
+use portcullis::identity::{Identity, Proof, ROBOT};
+use portcullis::policy::{Decision, Explanation};
+use portcullis::registry::{Action, RepoName};
+
+use super::colours;
+
+/// Why the tag of a manifest could not be moved, in the words of a record.
+const TAG_EXISTS: &str = "tag exists, overwrite not allowed";
+
+/// What was asked once, and what came of it.
+pub(crate) struct Asked {
+    pub(crate) action: Action,
+    pub(crate) repository: RepoName,
+    pub(crate) user: Option<String>,
+    pub(crate) address: IpAddr,
+    outside_groups: Vec<String>,
+    proof: Proof,
+    /// Whether it was allowed then.
+    pub(crate) allowed: bool,
+    /// The rule that decided then.
+    pub(crate) rule: Option<String>,
+}
+
+impl Asked {
+    /// The question of a record; `None` if the policy decided nothing in it.
+    pub(crate) fn in_record(entry: &Entry) -> Option<Self> {
+        let (action, allowed) = decided(entry)?;
+        let repository = match (&entry.repository, action) {
+            (Some(name), _) => RepoName::parse(name)?,
+            // The catalog is about no repository in particular.
+            (None, Action::Catalog) => RepoName::parse("all")?,
+            (None, _) => return None,
+        };
+        let method = entry.auth.as_deref().unwrap_or_default();
+        let proof = |what: &str, guess: bool| {
+            let told = entry.proof.as_ref();
+            told.map_or(guess, |told| told.iter().any(|one| one == what))
+        };
+        Some(Self {
+            action,
+            repository,
+            user: entry.user.clone(),
+            address: entry.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            outside_groups: entry.outside_groups.clone().unwrap_or_else(|| {
+                // Records did not always tell them apart; a file of passwords names none.
+                let named = matches!(method, "ldap" | "token" | "certificate");
+                if named {
+                    entry.groups.clone()
+                } else {
+                    Vec::new()
+                }
+            }),
+            proof: Proof {
+                password: proof("password", matches!(method, "htpasswd" | "ldap" | "token")),
+                certificate: proof("certificate", entry.certificate.is_some()),
+            },
+            allowed,
+            rule: entry.rule.clone(),
+        })
+    }
+
+    /// Who asked; `Err` says why nobody can be that today.
+    fn who(&self, keys: &Keys) -> Result<Identity, String> {
+        let Some(user) = &self.user else {
+            return Ok(Identity::anonymous());
+        };
+        let groups: Vec<&str> = self.outside_groups.iter().map(String::as_str).collect();
+        let Some(name) = user.strip_prefix(ROBOT) else {
+            return Ok(Identity::supposed_with(user, &groups, self.proof));
+        };
+        match keys.get(name) {
+            Some(key) => Ok(Identity::supposed_key(name, Arc::clone(&key.confinement))),
+            None => Err(format!("there is no key `{name}` any more")),
+        }
+    }
+}
+
+/// What was asked in the policy's terms, and whether it was allowed.
+fn decided(entry: &Entry) -> Option<(Action, bool)> {
+    let action = Action::parse(entry.action.as_deref()?)?;
+    let anonymous = entry.user.is_none() && entry.auth.as_deref() == Some("anonymous");
+    if entry.user.is_some() && !entry.is_proven() {
+        return None;
+    }
+    let reason = entry.reason.as_deref().unwrap_or_default();
+    if action == Action::Catalog {
+        // A part of it is shown to everybody; the rule is there for the whole.
+        return (entry.outcome == Outcome::Allowed).then_some((action, entry.rule.is_some()));
+    }
+    if reason == TAG_EXISTS {
+        return Some((Action::Overwrite, false));
+    }
+    match entry.outcome {
+        Outcome::Denied => (entry.status == Some(403)).then_some((action, false)),
+        Outcome::Failed => (anonymous && entry.status == Some(401)).then_some((action, false)),
+        Outcome::Aborted | Outcome::Allowed | Outcome::Error | Outcome::Limited => {
+            entry.rule.as_ref().map(|_rule| (action, true))
+        }
+    }
+}
+
+/// What today's configuration says.
+pub(crate) struct Today<'a> {
+    config: &'a Config,
+    keys: Arc<Keys>,
+    now: Timestamp,
+}
+
+/// The answer of today.
+pub(crate) struct Answer {
+    pub(crate) allowed: bool,
+    /// The rule, or why there is none.
+    pub(crate) by: String,
+}
+
+impl<'a> Today<'a> {
+    /// Opens what a decision needs.
+    pub(crate) fn new(config: &'a Config, now: Timestamp) -> Result<Self> {
+        let keys = Keyring::open(&config.auth.keys, &config.roles)
+            .map_err(|errors| anyhow!("{}", errors.render(colours())))?;
+        Ok(Self {
+            config,
+            keys: keys.current(),
+            now,
+        })
+    }
+
+    /// Decides again.
+    pub(crate) fn answer(&self, asked: &Asked) -> Answer {
+        let who = match asked.who(&self.keys) {
+            Ok(who) => who,
+            Err(why) => {
+                return Answer {
+                    allowed: false,
+                    by: why,
+                };
+            }
+        };
+        let policy = &self.config.policy;
+        let found = policy.allows(
+            &who,
+            asked.address,
+            asked.action,
+            &asked.repository,
+            self.now,
+        );
+        Answer {
+            allowed: found.is_allow(),
+            by: by(&found),
+        }
+    }
+
+    /// Decides again, with all reasons and the groups that count.
+    pub(crate) fn explain(&self, asked: &Asked) -> Result<(Explanation, Vec<String>), String> {
+        let who = asked.who(&self.keys)?;
+        let policy = &self.config.policy;
+        let (address, action) = (asked.address, asked.action);
+        let found = policy.explain(&who, address, action, &asked.repository, self.now);
+        Ok((found, policy.groups_of(&who).map(str::to_owned).collect()))
+    }
+}
+
+fn by(decision: &Decision) -> String {
+    match decision {
+        Decision::Allow(place) | Decision::Deny(Some(place)) => place.0.to_string(),
+        Decision::Deny(None) => "no rule allows it".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Asked, Today};
+    use jiff::Timestamp;
+    use portcullis::audit::Entry;
+    use portcullis::config::Config;
+    use std::path::Path;
+
+    const CONFIG: &str = r#"
+tls = { certificate = "c", private_key = "k" }
+upstream.url = "http://127.0.0.1:5000"
+groups.team-a = ["alice"]
+[[access]]
+repositories = ["public/**"]
+who = ["anonymous"]
+role = "guest"
+[[access]]
+repositories = ["team-a/**"]
+who = ["group:team-a"]
+role = "ci"
+[[access]]
+repositories = ["secure/**"]
+who = ["authenticated"]
+role = "guest"
+require = ["certificate", "password"]
+[[access]]
+repositories = ["ops/**"]
+who = ["group:ops"]
+role = "guest"
+networks = ["10.0.0.0/8"]
+[roles]
+ci = ["pull", "push"]
+"#;
+
+    fn entry(fields: &str) -> Entry {
+        let line = format!(
+            "{{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"request\",\"client\":\"10.0.0.1\",{fields}}}"
+        );
+        Entry::parse(line.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn only_decisions_of_the_policy_are_asked_again() {
+        for (fields, expected) in [
+            (
+                r#""outcome":"allowed","user":"a","auth":"token","action":"pull","repository":"x","rule":"f:1""#,
+                Some(("pull", true)),
+            ),
+            (
+                r#""outcome":"aborted","user":"a","auth":"token","action":"pull","repository":"x","rule":"f:1""#,
+                Some(("pull", true)),
+            ),
+            (
+                r#""outcome":"aborted","user":"a","action":"pull","repository":"x""#,
+                None,
+            ),
+            (
+                r#""outcome":"denied","user":"a","auth":"token","action":"push","repository":"x","status":403"#,
+                Some(("push", false)),
+            ),
+            (
+                r#""outcome":"denied","user":"a","auth":"token","action":"push","repository":"x","status":401,"reason":"token not minted for this""#,
+                None,
+            ),
+            (
+                r#""outcome":"denied","user":"a","auth":"key","action":"push","repository":"x","status":403,"rule":"f:1","reason":"tag exists, overwrite not allowed""#,
+                Some(("overwrite", false)),
+            ),
+            (
+                r#""outcome":"failed","auth":"anonymous","action":"pull","repository":"x","status":401"#,
+                Some(("pull", false)),
+            ),
+            (
+                r#""outcome":"failed","user":"a","action":"pull","repository":"x","status":401"#,
+                None,
+            ),
+            (
+                r#""outcome":"failed","auth":"token","action":"pull","repository":"x","status":401"#,
+                None,
+            ),
+            (
+                r#""outcome":"allowed","auth":"anonymous","action":"catalog""#,
+                Some(("catalog", false)),
+            ),
+            (r#""outcome":"allowed","user":"a","auth":"htpasswd""#, None),
+        ] {
+            let asked = Asked::in_record(&entry(fields));
+            let told = asked.map(|asked| (asked.action.as_str(), asked.allowed));
+            assert_eq!(told, expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn the_caller_is_who_it_was_and_the_rules_are_todays() {
+        let config = Config::parse(CONFIG, Path::new("/nowhere/p.toml"), &|_| None)
+            .unwrap()
+            .0;
+        let today = Today::new(&config, Timestamp::UNIX_EPOCH).unwrap();
+        let base = r#""outcome":"allowed","rule":"f:1","action":"pull""#;
+        for (fields, allowed) in [
+            (
+                r#""user":"alice","auth":"htpasswd","repository":"team-a/x""#,
+                true,
+            ),
+            (
+                r#""user":"alice","auth":"htpasswd","repository":"team-b/x""#,
+                false,
+            ),
+            // Was in the group then and is not today.
+            (
+                r#""user":"bob","auth":"htpasswd","groups":["team-a"],"outside_groups":[],"repository":"team-a/x""#,
+                false,
+            ),
+            (
+                r#""user":"bob","auth":"ldap","groups":["ops"],"outside_groups":["ops"],"repository":"ops/x""#,
+                true,
+            ),
+            (
+                r#""user":"bob","auth":"ldap","groups":["ops"],"repository":"ops/x","client":"192.0.2.1""#,
+                false,
+            ),
+            (
+                r#""user":"bob","auth":"token","proof":["password"],"repository":"secure/x""#,
+                false,
+            ),
+            (
+                r#""user":"bob","auth":"token","proof":["password","certificate"],"repository":"secure/x""#,
+                true,
+            ),
+            (
+                r#""user":"bob","auth":"certificate","proof":["certificate"],"repository":"secure/x""#,
+                false,
+            ),
+            (
+                r#""user":"key:gone","auth":"key","repository":"team-a/x""#,
+                false,
+            ),
+            (r#""auth":"anonymous","repository":"public/x""#, true),
+        ] {
+            let fields = format!("{fields},{base}").replace(r#""client":"10.0.0.1","#, "");
+            let line = if fields.contains("client") {
+                format!("{{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"request\",{fields}}}")
+            } else {
+                format!(
+                    "{{\"time\":\"2026-01-01T00:00:00Z\",\"event\":\"request\",\"client\":\"10.0.0.1\",{fields}}}"
+                )
+            };
+            let entry = Entry::parse(line.as_bytes()).unwrap();
+            let asked = Asked::in_record(&entry).unwrap();
+            assert_eq!(today.answer(&asked).allowed, allowed, "{fields}");
+        }
+    }
+}

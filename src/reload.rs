@@ -18,7 +18,7 @@ use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
 use crate::config::{Config, Errors, StoreUrl};
-use crate::gate::{PullLimits, Rules};
+use crate::gate::{PullLimits, Rules, Shown};
 use crate::limit::lockout::Setting;
 use crate::server::Proxy;
 use crate::store::{Counts, Store};
@@ -162,8 +162,20 @@ pub fn build(
         pulls: PullLimits::new(&config.limits),
         rates: config.limits.rates,
         store,
+        shown: shown(config),
     };
     Ok((rules, warnings))
+}
+
+fn shown(config: &Config) -> Shown {
+    Shown {
+        file: config.file.clone(),
+        audit_file: config.audit.file.clone(),
+        when_unwritable: config.audit.when_unwritable,
+        limits: config.limits.clone(),
+        // What cannot be read has been told before, where it was opened for use.
+        endings: tls::endings(config).0,
+    }
 }
 
 type Found = Option<(Users, Vec<LineWarning>)>;

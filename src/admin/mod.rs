@@ -3,11 +3,14 @@
 //! | path | says |
 //! |---|---|
 //! | `/livez` | the process answers |
-//! | `/readyz` | 200 when the registry answers and the audit file can be written, else 503; each apart |
+//! | `/readyz` | 200 when the registry answers and the audit file can be written, else 503; each apart, and the directory |
 //! | `/metrics` | OpenMetrics |
 //! | `/status`, `/status.json` | one page for people, the same for machines |
 //!
 //! Nothing here changes anything, and no secret is shown.
+//!
+//! A directory that is down is told and makes nobody unready: who needs no directory (keys, tokens of
+//! files, certificates, anonymous pulls) is served all the same, and it is down for every replica.
 
 mod metrics;
 mod status;
@@ -16,7 +19,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -27,6 +32,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::authn::ldap::Diagnosis;
 use crate::server::Proxy;
 use status::Status;
 
@@ -112,11 +118,28 @@ struct Health {
     ready: bool,
     upstream: String,
     audit: String,
+    /// `None` where there is none.
+    directory: Option<String>,
+    directory_servers: Vec<DirectoryServer>,
+}
+
+/// One server of the directory.
+#[derive(Debug, Serialize)]
+struct DirectoryServer {
+    server: String,
+    trouble: Option<String>,
 }
 
 async fn health(proxy: &Proxy) -> Health {
     let rules = proxy.rules();
-    let upstream = match tokio::time::timeout(PATIENCE, rules.upstream.probe()).await {
+    let directory = async {
+        let known = Arc::clone(rules.authenticator.directory()?);
+        let asked = tokio::time::timeout(PATIENCE, known.diagnose(None)).await;
+        Some(asked.unwrap_or_default())
+    };
+    let registry = tokio::time::timeout(PATIENCE, rules.upstream.probe());
+    let (registry, directory) = tokio::join!(registry, directory);
+    let upstream = match registry {
         Ok(Ok(_any_answer)) => "ok".to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(_elapsed) => "the registry did not answer in time".to_owned(),
@@ -132,6 +155,26 @@ async fn health(proxy: &Proxy) -> Health {
         ready: upstream == "ok" && is_writable,
         upstream,
         audit,
+        directory: directory.as_deref().map(said_of),
+        directory_servers: directory
+            .unwrap_or_default()
+            .into_iter()
+            .map(|one| DirectoryServer {
+                server: one.server,
+                trouble: one.trouble,
+            })
+            .collect(),
+    }
+}
+
+/// One server that answers is a directory that answers.
+fn said_of(servers: &[Diagnosis]) -> String {
+    let good = servers.iter().filter(|one| one.trouble.is_none()).count();
+    match (good, servers.len()) {
+        (_, 0) => "did not answer in time".to_owned(),
+        (0, _) => "no server answers as it should".to_owned(),
+        (good, all) if good == all => "ok".to_owned(),
+        (good, all) => format!("{good} of {all} servers answer"),
     }
 }
 
@@ -145,8 +188,14 @@ fn json<T: Serialize>(value: &T) -> String {
 fn page(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if kind == HTML {
+        let policy = format!("{}; frame-ancestors 'none'", crate::page::policy());
+        headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        headers.extend(HeaderValue::try_from(policy).map(|value| (CONTENT_SECURITY_POLICY, value)));
+    }
     response
 }

@@ -21,4 +21,4 @@ pub use judge::{Admission, judge};
 pub use login::Guard;
 pub use pulls::{Pull, PullLimits, PullsExceeded, Standing};
 pub use refusal::Refusal;
-pub use state::{Ledger, Reload, Reloads, Rules};
+pub use state::{Ledger, Reload, Reloads, Rules, Shown};

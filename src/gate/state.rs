@@ -1,6 +1,7 @@
 //! The two values a request is judged by: the rules, which a reload swaps whole, and the ledger,
 //! which survives it (otherwise a SIGHUP would forgive an attacker and drop every connection).
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,12 @@ use super::{Creating, Guard, PullLimits};
 use crate::audit::Audit;
 use crate::authn::keys::{Keyring, Keys as RobotKeys};
 use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
-use crate::config::Challenge;
+use crate::config::{Challenge, Limits, WhenUnwritable};
 use crate::limit::lockout::Setting;
 use crate::limit::{Quotas, Rates, Shield};
 use crate::policy::Policy;
 use crate::store::{Counts, Store};
+use crate::tls::Ending;
 use crate::token::Keys;
 use crate::upstream::{Pool, Upstream};
 
@@ -61,6 +63,22 @@ pub struct Rules {
     pub rates: Rates,
     /// Where replicas count together.
     pub store: Option<Arc<Store>>,
+    /// What is told of the configuration.
+    pub shown: Shown,
+}
+
+/// What the status page tells of a configuration, besides what requests are judged by.
+pub struct Shown {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// Where the audit trail is written.
+    pub audit_file: PathBuf,
+    /// What happens when it cannot be.
+    pub when_unwritable: WhenUnwritable,
+    /// Every limit.
+    pub limits: Limits,
+    /// When certificates, authorities and revocation lists end.
+    pub endings: Vec<Ending>,
 }
 
 impl Rules {

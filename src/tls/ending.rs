@@ -23,11 +23,13 @@ pub fn endings(config: &Config) -> (Vec<Ending>, Vec<TlsError>) {
     let clients = &config.tls.client_certificates;
     let asks = clients.mode != ClientCertificateMode::Off;
     let ldap = config.auth.ldap.as_ref();
+    let store = config.limits.store.as_ref();
     let authorities = [
         ("server certificate", Some(&config.tls.certificate)),
         ("client CA", clients.ca.as_ref().filter(|_| asks)),
         ("registry's CA", config.upstream.ca.as_ref()),
         ("directory's CA", ldap.and_then(|ldap| ldap.ca.as_ref())),
+        ("store's CA", store.and_then(|store| store.ca.as_ref())),
     ];
     let named = authorities
         .into_iter()

@@ -100,3 +100,32 @@ async fn metrics_and_status_tell_what_happened() {
     let text = String::from_utf8(admin.get("/metrics").send().await.body.to_vec()).unwrap();
     assert!(text.contains("portcullis_config_reload_failed 1"), "{text}");
 }
+
+#[tokio::test]
+async fn the_status_says_when_everything_ends() {
+    let port = free_port();
+    let clients = format!(
+        "mode = \"optional\"\ncrl = [\"clients.crl\"]\n[admin]\nlisten = \"127.0.0.1:{port}\"\n"
+    );
+    let builder = Lab::builder().client_certificates(&clients);
+    let crl = builder.pki.crl(&[7]);
+    let _lab = builder.file("clients.crl", &crl).start().await;
+    let admin = Client::plain(SocketAddr::from(([127, 0, 0, 1], port)));
+    let status = admin.get("/status.json").send().await.json();
+    let endings = status["endings"].as_array().unwrap();
+    let whats: Vec<_> = endings.iter().map(|one| &one["what"]).collect();
+    assert_eq!(
+        whats,
+        ["server certificate", "client CA", "revocation list"]
+    );
+    assert_eq!(endings[0]["ends"], status["certificate_not_after"]);
+    for one in endings {
+        assert_ne!(one["state"], "over", "{one:#}");
+        assert!(one["days_left"].is_i64(), "{one:#}");
+    }
+    let limits = status["limits_in_force"].as_array().unwrap();
+    assert!(
+        limits.iter().any(|one| one["limit"] == "10 in 5 min"),
+        "{limits:#?}"
+    );
+}

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::support::process::free_port;
 use crate::support::slapd::{FalseDirectory, Slapd, element, entry, message, result};
 use crate::support::{
-    Answer, Builder, Lab, PATIENCE, eventually, eventually_async, password, within,
+    Answer, Builder, Client, Lab, PATIENCE, eventually, eventually_async, password, within,
 };
 
 /// What a group of the directory gives, besides the usual rules.
@@ -760,4 +761,33 @@ async fn a_check_tells_what_is_asked_and_found() {
     let (code, _, complaints) = check(&[]);
     assert_eq!(code, Some(1), "{complaints}");
     assert!(complaints.contains("no answer in time"), "{complaints}");
+}
+
+#[tokio::test]
+async fn readiness_tells_of_the_directory_apart() {
+    let mut slapd = Slapd::start().await;
+    let port = free_port();
+    let section = slapd.section_of(
+        &[&slapd.plain_url(), "ldap://127.0.0.1:1"],
+        "plaintext = true",
+    );
+    let section = format!("{section}\n[admin]\nlisten = \"127.0.0.1:{port}\"\n");
+    let _lab = builder(BOTH, &section).start().await;
+    let admin = Client::plain(([127, 0, 0, 1], port).into());
+    let ready = admin.get("/readyz").send().await;
+    assert_eq!(ready.status, 200);
+    let said = ready.json();
+    assert_eq!(said["directory"], "1 of 2 servers answer", "{said:#}");
+    let servers = &said["directory_servers"];
+    assert!(servers[0]["trouble"].is_null() && servers[1]["trouble"].is_string());
+    slapd.kill();
+    let ready = admin.get("/readyz").send().await;
+    let said = ready.json();
+    assert_eq!(
+        said["directory"], "no server answers as it should",
+        "{said:#}"
+    );
+    assert_eq!((ready.status, &said["upstream"]), (200, &json!("ok")));
+    let status = admin.get("/status").send().await;
+    assert!(status.text().contains("no server answers as it should"));
 }

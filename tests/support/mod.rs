@@ -18,6 +18,7 @@
 )]
 
 pub(crate) mod audit;
+pub(crate) mod browser;
 pub(crate) mod folder;
 pub(crate) mod http;
 pub(crate) mod image;

@@ -140,7 +140,8 @@ impl Cache {
             }
             answer
         };
-        let answer = accepted.try_get_with(key, verify).await;
+        // In a box: most requests are answered above, and need no room for this.
+        let answer = Box::pin(accepted.try_get_with(key, verify)).await;
         answer
             .map(|verified| (verified, Source::Verified))
             .map_err(|refused| *refused)

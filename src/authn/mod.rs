@@ -224,7 +224,8 @@ impl Authenticator {
                     return self.by_file(users, user, password).await;
                 }
                 (Backend::Ldap, _, Some(directory)) => {
-                    match self.by_directory(directory, user, password).await {
+                    // In a box, so that nobody else's request has room for it.
+                    match Box::pin(self.by_directory(directory, user, password)).await {
                         Outcome::Reject(Rejection::UnknownUser) => {}
                         decided @ (Outcome::Accept(_) | Outcome::Reject(_) | Outcome::Fail(_)) => {
                             return decided;
@@ -257,7 +258,7 @@ impl Authenticator {
                     }
                 }
                 (Backend::Ldap, _, Some(directory)) => {
-                    if let Some(known) = directory.look_up(user).await? {
+                    if let Some(known) = Box::pin(directory.look_up(user)).await? {
                         // Somebody else by now, if the directory spells the name otherwise.
                         let same = *known.person.name == *user;
                         return Ok(same.then(|| Standing {

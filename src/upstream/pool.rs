@@ -32,9 +32,9 @@ const IDLE: usize = 256;
 const IDLE_TIME: Duration = Duration::from_mins(1);
 /// How long a connection may take to become ready after its answer has been read.
 const READY_TIME: Duration = Duration::from_secs(5);
-/// Bytes read from the registry in one go: blobs get cheaper up to this size (0.26 s of CPU a GiB
-/// against 0.28 with 64 KiB), and a slow reader holds this much.
-const BUFFER: usize = 256 * 1024;
+/// Bytes read from the registry in one go. Larger pieces make blobs hardly cheaper, and a slow reader
+/// holds several of them.
+const BUFFER: usize = 64 * 1024;
 
 type Sender = SendRequest<RequestBody>;
 

@@ -7,21 +7,25 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use crate::admin::Admin;
 use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
-use crate::config::{Config, Errors, StoreUrl};
+use crate::config::{Config, Errors, Server, StoreUrl};
 use crate::gate::{PullLimits, Rules, Shown};
+use crate::identity::ROBOT;
 use crate::limit::lockout::Setting;
 use crate::server::Proxy;
 use crate::store::{Counts, Store};
+use crate::telemetry;
 use crate::tls::{self, TlsError};
 use crate::token::{KeyError, Keys};
 use crate::upstream::{Pool, Seal, Upstream};
@@ -107,7 +111,7 @@ pub fn build(
         None
     });
     let tls = client_tls(config, generation)
-        .map_err(|error| errors.push(error.into()))
+        .map_err(|found| errors.extend(found.into_iter().map(BuildError::Tls)))
         .ok();
     let keys = keys(config, foundation.spare_key)
         .map_err(|error| errors.push(error))
@@ -115,7 +119,12 @@ pub fn build(
     let robots = Keyring::open(&config.auth.keys, &config.roles)
         .map_err(|found| errors.push(found.into()))
         .ok();
-    let upstream = keys.as_ref().and_then(|keys| {
+    // What is wrong with the way to the registry is told also where the signing key is no good.
+    let spare = match &keys {
+        Some(_) => None,
+        None => Keys::new(foundation.spare_key).ok(),
+    };
+    let upstream = keys.as_ref().or(spare.as_ref()).and_then(|keys| {
         upstream(config, keys, foundation.pool)
             .map_err(|error| errors.push(error))
             .ok()
@@ -239,20 +248,29 @@ fn authorities(path: Option<&Path>) -> Result<Vec<u8>, TlsError> {
     Ok(certificates.iter().flat_map(|one| one.to_vec()).collect())
 }
 
-/// The listener's TLS, and the judgement of the client certificates that it lets through.
+/// The listener's TLS, and the judgement of the client certificates that it lets through. All errors,
+/// not the first.
 fn client_tls(
     config: &Config,
     generation: u64,
-) -> Result<(Arc<rustls::ServerConfig>, Certificates, Timestamp), TlsError> {
+) -> Result<(Arc<rustls::ServerConfig>, Certificates, Timestamp), Vec<TlsError>> {
     let clients = &config.tls.client_certificates;
-    let verifier = tls::client_verifier(clients)?;
-    let server = tls::server_config(&config.tls, verifier.as_ref())?;
-    let ends = tls::not_after(&config.tls.certificate)?;
-    Ok((
-        server,
-        Certificates::new(clients, verifier, generation),
-        ends,
-    ))
+    let verifier = tls::client_verifier(clients);
+    let shown = verifier.as_ref().ok().and_then(Option::as_ref);
+    let server = tls::server_config(&config.tls, shown).and_then(|server| {
+        let ends = tls::not_after(&config.tls.certificate).map_err(|error| vec![error])?;
+        Ok((server, ends))
+    });
+    match (verifier, server) {
+        (Ok(verifier), Ok((server, ends))) => {
+            let certificates = Certificates::new(clients, verifier, generation);
+            Ok((server, certificates, ends))
+        }
+        (verifier, server) => {
+            let found = [verifier.err(), server.err()].into_iter().flatten();
+            Err(found.flatten().collect())
+        }
+    }
 }
 
 fn keys(config: &Config, spare: &[u8]) -> Result<Keys, BuildError> {
@@ -274,11 +292,19 @@ fn upstream(config: &Config, keys: &Keys, pool: &Arc<Pool>) -> Result<Upstream, 
     Ok(Upstream::new(&config.upstream, Arc::clone(pool), seal)?)
 }
 
+/// What a process has besides its proxy, and a reload looks at.
+pub struct Process {
+    /// Where health and metrics are served.
+    pub admin: Admin,
+    /// `[server]` as it was at the start.
+    pub server: Server,
+}
+
 /// Reads the configuration again and puts it in force, or keeps the one in force. Returns the reason
 /// why it was kept.
-pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
+pub async fn reload(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<(), String> {
     let ledger = proxy.ledger();
-    let result = renew(proxy, path).await;
+    let result = renew(proxy, process, path).await;
     ledger
         .reloads
         .note(Timestamp::now(), result.as_ref().err().cloned());
@@ -301,7 +327,34 @@ pub async fn reload(proxy: &Proxy, path: &Path) -> Result<(), String> {
     result.map(drop)
 }
 
-async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
+/// How often the file of robot keys is looked at for the audit trail's sake.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Tells the audit trail of robot keys that are made, changed or revoked, for ever. (What is in force
+/// does not wait for this: each use of a key looks at the file.)
+pub async fn watch_keys(proxy: Arc<Proxy>) {
+    let mut known = proxy.rules().robots.current();
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        ticks.tick().await;
+        let now = proxy.rules().robots.current();
+        if Arc::ptr_eq(&known, &now) {
+            continue;
+        }
+        let audit = &proxy.ledger().audit;
+        for (name, change) in now.changes_since(&known) {
+            tracing::info!(key = %name, "{}", change.as_str());
+            let mut record = Record::open(audit, audit.slot().await, Event::Key);
+            record.claim(&format!("{ROBOT}{name}"));
+            record.outcome(Outcome::Allowed);
+            record.reason(change.as_str());
+            record.close();
+        }
+        known = now;
+    }
+}
+
+async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64, String> {
     let ledger = proxy.ledger();
     let (config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
     if let Some(failed) = config.run_policy_tests(Timestamp::now()).first() {
@@ -321,6 +374,8 @@ async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
     let generation = in_force.generation.saturating_add(1);
     let (rules, warnings) =
         build(&config, &foundation, generation, BrokenLines::Refuse).map_err(first_of)?;
+    let admin = process.admin.prepare(config.admin.listen);
+    let admin = admin.map_err(|error| format!("admin.listen: {error}"))?;
     let file = open_for_append(&config.audit.file).map_err(|error| error.to_string())?;
     for warning in warnings {
         tracing::warn!(%warning, "htpasswd");
@@ -334,7 +389,58 @@ async fn renew(proxy: &Proxy, path: &Path) -> Result<u64, String> {
     }
     ledger.memory.set_cache_ttl(config.auth.cache_ttl);
     proxy.swap(rules);
+    if let Some(admin) = admin {
+        process.admin.take(admin, proxy);
+    }
+    telemetry::set_format(config.log.format);
+    for key in differing(&process.server, &config.server) {
+        tracing::warn!(
+            key,
+            "this key has changed and is not in force: it needs a restart"
+        );
+    }
     Ok(generation)
+}
+
+/// The keys of `[server]` that differ, but for `public_url`, which is in force at once.
+fn differing(one: &Server, other: &Server) -> Vec<&'static str> {
+    let keys = [
+        ("server.listen", one.listen == other.listen),
+        (
+            "server.max_connections",
+            one.max_connections == other.max_connections,
+        ),
+        (
+            "server.max_connections_per_source",
+            one.max_connections_per_source == other.max_connections_per_source,
+        ),
+        (
+            "server.drain_timeout",
+            one.drain_timeout == other.drain_timeout,
+        ),
+        (
+            "server.handshake_timeout",
+            one.handshake_timeout == other.handshake_timeout,
+        ),
+        (
+            "server.header_timeout",
+            one.header_timeout == other.header_timeout,
+        ),
+        (
+            "server.idle_timeout",
+            one.idle_timeout == other.idle_timeout,
+        ),
+        (
+            "server.body_timeout",
+            one.body_timeout == other.body_timeout,
+        ),
+        (
+            "server.trusted_proxies",
+            one.trusted_proxies == other.trusted_proxies,
+        ),
+    ];
+    let differ = keys.into_iter().filter(|(_, same)| !same);
+    differ.map(|(key, _)| key).collect()
 }
 
 fn first_of(errors: Vec<BuildError>) -> String {

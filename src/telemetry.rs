@@ -1,8 +1,11 @@
 //! The log: to stderr, as text or JSON. `RUST_LOG` chooses what is in it.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 
@@ -10,16 +13,39 @@ use crate::config::LogFormat;
 /// closes while it is in use a warning; nobody needs to act on it.
 const DEFAULT: &str = "info,pingora_pool=error";
 
+type Format = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// What a reload swaps; there is one log.
+static FORMAT: OnceLock<reload::Handle<Format, Registry>> = OnceLock::new();
+
 /// Starts logging. Called once, before anything else happens.
 pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(DEFAULT));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (layer, handle) = reload::Layer::new(layer(format));
+    tracing_subscriber::registry()
+        .with(layer)
+        .with(filter)
+        .init();
+    // Only a second call would find one, and that would have ended above.
+    let _first = FORMAT.set(handle).is_ok();
+}
+
+/// Goes on in another format.
+pub fn set_format(format: LogFormat) {
+    if let Some(handle) = FORMAT.get()
+        && let Err(error) = handle.reload(layer(format))
+    {
+        tracing::warn!(%error, "the log keeps its format");
+    }
+}
+
+fn layer(format: LogFormat) -> Format {
+    let layer = fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
     match format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Text => builder.init(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        LogFormat::Text => layer.boxed(),
     }
 }

@@ -3,7 +3,7 @@
 //! | path | says |
 //! |---|---|
 //! | `/livez` | the process answers |
-//! | `/readyz` | 200 when the registry answers and the audit file can be written, else 503; each apart, and the directory |
+//! | `/readyz` | 200 when the registry answers and the audit file can be written, else 503; each apart, and the directory. 503 while draining |
 //! | `/metrics` | OpenMetrics |
 //! | `/status`, `/status.json` | one page for people, the same for machines |
 //!
@@ -13,6 +13,7 @@
 //! files, certificates, anonymous pulls) is served all the same, and it is down for every replica.
 
 mod metrics;
+mod place;
 mod status;
 
 use std::convert::Infallible;
@@ -32,9 +33,11 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+pub use place::{Admin, Move};
+use status::Status;
+
 use crate::authn::ldap::Diagnosis;
 use crate::server::Proxy;
-use status::Status;
 
 /// Connections at a time: a handful of scrapers and browsers.
 const CONNECTIONS: usize = 64;
@@ -46,8 +49,8 @@ const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves for the life of the process.
-pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
+/// Serves until it is dropped.
+async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -116,6 +119,7 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
 #[derive(Debug, Serialize)]
 struct Health {
     ready: bool,
+    draining: bool,
     upstream: String,
     audit: String,
     /// `None` where there is none.
@@ -151,8 +155,10 @@ async fn health(proxy: &Proxy) -> Health {
         "the audit file cannot be written"
     }
     .to_owned();
+    let draining = proxy.is_draining();
     Health {
-        ready: upstream == "ok" && is_writable,
+        ready: upstream == "ok" && is_writable && !draining,
+        draining,
         upstream,
         audit,
         directory: directory.as_deref().map(said_of),

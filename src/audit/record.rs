@@ -22,6 +22,8 @@ const MAX_FIELD: usize = 256;
 pub enum Event {
     /// The audit file could not be written for a while.
     Audit,
+    /// A robot key made, changed or revoked.
+    Key,
     /// A user locked out for wrong passwords, or free again.
     Lockout,
     /// A password or key presented to log in.
@@ -44,8 +46,9 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Audit,
+        Self::Key,
         Self::Lockout,
         Self::Login,
         Self::Reload,
@@ -61,6 +64,7 @@ impl Event {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Audit => "audit",
+            Self::Key => "key",
             Self::Lockout => "lockout",
             Self::Login => "login",
             Self::Reload => "reload",

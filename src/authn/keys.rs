@@ -136,6 +136,28 @@ enum Stamp {
 #[derive(Debug, Default)]
 pub struct Keys(HashMap<Box<str>, RobotKey>);
 
+/// What became of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyChange {
+    /// It is another key now, or may do something else.
+    Changed,
+    /// It is there now.
+    Made,
+    /// It is there no more.
+    Revoked,
+}
+
+impl KeyChange {
+    /// The words of the audit record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "key changed",
+            Self::Made => "key made",
+            Self::Revoked => "key revoked",
+        }
+    }
+}
+
 impl Keyring {
     /// Reads the file. None at all is a file without keys: `portcullis key create` makes it.
     pub fn open(path: &Path, roles: &Roles) -> Result<Self, Errors> {
@@ -178,6 +200,23 @@ impl Keys {
     /// A key by its name.
     pub fn get(&self, name: &str) -> Option<&RobotKey> {
         self.0.get(name)
+    }
+
+    /// What became of the keys that there were before, and which are new; by their names.
+    pub fn changes_since(&self, before: &Self) -> Vec<(Box<str>, KeyChange)> {
+        let now = self.0.values().filter_map(|key| {
+            let change = match before.get(&key.name) {
+                None => KeyChange::Made,
+                Some(old) if old.is_same(key) => return None,
+                Some(_) => KeyChange::Changed,
+            };
+            Some((key.name.clone(), change))
+        });
+        let gone = before.0.keys().filter(|name| self.get(name).is_none());
+        let gone = gone.map(|name| (name.clone(), KeyChange::Revoked));
+        let mut changes: Vec<_> = now.chain(gone).collect();
+        changes.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        changes
     }
 
     /// Verifies what was presented as the key called `name`. A wrong, expired or misplaced key is
@@ -274,7 +313,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::{Keyring, checksum, digest, is_meant, is_whole, new_key};
+    use super::{KeyChange, Keyring, checksum, digest, is_meant, is_whole, new_key};
     use crate::authn::{Outcome, Rejection};
     use crate::config::{Roles, write_digest};
     use crate::identity::Password;
@@ -444,6 +483,30 @@ mod tests {
         assert_eq!(tried(), Ok(()));
         fs::remove_file(&file.0).unwrap();
         assert_eq!(tried(), Err(Rejection::UnknownKey));
+    }
+
+    #[test]
+    fn what_became_of_the_keys_is_known() {
+        let file = KeyFile::new("changes");
+        let keyring = file.open();
+        let (one, two) = (new_key().unwrap(), new_key().unwrap());
+        let (one, two) = (one.expose().as_str(), two.expose().as_str());
+        let mut before = keyring.current();
+        let mut changes = |text: &str| {
+            file.write(text);
+            let now = keyring.current();
+            let changes = now.changes_since(&before);
+            before = now;
+            let words = |(name, change): &(Box<str>, KeyChange)| format!("{name}: {change:?}");
+            changes.iter().map(words).collect::<Vec<_>>().join(", ")
+        };
+        let both = entry("a", one, "") + &entry("b", one, "");
+        assert_eq!(changes(&both), "a: Made, b: Made");
+        assert_eq!(changes(&format!("# moved\n{both}")), "");
+        let other = entry("b", two, "") + &entry("c", one, "");
+        assert_eq!(changes(&other), "a: Revoked, b: Changed, c: Made");
+        let other = entry("b", two, "networks = [\"10.0.0.0/8\"]");
+        assert_eq!(changes(&other), "b: Changed, c: Revoked");
     }
 
     #[test]

@@ -214,33 +214,68 @@ impl Authenticator {
         self.directory.as_ref()
     }
 
-    /// Verifies a password, or remembers that it was lately. May be dropped at any time.
+    /// Verifies a password, or remembers that it was lately, and tells which back end decided; for a
+    /// user whom none knows, the first. May be dropped at any time.
     ///
     /// A directory that is down is not one that does not know the user: no later back end is asked.
-    pub async fn verify_password(&self, user: &str, password: &Password) -> Outcome {
+    pub async fn verify_password(
+        &self,
+        user: &str,
+        password: &Password,
+    ) -> (Outcome, Option<Authentication>) {
         for back_end in &self.order {
             match (back_end, &self.users, &self.directory) {
                 (Backend::Htpasswd, Some(users), _) if users.fingerprint(user).is_some() => {
-                    return self.by_file(users, user, password).await;
+                    let outcome = self.by_file(users, user, password).await;
+                    return (outcome, Some(Authentication::Htpasswd));
                 }
                 (Backend::Ldap, _, Some(directory)) => {
                     // In a box, so that nobody else's request has room for it.
                     match Box::pin(self.by_directory(directory, user, password)).await {
                         Outcome::Reject(Rejection::UnknownUser) => {}
                         decided @ (Outcome::Accept(_) | Outcome::Reject(_) | Outcome::Fail(_)) => {
-                            return decided;
+                            return (decided, Some(Authentication::Ldap));
                         }
                     }
                 }
                 (Backend::Htpasswd | Backend::Ldap, _, _) => {}
             }
         }
-        match (&self.users, &self.directory) {
+        let outcome = match (&self.users, &self.directory) {
             // Costs as much as a wrong password.
             (Some(users), _) => self.by_file(users, user, password).await,
             (None, Some(_)) => Outcome::Reject(Rejection::UnknownUser),
             (None, None) => Outcome::Reject(Rejection::NoBackEnd),
-        }
+        };
+        (outcome, self.in_use().next())
+    }
+
+    /// The back end that is the first to have a say about a user; of several, the directory may turn
+    /// out not to know the user.
+    pub fn asked_about(&self, user: &str) -> Option<Authentication> {
+        let file_knows = || {
+            let users = self.users.as_ref();
+            users.is_some_and(|users| users.fingerprint(user).is_some())
+        };
+        let has_a_say = |back_end: &Authentication| match back_end {
+            Authentication::Htpasswd => file_knows(),
+            Authentication::Anonymous
+            | Authentication::Certificate
+            | Authentication::Key
+            | Authentication::Ldap
+            | Authentication::Token => true,
+        };
+        self.in_use()
+            .find(has_a_say)
+            .or_else(|| self.in_use().next())
+    }
+
+    /// The back ends there are, in their order.
+    fn in_use(&self) -> impl Iterator<Item = Authentication> {
+        self.order.iter().filter_map(|back_end| match back_end {
+            Backend::Htpasswd => self.users.as_ref().map(|_users| Authentication::Htpasswd),
+            Backend::Ldap => self.directory.as_ref().map(|_known| Authentication::Ldap),
+        })
     }
 
     /// How a user stands with the back end that decides about them; `None` once nobody knows the
@@ -426,10 +461,11 @@ mod tests {
 
     /// `Ok(cached)` for an accepted credential.
     async fn login(to: &Authenticator, user: &str, password: &str) -> Result<bool, Rejection> {
-        match to
-            .verify_password(user, &Password::new(password).unwrap())
-            .await
-        {
+        let password = Password::new(password).unwrap();
+        let (outcome, by) = to.verify_password(user, &password).await;
+        assert!(by.is_none_or(|by| by == Authentication::Htpasswd));
+        assert_eq!(to.asked_about(user), by);
+        match outcome {
             Outcome::Accept(identity) => {
                 assert_eq!(identity.user(), Some(user));
                 assert_eq!(identity.authentication(), Authentication::Htpasswd);

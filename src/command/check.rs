@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use portcullis::authn::Memory;
 use portcullis::authn::htpasswd::LineWarning;
-use portcullis::config::{Config, Diagnostic};
+use portcullis::config::{ClientCertificateMode, Config, Diagnostic};
 use portcullis::gate::Rules;
 use portcullis::reload::{self, BrokenLines, BuildError, Foundation};
-use portcullis::tls::TlsError;
+use portcullis::tls::{self, TlsError};
 use portcullis::upstream::Pool;
 use rustix::fs::{Access, access};
 use serde_json::json;
@@ -23,6 +23,9 @@ use serde_json::json;
 use super::check_ldap::Answers;
 use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
 use against::Changes;
+
+/// How long before its end a certificate or revocation list earns a warning.
+const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Check the configuration and everything it names
 ///
@@ -125,18 +128,19 @@ struct Examined {
 }
 
 fn examine(path: &Path) -> Result<Examined> {
-    let (config, mut found) = match Config::load(path) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            return Ok(Examined {
-                found: errors.into_diagnostics(),
-                ..Examined::default()
-            });
-        }
+    let (config, mut found) = Config::inspect(path);
+    let Some(config) = config else {
+        return Ok(Examined {
+            found: in_order(found),
+            ..Examined::default()
+        });
     };
-    found.extend(config.run_policy_tests(Timestamp::now()));
+    let now = Timestamp::now();
+    found.extend(config.run_policy_tests(now));
     let (rules, built) = build(&config)?;
     found.extend(built);
+    found.extend(ends(&config, now));
+    let found = in_order(found);
     let (accesses, denies) = config.policy.sizes();
     let counts = [
         (accesses, "access rule"),
@@ -150,6 +154,60 @@ fn examine(path: &Path) -> Result<Examined> {
         rules,
         found,
     })
+}
+
+/// Each finding once: first those about the configuration, in the order of its lines, then those
+/// about other files.
+fn in_order(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut once: Vec<Diagnostic> = Vec::with_capacity(found.len());
+    for one in found {
+        if !once.contains(&one) {
+            once.push(one);
+        }
+    }
+    once.sort_by_key(|one| (!one.is_quoted(), one.position()));
+    once
+}
+
+/// Reads from a file when what it holds ends.
+type EndOf = fn(&Path) -> Result<Timestamp, TlsError>;
+
+/// Warns of what ends soon: the server's certificate, and revocation lists, after whose end nobody
+/// of their CA is let in.
+fn ends(config: &Config, now: Timestamp) -> Vec<Diagnostic> {
+    let tls = &config.tls;
+    let certificate: (_, EndOf) = (&tls.certificate, tls::not_after);
+    let lists = match tls.client_certificates.mode {
+        ClientCertificateMode::Off => &[][..],
+        ClientCertificateMode::Optional | ClientCertificateMode::Required => {
+            &tls.client_certificates.crl
+        }
+    };
+    let lists = lists
+        .iter()
+        .map(|list| (list, tls::revocation_ends as EndOf));
+    let found = std::iter::once(certificate)
+        .chain(lists)
+        .filter_map(|(path, end_of)| {
+            // A file that cannot be read has been told of.
+            let end = end_of(path).ok()?;
+            let left = end.duration_since(now);
+            if left > WARN_BEFORE {
+                return None;
+            }
+            let tense = if left.is_negative() {
+                "expired"
+            } else {
+                "expires"
+            };
+            let message = format!(
+                "{} {tense} on {}",
+                path.display(),
+                end.strftime("%F %R UTC")
+            );
+            Some(config.error_at(&key_of(config, path), message).as_warning())
+        });
+    found.collect()
 }
 
 /// Asks the registry for its version, as clients do first.
@@ -240,19 +298,25 @@ fn audit(config: &Config) -> Option<Diagnostic> {
 fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
     let message = error.to_string();
     let key = match error {
-        BuildError::Audit(_) => "audit.file",
+        BuildError::Audit(_) => "audit.file".to_owned(),
         BuildError::Read { path, .. } => key_of(config, &path),
         BuildError::RobotKeys(errors) => return errors.into_diagnostics(),
-        BuildError::Seal | BuildError::SigningKey { .. } => "token.signing_key",
+        BuildError::Seal | BuildError::SigningKey { .. } => "token.signing_key".to_owned(),
         BuildError::Tls(error) => match error {
             TlsError::Read { path, .. }
             | TlsError::NoCertificate(path)
             | TlsError::NoKey(path)
             | TlsError::NoCrl(path)
             | TlsError::ClientCa { path, .. }
-            | TlsError::Unusable { path, .. } => key_of(config, &path),
-            TlsError::Mismatch { .. } => "tls.private_key",
-            TlsError::NoRoots => "upstream.url",
+            | TlsError::Unusable { path, .. } => {
+                // What names no file is told of already, as a key that is missing or wrong.
+                if path.as_os_str().is_empty() {
+                    return Vec::new();
+                }
+                key_of(config, &path)
+            }
+            TlsError::Mismatch { .. } => "tls.private_key".to_owned(),
+            TlsError::NoRoots => "upstream.url".to_owned(),
         },
         BuildError::User(line) => {
             let message = about_user(line.user.as_deref(), &line.cause);
@@ -261,20 +325,19 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
             return vec![found.with_help(line.remedy)];
         }
     };
-    vec![config.error_at(key, message)]
+    vec![config.error_at(&key, message)]
 }
 
 /// The key that names a file.
-fn key_of(config: &Config, path: &Path) -> &'static str {
+fn key_of(config: &Config, path: &Path) -> String {
     let clients = &config.tls.client_certificates;
+    if let Some(number) = clients.crl.iter().position(|crl| crl == path) {
+        return format!("tls.client_certificates.crl.{number}");
+    }
     let named = [
         ("tls.certificate", Some(&config.tls.certificate)),
         ("tls.private_key", Some(&config.tls.private_key)),
         ("tls.client_certificates.ca", clients.ca.as_ref()),
-        (
-            "tls.client_certificates.crl",
-            clients.crl.iter().find(|crl| *crl == path),
-        ),
         ("upstream.ca", config.upstream.ca.as_ref()),
         (
             "auth.ldap.ca",
@@ -294,7 +357,7 @@ fn key_of(config: &Config, path: &Path) -> &'static str {
     let found = named
         .iter()
         .find(|(_, named)| named.is_some_and(|named| named == path));
-    found.map_or("", |(key, _)| key)
+    found.map_or("", |(key, _)| key).to_owned()
 }
 
 fn about_user(user: Option<&str>, cause: &impl std::fmt::Display) -> String {

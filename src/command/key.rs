@@ -12,9 +12,12 @@ use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use portcullis::authn::keys::{digest, new_key};
-use portcullis::config::{Config, RobotKey, check_key_name, key_pattern, robot_keys, time_to_live};
+use portcullis::config::{
+    CertificateField, Config, RobotKey, check_key_name, key_pattern, robot_keys, time_to_live,
+};
 use portcullis::identity::Secret;
 use portcullis::policy::Pattern;
+use portcullis::tls;
 use serde_json::{Value, json};
 
 use super::files::edit;
@@ -51,8 +54,12 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct Create {
     /// What it is called; also the user part of its credentials
-    #[arg(long, value_parser = name)]
-    name: String,
+    #[arg(value_name = "NAME", value_parser = name, required_unless_present = "named")]
+    name: Option<String>,
+
+    /// The same as NAME
+    #[arg(long = "name", value_name = "NAME", value_parser = name, conflicts_with = "name")]
+    named: Option<String>,
 
     /// A built-in role (guest, developer, maintainer, admin) or one of the configuration
     #[arg(long)]
@@ -78,7 +85,8 @@ struct Create {
     #[arg(long)]
     kube_secret: bool,
 
-    /// The host that clients name, for the two above; by default that of `public_url`
+    /// The host that clients name, for the two above; by default that of `public_url`, or else the
+    /// first name of the server certificate, with the port that is listened on
     #[arg(long, value_name = "HOST[:PORT]")]
     host: Option<String>,
 
@@ -149,6 +157,12 @@ impl Key {
 }
 
 impl Create {
+    /// One of the two is there, as the parser sees to.
+    fn name(&self) -> &str {
+        let name = self.name.as_deref().or(self.named.as_deref());
+        name.unwrap_or_default()
+    }
+
     fn run(&self, config: &Config, now: Timestamp) -> Result<()> {
         // Before anything is written: what cannot be shown is lost.
         let host = self.host(config)?;
@@ -159,18 +173,18 @@ impl Create {
         edit(file, |old| self.added(old, &entry, config))?;
         let told = match host {
             None => format!("{}\n", key.expose()),
-            Some(host) if self.kube_secret => kube_secret(&self.name, &host, &key),
-            Some(host) => format!("{:#}\n", docker_config(&self.name, &host, &key)),
+            Some(host) if self.kube_secret => kube_secret(self.name(), &host, &key),
+            Some(host) => format!("{:#}\n", docker_config(self.name(), &host, &key)),
         };
         say(&told).with_context(|| {
-            let name = &self.name;
+            let name = self.name();
             format!("the key is lost; portcullis key revoke {name}, and make another")
         })?;
         let end = self.end(now)?.map_or_else(
             || "for ever".to_owned(),
             |end| format!("until {}", end.strftime("%F")),
         );
-        let (name, shown) = (&self.name, file.display());
+        let (name, shown) = (self.name(), file.display());
         complain(&format!(
             "made key `{name}` in {shown}, good {end}\n\
              This is the only time it is shown. User name: {name}. Password: the key.\n\
@@ -189,13 +203,15 @@ impl Create {
             return Ok(None);
         }
         let public = config.server.public_authority.as_deref();
-        let host = self.host.as_deref().or(public);
-        let host = host.context("no host is known: name it with --host, or set `public_url`")?;
+        let host = self.host.as_deref().or(public).map(str::to_owned);
+        let host = host
+            .or_else(|| certified(config))
+            .context("no host is known: name it with --host, or set `public_url`")?;
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         if host.is_empty() || !host.chars().all(fits) {
             bail!("{host:?} is no host; write HOST or HOST:PORT, without https://");
         }
-        Ok(Some(host.to_owned()))
+        Ok(Some(host))
     }
 
     fn end(&self, now: Timestamp) -> Result<Option<Timestamp>> {
@@ -205,7 +221,7 @@ impl Create {
 
     fn entry(&self, key: &str, now: Timestamp) -> Result<text::Entry<'_>> {
         Ok(text::Entry {
-            name: &self.name,
+            name: self.name(),
             digest: digest(key),
             role: &self.role,
             repositories: &self.repositories,
@@ -224,8 +240,8 @@ impl Create {
         let old = std::str::from_utf8(old.unwrap_or_default())
             .with_context(|| format!("{} is not text", config.auth.keys.display()))?;
         let known = parsed(old, config)?;
-        if known.iter().any(|key| *key.name == self.name) {
-            let name = &self.name;
+        if known.iter().any(|key| *key.name == *self.name()) {
+            let name = self.name();
             bail!("there is a key `{name}` already; choose another name, or revoke it first");
         }
         let new = text::add(old, entry);
@@ -233,6 +249,25 @@ impl Create {
         parsed(&new, config)?;
         Ok(new.into_bytes())
     }
+}
+
+/// The first name of the server certificate, with the port that is listened on unless it is https's.
+fn certified(config: &Config) -> Option<String> {
+    let chain = tls::certificates(&config.tls.certificate).ok()?;
+    let names = tls::read_certificate(&chain)?.names.into_iter();
+    let mut hosts = names.filter_map(|(field, name)| match field {
+        CertificateField::SanDns => name.filter(|name| !name.contains('*')),
+        CertificateField::SanEmail
+        | CertificateField::SanUri
+        | CertificateField::SubjectCn
+        | CertificateField::SubjectO
+        | CertificateField::SubjectOu => None,
+    });
+    let host = hosts.next()?;
+    Some(match config.server.listen.first()?.port() {
+        443 => host,
+        port => format!("{host}:{port}"),
+    })
 }
 
 fn revoke(config: &Config, name: &str) -> Result<()> {

@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use portcullis::admin::Admin;
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
 use portcullis::gate::{Guard, Ledger, Reloads};
 use portcullis::limit::{Quotas, Shield};
-use portcullis::reload::{self, BrokenLines, Foundation};
-use portcullis::server::{self, Listeners, Proxy};
+use portcullis::reload::{self, BrokenLines, Foundation, Process};
+use portcullis::server::{self, Proxy};
 use portcullis::telemetry;
 use portcullis::upstream::Pool;
 use rustix::process::{
@@ -119,10 +120,11 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
         tracing::warn!(%warning, "htpasswd");
     }
     let listeners = server::bind(&config.server.listen)?;
-    let admin = match config.admin.listen {
-        Some(address) => Some(server::bind(&[address])?),
-        None => None,
+    let process = Process {
+        admin: Admin::default(),
+        server: config.server.clone(),
     };
+    let admin = process.admin.prepare(config.admin.listen)?;
     let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
     note(&audit, Event::Start).await;
     if let Some(store) = &rules.store {
@@ -148,12 +150,14 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
         },
     );
 
+    let watching_keys = tokio::spawn(reload::watch_keys(Arc::clone(&proxy)));
+
     let (stop, stopping) = watch::channel(false);
     for address in listeners.addresses() {
         tracing::info!(%address, "listening");
     }
-    for listener in admin.into_iter().flat_map(Listeners::into_inner) {
-        tokio::spawn(portcullis::admin::serve(listener, Arc::clone(&proxy)));
+    if let Some(admin) = admin {
+        process.admin.take(admin, &proxy);
     }
     let drain_timeout = config.server.drain_timeout;
     let serving = tokio::spawn(server::serve(
@@ -162,12 +166,14 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
         config.server,
         stopping,
     ));
-    signals.until_stop(&proxy, &path).await;
+    signals.until_stop(&proxy, &process, &path).await;
+    proxy.drain();
     tracing::info!(?drain_timeout, "stopping; requests in flight may finish");
     stop.send(true).context("the server has ended by itself")?;
     let cut = serving.await.context("the server failed")?;
     proxy.tell_floods();
     watching.abort();
+    watching_keys.abort();
     note(&audit, Event::Stop).await;
     if cut > 0 {
         tracing::warn!(
@@ -208,12 +214,12 @@ impl Signals {
 
     /// Reloads at each SIGHUP, until SIGTERM or SIGINT. Hang-ups that arrive during a reload are
     /// one hang-up.
-    async fn until_stop(&mut self, proxy: &Proxy, path: &Path) {
+    async fn until_stop(&mut self, proxy: &Arc<Proxy>, process: &Process, path: &Path) {
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => tokio::select! {
                     // Told in the log and the audit trail already.
-                    _kept = reload::reload(proxy, path) => {}
+                    _kept = reload::reload(proxy, process, path) => {}
                     _ = self.interrupt.recv() => return,
                     _ = self.terminate.recv() => return,
                 },

@@ -94,6 +94,11 @@ impl Diagnostic {
         self.severity == Severity::Warning
     }
 
+    /// Whether it quotes the line that it is about, as those about the configuration itself do.
+    pub fn is_quoted(&self) -> bool {
+        self.spot.as_ref().is_some_and(|spot| spot.quote.is_some())
+    }
+
     /// What is wrong, without the place.
     pub fn message(&self) -> &str {
         &self.message

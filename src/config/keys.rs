@@ -44,6 +44,16 @@ pub struct RobotKey {
     pub line: usize,
 }
 
+impl RobotKey {
+    /// Whether another entry means the same key with the same rights, wherever it stands.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.digest == other.digest
+            && self.role == other.role
+            && self.confinement.is_same(&other.confinement)
+    }
+}
+
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct File {

@@ -70,16 +70,21 @@ pub struct Config {
 impl Config {
     /// Reads a file, with the process's environment. Errors come together with the warnings.
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Errors> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
+        usable(path, Self::inspect(path))
+    }
+
+    /// The same for whoever looks for all that is wrong: what there is of a configuration, as far as
+    /// it can be understood, beside the errors. With errors it must not be put in force.
+    pub fn inspect(path: &Path) -> (Option<Self>, Vec<Diagnostic>) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::understand(&text, path, &|name| std::env::var(name).ok()),
             Err(error) => {
                 let message = format!("the configuration cannot be read: {error}");
-                return Err(Diagnostic::about_file(path, message)
-                    .with_help("name it with --config FILE or $PORTCULLIS_CONFIG")
-                    .into());
+                let found = Diagnostic::about_file(path, message)
+                    .with_help("name it with --config FILE or $PORTCULLIS_CONFIG");
+                (None, vec![found])
             }
-        };
-        Self::parse(&text, path, &|name| std::env::var(name).ok())
+        }
     }
 
     /// Reads a text as if it stood at `path`. `env` is asked for `${env:NAME}`. The only files
@@ -89,23 +94,39 @@ impl Config {
         path: &Path,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<(Self, Vec<Warning>), Errors> {
+        usable(path, Self::understand(text, path, env))
+    }
+
+    fn understand(
+        text: &str,
+        path: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> (Option<Self>, Vec<Diagnostic>) {
         let read::Reading {
             file,
             source,
             mut found,
         } = read::read(text, path);
         let config = file.map(|file| meaning::understand(&file, source, path, env, &mut found));
-        match (Errors::among(&mut found), config) {
-            (None, Some(config)) => Ok((config, found)),
-            (Some(errors), _) => Err(errors),
-            (None, None) => Err(Diagnostic::about_file(path, "this cannot be read").into()),
-        }
+        (config, found)
     }
 
     /// An error at a key, for whoever finds that what the key names is no good: the key's dotted
     /// path, as in `tls.private_key`.
     pub fn error_at(&self, key: &str, message: impl Into<String>) -> Diagnostic {
         self.source.error_at_key(key, message)
+    }
+}
+
+/// A configuration without errors, and its warnings.
+fn usable(
+    path: &Path,
+    (config, mut found): (Option<Config>, Vec<Diagnostic>),
+) -> Result<(Config, Vec<Warning>), Errors> {
+    match (Errors::among(&mut found), config) {
+        (None, Some(config)) => Ok((config, found)),
+        (Some(errors), _) => Err(errors),
+        (None, None) => Err(Diagnostic::about_file(path, "this cannot be read").into()),
     }
 }
 

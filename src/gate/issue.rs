@@ -7,8 +7,8 @@ use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::judge::bearer;
-use super::login::Login;
+use super::judge::{bearer, presented};
+use super::login::{Login, note_claim};
 use super::{Authority, Ledger, Refusal, Rules};
 use crate::audit::{Event, Record};
 use crate::identity::{
@@ -67,8 +67,8 @@ pub async fn issue(
     record.certificate(peer.certificate.shown());
     let shown = rules.certificates.admit(peer, now)?;
     let wish = match (&head.method, form) {
-        (&Method::POST, Some(form)) => posted(form, &head.headers, authority)?,
-        (&Method::GET, None) => asked(head.uri.query(), &head.headers, authority)?,
+        (&Method::POST, Some(form)) => posted(rules, form, &head.headers, authority, record)?,
+        (&Method::GET, None) => asked(rules, head, authority, record)?,
         _ => return Err(CallError::Method { allow: "GET, POST" }.into()),
     };
     if wish.scopes.is_empty() {
@@ -93,7 +93,7 @@ pub async fn issue(
     };
     let who = rules.certificates.join(who, shown)?;
     if who.user().is_none() && wish.scopes.is_empty() {
-        return Err(Refusal::Unauthenticated { scope: None });
+        return Err(Refusal::Unauthenticated);
     }
     record.identify(&who, rules.policy.groups_of(&who));
     let grants = intersect(rules, &who, peer, &wish.scopes, now);
@@ -130,18 +130,29 @@ pub async fn issue(
 }
 
 /// `GET /token?service=…&scope=…&scope=…`
-fn asked(query: Option<&str>, headers: &HeaderMap, authority: &Authority) -> Result<Wish, Refusal> {
-    let query = Query::parse(query, &["scope"])?;
+fn asked(
+    rules: &Rules,
+    head: &http::request::Parts,
+    authority: &Authority,
+    record: &mut Record,
+) -> Result<Wish, Refusal> {
+    let query = Query::parse(head.uri.query(), &["scope"])?;
     check_service(&query, authority)?;
     Ok(Wish {
-        credential: Credential::Presented(Presented::from_headers(headers)?),
+        credential: Credential::Presented(presented(rules, &head.headers, record)?),
         scopes: parse_scopes(query.values("scope")),
         offline: query.value("offline_token") == Some("true"),
     })
 }
 
 /// `POST /token` with `grant_type=password` or `refresh_token`.
-fn posted(form: &str, headers: &HeaderMap, authority: &Authority) -> Result<Wish, Refusal> {
+fn posted(
+    rules: &Rules,
+    form: &str,
+    headers: &HeaderMap,
+    authority: &Authority,
+    record: &mut Record,
+) -> Result<Wish, Refusal> {
     let form = Query::parse(Some(form), &["scope"])
         .map_err(|_cause| invalid("the form cannot be read in exactly one way"))?;
     check_service(&form, authority)?;
@@ -152,12 +163,13 @@ fn posted(form: &str, headers: &HeaderMap, authority: &Authority) -> Result<Wish
     }
     let credential = match form.value("grant_type") {
         Some("password") => {
-            let (user, password) = (form.value("username"), form.value("password"));
-            let presented = Presented::user_and_password(
-                user.unwrap_or_default(),
-                password.unwrap_or_default(),
-            )?;
-            Credential::Presented(presented)
+            let user = form.value("username").unwrap_or_default();
+            let password = form.value("password").unwrap_or_default();
+            let presented = Presented::user_and_password(user, password);
+            if presented.is_err() && !user.is_empty() {
+                note_claim(rules, user, record);
+            }
+            Credential::Presented(presented?)
         }
         Some("refresh_token") => {
             let token = form
@@ -165,7 +177,8 @@ fn posted(form: &str, headers: &HeaderMap, authority: &Authority) -> Result<Wish
                 .ok_or(invalid("no refresh_token"))?;
             Credential::Refresh(Secret::new(token.to_owned()))
         }
-        Some(_) | None => {
+        None => return Err(invalid("no grant_type")),
+        Some(_) => {
             return Err(Refusal::OAuth {
                 error: "unsupported_grant_type",
                 message: "grant_type must be password or refresh_token",

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use jiff::Timestamp;
 
-use super::login::Login;
+use super::login::{Login, note_claim};
 use super::shared::Counters;
 use super::{Authority, Ledger, Pull, Refusal, Rules};
 use crate::audit::{Effect, Event, Record};
@@ -52,7 +53,7 @@ pub async fn judge(
     let shown = rules.certificates.admit(peer, now)?;
     let call = call?;
 
-    let presented = Presented::from_headers(&head.headers)?;
+    let presented = presented(rules, &head.headers, record)?;
     let nothing = matches!(presented, Presented::Nothing);
     let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
     if logs_in {
@@ -87,10 +88,9 @@ pub async fn judge(
     let who = rules.certificates.join(who, shown)?;
     record.identify(&who, rules.policy.groups_of(&who));
     if matches!(call, Call::Ping) && nothing && who.user().is_none() {
-        return Err(Refusal::Unauthenticated { scope: None });
+        return Err(Refusal::Unauthenticated);
     }
 
-    let scope = call.scope();
     let call = within_scope(&who, call);
     let (action, repository) = (call.action(), call.repository().cloned());
     let permit = match rules.policy.decide(&who, peer.address, call, now) {
@@ -101,14 +101,14 @@ pub async fn judge(
             }
             return Err(match who.user() {
                 Some(_) => Refusal::Denied(denial),
-                None => Refusal::Unauthenticated { scope },
+                None => Refusal::Unauthenticated,
             });
         }
     };
     if let Some(action) = action
         && !who.scope_covers(action, repository.as_ref())
     {
-        return Err(Refusal::InsufficientScope { scope });
+        return Err(Refusal::InsufficientScope);
     }
     if let Some(rule) = permit.rule() {
         record.rule(&rule.0);
@@ -135,6 +135,20 @@ pub async fn judge(
         who,
         session,
         pull,
+    })
+}
+
+/// What a request presents. Where that cannot be read, the record still says whose it is said to be.
+pub(super) fn presented(
+    rules: &Rules,
+    headers: &HeaderMap,
+    record: &mut Record,
+) -> Result<Presented, Refusal> {
+    Presented::from_headers(headers).map_err(|malformed| {
+        if let Some(user) = Presented::claimed(headers) {
+            note_claim(rules, &user, record);
+        }
+        malformed.into()
     })
 }
 

@@ -38,10 +38,14 @@ impl Login<'_> {
         record: &mut Record,
     ) -> Result<Identity, Refusal> {
         let Some(key) = self.key(user, password) else {
-            record.claim(user);
+            let authenticator = &self.rules.authenticator;
+            note_claim(self.rules, user, record);
             let trial = self.begin(user, password).await?;
-            let verify = self.rules.authenticator.verify_password(user, password);
-            return self.end(user, trial, verify.await).await;
+            let (outcome, decided_by) = authenticator.verify_password(user, password).await;
+            if let Some(back_end) = decided_by {
+                record.authentication(back_end);
+            }
+            return self.end(user, trial, outcome).await;
         };
         let user = format!("{ROBOT}{user}");
         record.claim(&user);
@@ -105,6 +109,15 @@ impl Login<'_> {
             trial.end(judged).await;
         }
         answer
+    }
+}
+
+/// Notes whom a password that is not verified yet, or never will be, is said to be of, and who would
+/// judge it.
+pub(super) fn note_claim(rules: &Rules, user: &str, record: &mut Record) {
+    record.claim(user);
+    if let Some(back_end) = rules.authenticator.asked_about(user) {
+        record.authentication(back_end);
     }
 }
 
@@ -252,21 +265,20 @@ async fn tell(audit: &Arc<Audit>, change: Change) {
     let Change { user, network, to } = change;
     let mut record = Record::open(audit, audit.slot().await, Event::Lockout);
     record.source(network.addr());
-    if let Some(user) = &user {
-        record.claim(user);
-    }
+    // The user stands in the reason only: who counts records by user counts attempts, and this is
+    // none.
     let user = user.as_deref().unwrap_or("every user");
     match to {
         Became::Locked(time) => {
             tracing::warn!(user, %network, ?time, "too many wrong passwords, locked");
             record.outcome(Told::Limited);
             let seconds = time.as_secs();
-            record.reason(&format!("locked from {network} for {seconds} s"));
+            record.reason(&format!("{user} locked from {network} for {seconds} s"));
         }
         Became::Free => {
             tracing::info!(user, %network, "no longer locked");
             record.outcome(Told::Allowed);
-            record.reason(&format!("free again from {network}"));
+            record.reason(&format!("{user} free again from {network}"));
         }
     }
     record.close();

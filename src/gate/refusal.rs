@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::request::Parts;
+use http::{Method, StatusCode};
 
 use super::{Authority, PullsExceeded, Standing};
 use crate::audit::{AuditError, Outcome};
@@ -14,7 +15,7 @@ use crate::authn::{CertificateError, Failure, Rejection};
 use crate::config::Challenge;
 use crate::identity::Malformed;
 use crate::policy::Denial;
-use crate::registry::{CallError, Code, Problem, QueryError};
+use crate::registry::{Call, CallError, Code, Problem, QueryError};
 use crate::token::TokenError;
 use crate::upstream::{Fault, UpstreamError};
 
@@ -36,10 +37,7 @@ pub enum Refusal {
     /// Known, but not allowed.
     Denied(Denial),
     /// A token that was minted for something else.
-    InsufficientScope {
-        /// What to ask for.
-        scope: Option<String>,
-    },
+    InsufficientScope,
     /// We ourselves cannot.
     Internal(&'static str),
     /// No pulls left.
@@ -70,16 +68,42 @@ pub enum Refusal {
     /// A tag that exists, for somebody who may only create.
     TagExists,
     /// No credential where one is needed.
-    Unauthenticated {
-        /// What to ask for.
-        scope: Option<String>,
-    },
+    Unauthenticated,
     /// Who is calling cannot be found out at the moment.
     Undecided(Failure),
     /// An upload session that is not the caller's, or none at all.
     UploadUnknown,
     /// The registry did not answer.
     Upstream(UpstreamError),
+}
+
+/// What was asked for, as far as the answer depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A call to the API.
+    Call {
+        /// What a token for it has to be asked for with.
+        scope: Option<String>,
+    },
+    /// A token by OAuth2, whose clients look for a word (RFC 6749 section 5.2).
+    Grant,
+    /// A token by GET.
+    Token,
+}
+
+impl Wanted {
+    /// What a request's head asks for.
+    pub fn of(head: &Parts) -> Self {
+        match (head.uri.path(), &head.method) {
+            ("/token", &Method::POST) => Self::Grant,
+            ("/token", _) => Self::Token,
+            (path, method) => Self::Call {
+                scope: Call::parse(method, path, head.uri.query())
+                    .ok()
+                    .and_then(|call| call.scope()),
+            },
+        }
+    }
 }
 
 /// Seconds after which a client may try again when something behind us is down.
@@ -112,7 +136,7 @@ pub struct Reply {
 
 impl Refusal {
     /// The answer to the client.
-    pub fn reply(&self, how: Challenge, authority: Option<&Authority>) -> Reply {
+    pub fn reply(&self, how: Challenge, authority: Option<&Authority>, wanted: &Wanted) -> Reply {
         let (status, code, message) = self.text(authority);
         let problem = Problem {
             status,
@@ -131,7 +155,7 @@ impl Refusal {
         };
         match self {
             Self::BadCredential(_) | Self::Certificate(_) | Self::Malformed(_) => {
-                reply.challenge = challenge(how, authority, None, None);
+                reply.challenge = challenge(how, authority, wanted, None);
                 // A better certificate can come on another connection only.
                 reply.close = matches!(
                     self,
@@ -139,14 +163,13 @@ impl Refusal {
                 );
             }
             Self::BadToken(_) | Self::Revoked { .. } => {
-                reply.challenge = challenge(how, authority, None, Some("invalid_token"));
+                reply.challenge = challenge(how, authority, wanted, Some("invalid_token"));
             }
-            Self::InsufficientScope { scope } => {
-                let scope = scope.as_deref();
-                reply.challenge = challenge(how, authority, scope, Some("insufficient_scope"));
+            Self::InsufficientScope => {
+                reply.challenge = challenge(how, authority, wanted, Some("insufficient_scope"));
             }
-            Self::Unauthenticated { scope } => {
-                reply.challenge = challenge(how, authority, scope.as_deref(), None);
+            Self::Unauthenticated => {
+                reply.challenge = challenge(how, authority, wanted, None);
             }
             Self::BadRequest(_) | Self::Body(_) => reply.close = true,
             Self::NotTheApi(CallError::Method { allow }) => reply.allow = Some(allow),
@@ -168,6 +191,9 @@ impl Refusal {
         if status != StatusCode::UNAUTHORIZED {
             reply.challenge = None;
         }
+        if matches!(wanted, Wanted::Grant) && self.is_wrong_credential() {
+            reply.oauth = Some("invalid_grant");
+        }
         reply
     }
 
@@ -180,7 +206,7 @@ impl Refusal {
             | Self::Body(_)
             | Self::Certificate(_)
             | Self::Denied(_)
-            | Self::InsufficientScope { .. }
+            | Self::InsufficientScope
             | Self::Internal(_)
             | Self::Limited(_)
             | Self::Locked { .. }
@@ -189,7 +215,7 @@ impl Refusal {
             | Self::NotTheApi(_)
             | Self::OAuth { .. }
             | Self::TagExists
-            | Self::Unauthenticated { .. }
+            | Self::Unauthenticated
             | Self::Undecided(_)
             | Self::UploadUnknown
             | Self::Upstream(_) => false,
@@ -208,7 +234,7 @@ impl Refusal {
                 Some(rule) => format!("{} denied by {}", denial.action.as_str(), rule.0),
                 None => format!("no rule allows {}", denial.action.as_str()),
             },
-            Self::InsufficientScope { .. } => "token not minted for this".to_owned(),
+            Self::InsufficientScope => "token not minted for this".to_owned(),
             Self::BadRequest(what) | Self::Internal(what) => (*what).to_owned(),
             Self::Limited(exceeded) => {
                 let Standing { quota, subject, .. } = &exceeded.standing;
@@ -225,7 +251,7 @@ impl Refusal {
             Self::OAuth { message, .. } => (*message).to_owned(),
             Self::Revoked { .. } => "user gone or password changed since the token".to_owned(),
             Self::TagExists => "tag exists, overwrite not allowed".to_owned(),
-            Self::Unauthenticated { .. } => "no credential".to_owned(),
+            Self::Unauthenticated => "no credential".to_owned(),
             Self::Undecided(failure) => failure.as_str().to_owned(),
             Self::UploadUnknown => "not an upload session of this caller".to_owned(),
             Self::Upstream(error) => error.to_string(),
@@ -240,10 +266,10 @@ impl Refusal {
             | Self::Malformed(_)
             | Self::OAuth { .. }
             | Self::Revoked { .. }
-            | Self::Unauthenticated { .. } => Outcome::Failed,
+            | Self::Unauthenticated => Outcome::Failed,
             Self::BadRequest(_)
             | Self::Denied(_)
-            | Self::InsufficientScope { .. }
+            | Self::InsufficientScope
             | Self::Misdirected
             | Self::NotTheApi(_)
             | Self::TagExists
@@ -291,7 +317,7 @@ impl Refusal {
                 )
                 .into(),
             ),
-            Self::InsufficientScope { .. } => (
+            Self::InsufficientScope => (
                 StatusCode::UNAUTHORIZED,
                 Code::Unauthorized,
                 "the token was not made for this; ask for another one".into(),
@@ -336,7 +362,7 @@ impl Refusal {
                 Code::Denied,
                 "this tag exists and you may not move it; choose another tag".into(),
             ),
-            Self::Unauthenticated { .. } => (
+            Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
                 Code::Unauthorized,
                 "authentication required".into(),
@@ -435,9 +461,13 @@ fn not_the_api(error: &CallError) -> (StatusCode, Code) {
 fn challenge(
     how: Challenge,
     authority: Option<&Authority>,
-    scope: Option<&str>,
+    wanted: &Wanted,
     error: Option<&str>,
 ) -> Option<String> {
+    let scope = match wanted {
+        Wanted::Call { scope } => scope.as_deref(),
+        Wanted::Grant | Wanted::Token => None,
+    };
     let host = authority?.as_str();
     Some(match how {
         Challenge::Basic => format!("Basic realm=\"{host}\""),

@@ -48,6 +48,21 @@ impl Confinement {
             && !self.is_over(now)
     }
 
+    /// Whether another grants the same, wherever it stands.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            place: _,
+            repositories,
+            actions,
+            networks,
+            expires,
+        } = self;
+        *repositories == other.repositories
+            && *actions == other.actions
+            && *networks == other.networks
+            && *expires == other.expires
+    }
+
     /// Whether the key can be used from an address.
     pub fn admits(&self, from: IpAddr) -> bool {
         let from = from.to_canonical();

@@ -143,6 +143,26 @@ impl Presented {
         }
     }
 
+    /// Whom `Basic` credentials name that are otherwise malformed, for the audit record only.
+    pub fn claimed(headers: &HeaderMap) -> Option<String> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (value, None) = (values.next()?, values.next()) else {
+            return None;
+        };
+        let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+        if value.len() > MAX_AUTHORIZATION || !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let bytes = STANDARD.decode(encoded).map(Zeroizing::new).ok()?;
+        let mut parts = bytes.split(|byte| *byte == b':');
+        let (user, Some(_password)) = (parts.next()?, parts.next()) else {
+            // Without a colon it may be a password alone.
+            return None;
+        };
+        let user = std::str::from_utf8(user).ok()?;
+        (!user.is_empty()).then(|| user.to_owned())
+    }
+
     fn basic(encoded: &str) -> Result<Self, Malformed> {
         let bytes = STANDARD
             .decode(encoded)
@@ -265,6 +285,28 @@ mod tests {
         }
         let twice = Presented::from_headers(&headers(&["Basic YTpi", "Basic YTpi"]));
         assert_eq!(twice.err(), Some(Malformed::Repeated));
+    }
+
+    #[test]
+    fn whom_malformed_credentials_name_is_known_where_it_can_be() {
+        let claimed = |text: &[u8]| {
+            let encoded = STANDARD.encode(text);
+            Presented::claimed(&headers(&[&format!("Basic {encoded}")]))
+        };
+        let long = [b"alice:".as_slice(), &[b'x'; 300]].concat();
+        for text in [&b"alice:"[..], b"alice:a\0b", b"alice:\xff:x", &long] {
+            assert_eq!(claimed(text).as_deref(), Some("alice"), "{text:?}");
+        }
+        for text in [&b"hunter2"[..], b":hunter2", b"\xff:hunter2", b""] {
+            assert_eq!(claimed(text), None, "{text:?}");
+        }
+        for values in [
+            &["Bearer YTpi"][..],
+            &["Basic YTpi", "Basic YTpi"],
+            &["Basic !"],
+        ] {
+            assert_eq!(Presented::claimed(&headers(values)), None);
+        }
     }
 
     #[test]

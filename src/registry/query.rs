@@ -20,7 +20,8 @@ pub enum QueryError {
     TooLong,
 }
 
-/// No client of the API sends more than a handful.
+/// No client of the API sends more than a handful. Those that may be repeated are not counted; the
+/// length of the query bounds them.
 const MAX_PARAMETERS: usize = 32;
 /// An upload's sealed state is the longest thing a query holds.
 const MAX_QUERY: usize = 8 * 1024;
@@ -40,16 +41,19 @@ impl Query {
             return Err(QueryError::Semicolon);
         }
         let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut single = 0_usize;
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name).ok_or(QueryError::Encoding)?;
             let value = decode(value).ok_or(QueryError::Encoding)?;
-            let known = pairs.iter().any(|(seen, _)| *seen == name);
-            if known && !repeatable.contains(&name.as_str()) {
-                return Err(QueryError::Repeated);
-            }
-            if pairs.len() >= MAX_PARAMETERS {
-                return Err(QueryError::TooLong);
+            if !repeatable.contains(&name.as_str()) {
+                if pairs.iter().any(|(seen, _)| *seen == name) {
+                    return Err(QueryError::Repeated);
+                }
+                single = single.saturating_add(1);
+                if single > MAX_PARAMETERS {
+                    return Err(QueryError::TooLong);
+                }
             }
             pairs.push((name, value));
         }
@@ -147,6 +151,14 @@ mod tests {
         }
         let tags = Query::parse(Some("tag=a&tag=b"), &["tag"]).unwrap();
         assert_eq!(tags.values("tag").collect::<Vec<_>>(), ["a", "b"]);
+        let many = "tag=a&".repeat(100);
+        let many = Query::parse(Some(&many), &["tag"]).unwrap();
+        assert_eq!(many.values("tag").count(), 100);
+        let many: Vec<_> = (0..33).map(|number| format!("p{number}=1")).collect();
+        assert_eq!(
+            Query::parse(Some(&many.join("&")), &["tag"]).err(),
+            Some(QueryError::TooLong)
+        );
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::body::AnswerBody;
 use crate::audit::Record;
 use crate::config::Challenge;
-use crate::gate::{Authority, Refusal, Standing};
+use crate::gate::{Authority, Refusal, Standing, Wanted};
 use crate::upstream::API_VERSION;
 
 /// The reference of an error, for clients that do not show bodies.
@@ -33,9 +33,10 @@ pub(super) fn refused(
     refusal: &Refusal,
     how: Challenge,
     authority: Option<&Authority>,
+    wanted: &Wanted,
     record: &mut Record,
 ) -> Response<AnswerBody> {
-    let reply = refusal.reply(how, authority);
+    let reply = refusal.reply(how, authority, wanted);
     record.answer(reply.outcome, reply.problem.status.as_u16());
     record.reason(&refusal.cause());
     if let Refusal::Revoked { user } = refusal {

@@ -87,7 +87,8 @@ pub(super) async fn drive(admitted: Admitted) {
         };
         let arrival = arrival.announced(&limits, &proxy, &caps).await?;
         let address = arrival.address;
-        let stream = shake_hands(arrival.stream, &proxy, limits.body_timeout).await?;
+        let limit = limits.body_timeout;
+        let stream = shake_hands(arrival.stream, &proxy, address, limit).await?;
         Some((stream, address, arrival.place))
     };
     let handshake = Box::pin(tokio::time::timeout(limits.handshake_timeout, handshake));
@@ -267,6 +268,7 @@ fn h2() -> http2::Builder<TokioExecutor> {
 async fn shake_hands(
     mut stream: TcpStream,
     proxy: &Proxy,
+    address: IpAddr,
     write_limit: Duration,
 ) -> Option<TlsStream<Socket>> {
     let mut first = [0; 1];
@@ -276,7 +278,14 @@ async fn shake_hands(
     match first {
         [HANDSHAKE] => {
             let acceptor = TlsAcceptor::from(Arc::clone(&proxy.rules().tls));
-            acceptor.accept(Socket::new(stream, write_limit)).await.ok()
+            let accepted = acceptor.accept(Socket::new(stream, write_limit)).await;
+            if let Err(error) = &accepted {
+                tracing::debug!(%address, %error, "TLS handshake failed");
+                if let Some(reason) = certificate_refused(error) {
+                    proxy.refuse_certificate(address, &reason);
+                }
+            }
+            accepted.ok()
         }
         [letter] if letter.is_ascii_uppercase() => {
             // Best effort: whoever speaks plain HTTP here may as well be gone.
@@ -284,6 +293,16 @@ async fn shake_hands(
             None
         }
         [_] => None,
+    }
+}
+
+/// Why a client's certificate was refused, if that is what a handshake ended with.
+fn certificate_refused(error: &std::io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    if let rustls::Error::InvalidCertificate(cause) = error {
+        Some(cause.to_string())
+    } else {
+        None
     }
 }
 

@@ -22,5 +22,5 @@ mod readers;
 mod respond;
 mod stream;
 
-pub use accept::{Listeners, bind, serve};
+pub use accept::{BindError, Listeners, bind, serve};
 pub use respond::Proxy;

@@ -1,36 +1,42 @@
 //! One request, from its head to its answer and its audit record.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT, WARNING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::{SignedDuration, Timestamp};
 
 use super::answer::{json, limited, refused, unstored};
 use super::body::AnswerBody;
 use super::catalog::{self, Reach};
-use super::flood::Floods;
+use super::flood::{Floods, Handshakes};
 use super::readers::Turn;
 use crate::audit::{Effect, Event, Outcome, Record};
-use crate::gate::{Admission, Authority, Claim, Ledger, MAX_FORM, Refusal, Rules, issue, judge};
+use crate::gate::{
+    Admission, Authority, Claim, Ledger, MAX_FORM, Refusal, Rules, Wanted, issue, judge,
+};
 use crate::identity::Peer;
 use crate::limit::Source;
 use crate::policy::{Decision, Permit, Tags};
 use crate::registry::{Call, CallError, ManifestVerb};
-use crate::upstream::{Answer, ClientBody, Fault, Forward, RequestBody, UpstreamError};
+use crate::upstream::{
+    Answer, CONTENT_DIGEST, ClientBody, Fault, Forward, RequestBody, UpstreamError,
+};
 
 /// Bytes of a manifest at most, as the registry itself has it (OCI distribution 1.1, "Pushing
 /// Manifests": at least 4 MiB).
 const MAX_MANIFEST: u64 = 4 << 20;
-/// What the registry calls the manifest it answers with.
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// Bytes of the registry's answer to a push or delete at most: nothing, or an error.
 const MAX_WRITE_ANSWER: usize = 1 << 20;
 
@@ -42,6 +48,8 @@ pub struct Proxy {
     rules: ArcSwap<Rules>,
     ledger: Ledger,
     floods: Arc<Floods>,
+    handshakes: Handshakes,
+    draining: AtomicBool,
 }
 
 impl Proxy {
@@ -51,6 +59,8 @@ impl Proxy {
             rules: ArcSwap::from_pointee(rules),
             ledger,
             floods: Arc::default(),
+            handshakes: Handshakes::default(),
+            draining: AtomicBool::new(false),
         })
     }
 
@@ -69,6 +79,16 @@ impl Proxy {
         &self.ledger
     }
 
+    /// Says that no new connections are taken, for whoever asks whether to send some.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was said.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// How many requests were turned away unread since the start.
     pub fn turned_away(&self) -> u64 {
         self.floods.turned_away()
@@ -77,6 +97,12 @@ impl Proxy {
     /// Writes what has not been written yet about requests turned away.
     pub fn tell_floods(&self) {
         self.floods.tell();
+        self.handshakes.tell();
+    }
+
+    /// Records a client certificate that the handshake ended with.
+    pub(super) fn refuse_certificate(&self, from: IpAddr, reason: &str) {
+        self.handshakes.refused(&self.ledger.audit, from, reason);
     }
 
     /// Answers one request. Whatever happens, one audit record is written for it: with the answer,
@@ -142,7 +168,10 @@ impl Proxy {
 
         let authority = match front_door(&head, &rules) {
             Ok(authority) => authority,
-            Err(refusal) => return self.refuse(&rules, None, refusal, Wait::No, record).await,
+            Err(refusal) => {
+                let refused = self.refuse(&rules, None, &head, refusal, Wait::No, record);
+                return refused.await;
+            }
         };
         let exchange = Exchange {
             proxy: self,
@@ -179,7 +208,7 @@ impl Proxy {
                     self.ledger.shield.failure(from, self.ledger.now());
                 }
                 let wait = wait_for(&head.method, &record);
-                self.refuse(&rules, Some(&authority), refusal, wait, record)
+                self.refuse(&rules, Some(&authority), &head, refusal, wait, record)
                     .await
             }
         }
@@ -189,6 +218,7 @@ impl Proxy {
         &self,
         rules: &Rules,
         authority: Option<&Authority>,
+        head: &Parts,
         refusal: Refusal,
         wait: Wait,
         mut record: Record,
@@ -198,7 +228,8 @@ impl Proxy {
         {
             tracing::warn!(%error, reference = record.reference_id(), "the registry failed");
         }
-        let response = refused(&refusal, rules.challenge, authority, &mut record);
+        let wanted = Wanted::of(head);
+        let response = refused(&refusal, rules.challenge, authority, &wanted, &mut record);
         match wait {
             Wait::No => record.close(),
             // The request is refused already; that its record is late changes nothing.
@@ -223,7 +254,9 @@ impl Proxy {
                 if record.close_and_wait().await.is_err() && audit.ready_for(effect).is_err() {
                     let mut late = Record::open(audit, audit.slot().await, Event::Audit);
                     let refusal = Refusal::AuditUnwritable;
-                    let response = refused(&refusal, rules.challenge, Some(authority), &mut late);
+                    // No challenge comes with it, so what was wanted does not matter.
+                    let (how, wanted) = (rules.challenge, Wanted::Token);
+                    let response = refused(&refusal, how, Some(authority), &wanted, &mut late);
                     late.close();
                     return response;
                 }
@@ -301,6 +334,12 @@ fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
         return Err(Refusal::BadRequest(
             "Transfer-Encoding must be chunked, once",
         ));
+    }
+    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refusal::BadRequest("Content-Length must stand once"));
+    }
+    if head.version == Version::HTTP_2 && head.uri.scheme() != Some(&Scheme::HTTPS) {
+        return Err(Refusal::BadRequest("the scheme must be https"));
     }
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(CallError::Method {
@@ -438,9 +477,9 @@ impl Exchange<'_> {
             session,
             pull,
         } = admission;
-        let _claim = self.claim_new_tags(&permit).await?;
         let reads = permit.call().is_read();
         let body = self.body(permit.call(), body, record)?;
+        let (_claim, body) = self.claim_new_tags(&permit, body).await?;
         let with = Forward {
             headers: &self.head.headers,
             authority: self.authority.as_str(),
@@ -474,14 +513,19 @@ impl Exchange<'_> {
     }
 
     /// Makes sure that a caller who may only create tags moves none: those written must not exist,
-    /// and nobody else may be creating them meanwhile.
-    async fn claim_new_tags(&self, permit: &Permit) -> Result<Option<Claim>, Refusal> {
+    /// or point to this very manifest already, which then is read to be told by its digest. Nobody
+    /// else may be creating them meanwhile.
+    async fn claim_new_tags(
+        &self,
+        permit: &Permit,
+        mut body: RequestBody,
+    ) -> Result<(Option<Claim>, RequestBody), Refusal> {
         let tags = permit.call().tags_written();
         let Some(repo) = permit.call().repository().filter(|_| !tags.is_empty()) else {
-            return Ok(None);
+            return Ok((None, body));
         };
         if permit.tags() == Tags::Move {
-            return Ok(None);
+            return Ok((None, body));
         }
         let claim = self
             .proxy
@@ -490,16 +534,16 @@ impl Exchange<'_> {
             .claim(repo, &tags)
             .ok_or(Refusal::TagExists)?;
         for tag in tags {
-            if self
-                .rules
-                .upstream
-                .tag_exists(permit, tag, self.authority.as_str())
-                .await?
-            {
-                return Err(Refusal::TagExists);
+            let authority = self.authority.as_str();
+            if let Some(there) = self.rules.upstream.tagged(permit, tag, authority).await? {
+                let manifest = body.collect().await.map_err(Refusal::Body)?.to_bytes();
+                if there != sha256(&manifest) {
+                    return Err(Refusal::TagExists);
+                }
+                body = RequestBody::Whole(Full::new(manifest));
             }
         }
-        Ok(Some(claim))
+        Ok((Some(claim), body))
     }
 
     /// The body that goes upstream: the client's, bounded and watched, or none.
@@ -526,6 +570,13 @@ impl Exchange<'_> {
             timeout,
         )))
     }
+}
+
+/// What the registry calls a manifest of these bytes (OCI image specification, "Digests").
+fn sha256(manifest: &[u8]) -> String {
+    let hash = digest::digest(&digest::SHA256, manifest);
+    let hex = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    format!("sha256:{}", hex.collect::<String>())
 }
 
 /// Reads the answer to a push or delete to its end, so that its record can be closed before the

@@ -100,13 +100,26 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// Loads certificate and key and makes the listener's configuration: TLS 1.2 and 1.3 or 1.3 alone,
-/// `h2` before `http/1.1`.
+/// `h2` before `http/1.1`. What is wrong with either file is told of both.
 pub fn server_config(
     tls: &Tls,
     clients: Option<&Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<ServerConfig>, Vec<TlsError>> {
+    match (
+        certificates(&tls.certificate),
+        private_key(&tls.private_key),
+    ) {
+        (Ok(chain), Ok(key)) => listener(tls, chain, key, clients).map_err(|error| vec![error]),
+        (chain, key) => Err([chain.err(), key.err()].into_iter().flatten().collect()),
+    }
+}
+
+fn listener(
+    tls: &Tls,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    clients: Option<&Arc<dyn ClientCertVerifier>>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = certificates(&tls.certificate)?;
-    let key = private_key(&tls.private_key)?;
     let unusable = |path: &Path| {
         let path = path.to_owned();
         move |source| TlsError::Unusable { path, source }
@@ -145,28 +158,37 @@ pub fn server_config(
 
 /// What verifies client certificates: chain, purpose, time, and revocation lists that must not have
 /// expired themselves. `None` when none are asked for. A client without one is let through, so that
-/// it can be told in HTTP what it lacks.
+/// it can be told in HTTP what it lacks. All errors, not the first.
 pub fn client_verifier(
     clients: &ClientCertificates,
-) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, Vec<TlsError>> {
     let path = match (clients.mode, &clients.ca) {
         (ClientCertificateMode::Off, _) | (_, None) => return Ok(None),
         (ClientCertificateMode::Optional | ClientCertificateMode::Required, Some(path)) => path,
     };
-    let mut lists = Vec::new();
+    let (mut lists, mut errors) = (Vec::new(), Vec::new());
     for path in &clients.crl {
-        lists.extend(revocation_lists(path)?);
+        match revocation_lists(path) {
+            Ok(found) => lists.extend(found),
+            Err(error) => errors.push(error),
+        }
     }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(path)?), provider())
+    let roots = roots(path)
+        .map_err(|error| errors.push(error))
+        .unwrap_or_else(|()| RootCertStore::empty());
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .with_crls(lists)
         .enforce_revocation_expiration()
         .allow_unauthenticated();
     builder
         .build()
         .map(|verifier| Some(verifier as _))
-        .map_err(|source| TlsError::ClientCa {
-            path: path.clone(),
-            source,
+        .map_err(|source| {
+            let path = path.clone();
+            vec![TlsError::ClientCa { path, source }]
         })
 }
 
@@ -180,17 +202,29 @@ fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'sta
             .collect::<Result<Vec<_>, _>>()
             .unwrap_or_default()
     };
-    let none = || TlsError::NoCrl(path.to_owned());
     if lists.is_empty() {
-        return Err(none());
+        return Err(TlsError::NoCrl(path.to_owned()));
     }
-    for list in &lists {
-        if next_update(list).ok_or_else(none)? < Timestamp::now() {
-            let path = path.display();
-            tracing::warn!(%path, "revocation list has expired: nobody of its CA is let in");
-        }
+    if first_end(path, &lists)? < Timestamp::now() {
+        let path = path.display();
+        tracing::warn!(%path, "revocation list has expired: nobody of its CA is let in");
     }
     Ok(lists)
+}
+
+/// When the first of the revocation lists in a file ends.
+pub fn revocation_ends(path: &Path) -> Result<Timestamp, TlsError> {
+    first_end(path, &revocation_lists(path)?)
+}
+
+fn first_end(
+    path: &Path,
+    lists: &[CertificateRevocationListDer<'_>],
+) -> Result<Timestamp, TlsError> {
+    lists.iter().try_fold(Timestamp::MAX, |first, list| {
+        let end = next_update(list).ok_or_else(|| TlsError::NoCrl(path.to_owned()))?;
+        Ok(first.min(end))
+    })
 }
 
 /// The first byte of every DER structure that stands alone.
@@ -341,7 +375,9 @@ mod tests {
             [b"h2".to_vec(), b"http/1.1".to_vec()]
         );
         let error = |certificate: &Path, key: &Path| {
-            server_config(&tls(certificate, key), None).unwrap_err()
+            let mut found = server_config(&tls(certificate, key), None).unwrap_err();
+            assert_eq!(found.len(), 1);
+            found.remove(0)
         };
         assert!(matches!(error(&cert, &other), TlsError::Mismatch { .. }));
         assert!(matches!(error(&junk, &key), TlsError::NoCertificate(_)));
@@ -350,6 +386,11 @@ mod tests {
         assert!(matches!(
             error(Path::new("/nonexistent"), &key),
             TlsError::Read { .. }
+        ));
+        let both = server_config(&tls(&junk, &junk), None).unwrap_err();
+        assert!(matches!(
+            both[..],
+            [TlsError::NoCertificate(_), TlsError::NoKey(_)]
         ));
         assert!(upstream_config(Some(&cert)).is_ok());
         assert!(matches!(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
@@ -142,6 +143,8 @@ pub enum RequestBody {
     Client(ClientBody),
     /// None.
     Empty,
+    /// The client's own, read already.
+    Whole(Full<Bytes>),
 }
 
 impl RequestBody {
@@ -149,7 +152,7 @@ impl RequestBody {
     pub fn progress(&self) -> Progress {
         match self {
             Self::Client(body) => body.progress(),
-            Self::Empty => Progress::default(),
+            Self::Empty | Self::Whole(_) => Progress::default(),
         }
     }
 }
@@ -165,6 +168,9 @@ impl Body for RequestBody {
         match &mut *self {
             Self::Client(body) => Pin::new(body).poll_frame(cx),
             Self::Empty => Poll::Ready(None),
+            Self::Whole(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
         }
     }
 
@@ -172,6 +178,7 @@ impl Body for RequestBody {
         match self {
             Self::Client(body) => body.is_end_stream(),
             Self::Empty => true,
+            Self::Whole(body) => body.is_end_stream(),
         }
     }
 
@@ -179,6 +186,7 @@ impl Body for RequestBody {
         match self {
             Self::Client(body) => body.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(body) => body.size_hint(),
         }
     }
 }

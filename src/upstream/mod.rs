@@ -188,16 +188,17 @@ impl Upstream {
         Ok(Answer { head, body, lease })
     }
 
-    /// Asks on our own behalf whether a tag exists, for callers who may not move tags. The permit
-    /// at hand is for writing that tag.
-    pub async fn tag_exists(
+    /// Asks on our own behalf what a tag points to, for callers who may not move tags: `None` if it
+    /// does not exist, and nothing where the registry does not say. The permit at hand is for
+    /// writing that tag.
+    pub async fn tagged(
         &self,
         permit: &Permit,
         tag: &crate::registry::Tag,
         authority: &str,
-    ) -> Result<bool, UpstreamError> {
+    ) -> Result<Option<String>, UpstreamError> {
         let Some(repo) = permit.call().repository() else {
-            return Ok(false);
+            return Ok(None);
         };
         let target = format!("/v2/{repo}/manifests/{tag}");
         let mut request = self.request(Method::HEAD, &target, authority, RequestBody::Empty)?;
@@ -208,8 +209,12 @@ impl Upstream {
         let (response, lease) = self.send(request).await?;
         lease.give_back();
         match response.status() {
-            StatusCode::OK => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
+            StatusCode::OK => {
+                let digest = response.headers().get(CONTENT_DIGEST);
+                let digest = digest.and_then(|digest| digest.to_str().ok());
+                Ok(Some(digest.unwrap_or_default().to_owned()))
+            }
+            StatusCode::NOT_FOUND => Ok(None),
             _ => Err(UpstreamError::Unusable(
                 "a tag's existence could not be told",
             )),
@@ -410,6 +415,8 @@ impl Target {
 
 /// `Docker-Distribution-Api-Version`, which some clients insist on.
 pub const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+/// What the registry calls the manifest it answers with.
+pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \

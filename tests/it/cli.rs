@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::folder::Folder;
 use crate::support::lab::{PROGRAM, htpasswd};
-use crate::support::pki::Pki;
+use crate::support::pki::{Pki, ends_in};
 
 fn run(folder: &Folder, arguments: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
@@ -114,6 +114,68 @@ fn every_mistake_is_shown_at_once_with_its_place() {
     let output = check(&folder);
     assert_eq!(code(&output), 78, "{}", both(&output));
     insta::assert_snapshot!("three_mistakes", shown(&folder, &output));
+}
+
+#[test]
+fn a_mistake_in_the_file_hides_none_elsewhere() {
+    let folder = configured();
+    let clients = "[tls.client_certificates]\nmode = \"optional\"\nca = \"ca.pem\"\n\
+                   crl = [\"one.crl\", \"two.crl\"]\n";
+    let wrong = CONFIG
+        .replace("[tls]\n", "[tls]\nfrobnicate = 1\n")
+        .replace("[upstream]", &format!("{clients}\n[upstream]"))
+        .replace("\"public/**\"", "\"public/***\"")
+        .replace("\"team-a/app\"", "\"team-a/prod\"");
+    folder.write("portcullis.toml", wrong);
+    folder.write("ca.pem", "no CA\n");
+    folder.write("one.crl", "no list\n");
+    folder.write("server.key", "no key\n");
+    folder.write("htpasswd", "alice:plain\n");
+    let output = check(&folder);
+    assert_eq!(code(&output), 78);
+    let text = shown(&folder, &output);
+    for told in [
+        "frobnicate",
+        "public/***",
+        "policy test failed",
+        "ca.pem holds no certificate",
+        "one.crl holds no certificate revocation list",
+        "cannot read two.crl",
+        "server.key holds no private key",
+        "htpasswd:1:",
+        "8 errors",
+    ] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+}
+
+#[test]
+fn what_ends_soon_is_a_warning() {
+    let folder = configured();
+    let pki = Pki::new();
+    let clients = "[tls.client_certificates]\nmode = \"optional\"\nca = \"ca.pem\"\n\
+                   crl = [\"good.crl\", \"old.crl\"]\n\n[upstream]";
+    folder.write("portcullis.toml", CONFIG.replace("[upstream]", clients));
+    folder.write("ca.pem", &pki.ca);
+    folder.write("good.crl", pki.crl(&[]));
+    folder.write(
+        "old.crl",
+        pki.crl_with(&[], |list| {
+            list.next_update = rcgen::date_time_ymd(2024, 2, 1);
+        }),
+    );
+    let soon = pki.client_with("registry.test", ends_in(13 * 86_400));
+    folder.write("server.pem", soon.certificate);
+    folder.write("server.key", soon.key);
+    let output = check(&folder);
+    let text = shown(&folder, &output);
+    assert_eq!(code(&output), 0, "{text}");
+    assert!(text.contains("warning: server.pem expires on 2"), "{text}");
+    assert!(
+        text.contains("warning: old.crl expired on 2024-02-01"),
+        "{text}"
+    );
+    assert!(!text.contains("good.crl exp"), "{text}");
 }
 
 /// What the user reads, without what differs from run to run.

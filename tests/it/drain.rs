@@ -2,8 +2,9 @@
 
 use rustix::process::Signal;
 
-use crate::support::http::Outgoing;
+use crate::support::http::{Client, Outgoing};
 use crate::support::image::{begin_upload, digest, noise, push_blob, under_way};
+use crate::support::process::free_port;
 use crate::support::{Http, Lab, Reply, Upstream};
 
 #[tokio::test]
@@ -34,6 +35,34 @@ async fn a_running_push_finishes() {
         let data = std::fs::read(data).unwrap();
         assert_eq!(digest(&data), digest(&blob));
     }
+}
+
+#[tokio::test]
+async fn whoever_asks_is_told_that_it_is_not_ready_any_more() {
+    let port = free_port();
+    let admin = format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n");
+    let mut lab = Lab::builder().more(&admin).start().await;
+    let alice = lab.user("alice");
+    let session = begin_upload(&alice, "team-a/app").await;
+    let (feeder, body) = Outgoing::fed();
+    let sent = tokio::spawn(alice.patch(&session).body(body).send());
+    feeder.send(Ok(noise(1, 300_000))).await.unwrap();
+    under_way(&lab.folder, &session).await;
+    lab.process.signal(Signal::TERM);
+    crate::support::eventually("the listener's end", || {
+        std::net::TcpStream::connect(lab.address).err()
+    })
+    .await;
+    let admin = Client::plain(([127, 0, 0, 1], port).into());
+    let ready = admin.get("/readyz").send().await;
+    assert_eq!(
+        (ready.status, &ready.json()["draining"]),
+        (503, &true.into())
+    );
+    assert_eq!(admin.get("/livez").send().await.status, 200);
+    drop(feeder);
+    assert_eq!(sent.await.unwrap().status, 202);
+    assert_eq!(lab.process.wait().await.code(), Some(0));
 }
 
 #[tokio::test]

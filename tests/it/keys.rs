@@ -65,6 +65,48 @@ fn bearer(lab: &Lab, answer: &Answer) -> Client {
 }
 
 #[tokio::test]
+async fn keys_made_changed_and_revoked_leave_records() {
+    let lab = Lab::start().await;
+    let told = async |name: &str, reason: &str| {
+        let audit = lab.audit();
+        let record = audit.find(reason, |record| {
+            record["event"] == "key" && record["user"] == name && record["reason"] == reason
+        });
+        assert_eq!(record.await["outcome"], "allowed");
+    };
+    // Nobody uses them meanwhile.
+    ci(&lab);
+    told("key:ci", "key made").await;
+    create(&lab, "other --role guest --repository public/**");
+    told("key:other", "key made").await;
+    let file = lab.folder.read("keys.toml");
+    lab.folder
+        .replace("keys.toml", file.replace("team-a/**", "team-a/app"));
+    told("key:ci", "key changed").await;
+    stdout(&key(&lab, "revoke ci"));
+    told("key:ci", "key revoked").await;
+    assert_eq!(lab.reload().await, "allowed");
+    stdout(&key(&lab, "revoke other"));
+    told("key:other", "key revoked").await;
+    let records = lab.audit().records();
+    let about_keys = records.iter().filter(|record| record["event"] == "key");
+    assert_eq!(about_keys.count(), 5);
+}
+
+#[tokio::test]
+async fn without_a_public_url_clients_get_the_name_in_the_certificate() {
+    let lab = Lab::start().await;
+    let rest = "--role guest --repository public/** --docker-config";
+    let made = key(&lab, &format!("create ci {rest}"));
+    let made: Value = serde_json::from_str(&stdout(&made)).unwrap();
+    let host = format!("localhost:{}", lab.address.port());
+    assert!(made["auths"][&host].is_object(), "{made}");
+    let twice = key(&lab, &format!("create ci --name ci {rest}"));
+    assert_eq!(twice.status.code(), Some(2));
+    assert_eq!(key(&lab, &format!("create {rest}")).status.code(), Some(2));
+}
+
+#[tokio::test]
 async fn a_key_pulls_and_pushes_within_its_scope_and_nowhere_else() {
     let lab = Lab::start().await;
     let made = ci(&lab);

@@ -96,7 +96,12 @@ async fn too_many_wrong_passwords_lock_the_user_for_that_network_only() {
     };
     assert_eq!(
         (&locked["outcome"], &locked["user"], &locked["client"]),
-        (&"limited".into(), &"alice".into(), &"127.0.0.1".into())
+        (&"limited".into(), &Value::Null, &"127.0.0.1".into())
+    );
+    let reason = locked["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("alice locked from 127.0.0.1/32 for "),
+        "{reason}"
     );
     let mut records = lab.audit().records();
     records.retain(|record| record["status"] == 429);
@@ -105,6 +110,7 @@ async fn too_many_wrong_passwords_lock_the_user_for_that_network_only() {
         assert_eq!(record["outcome"], "limited", "{record}");
         assert_eq!(record["user"], "alice", "{record}");
         assert_eq!(record["reason"], "too many wrong passwords", "{record}");
+        assert_eq!(record["auth"], "htpasswd", "{record}");
     }
     lab.assert_no_secret(&["wrong0", "wrong1", "wrong2", "wrong3"]);
 }
@@ -227,7 +233,8 @@ async fn a_lock_ends_and_both_changes_are_recorded() {
     .await;
     assert_eq!(records[0]["outcome"], "limited");
     assert_eq!(records[1]["outcome"], "allowed");
-    assert_eq!(records[1]["user"], "alice");
+    let reason = records[1]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("alice free again from "), "{reason}");
     assert_eq!(ping(&lab.user("alice")).await.status, 200);
 }
 

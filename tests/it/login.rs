@@ -75,6 +75,59 @@ async fn a_challenge_on_a_repository_names_the_scope() {
 }
 
 #[tokio::test]
+async fn a_challenge_names_the_scope_whatever_was_wrong() {
+    let lab = Lab::start().await;
+    let anonymous = lab.anonymous();
+    let clients = [
+        (anonymous.basic("alice", "wrong"), None),
+        (anonymous.basic("alice", ""), None),
+        (anonymous.basic("alice", &"x".repeat(300)), None),
+        (anonymous.bearer("a.b.c"), Some("invalid_token")),
+        (anonymous.with_authorization("Digest x"), None),
+    ];
+    for (client, error) in clients {
+        let answer = client.get("/v2/team-a/app/manifests/v1").send().await;
+        answer.assert_problem(401, "UNAUTHORIZED");
+        let [challenge] = &challenges(&answer)[..] else {
+            panic!("not one challenge: {answer:?}")
+        };
+        let (scope, error) = (
+            r#",scope="repository:team-a/app:pull""#,
+            error.map_or(String::new(), |error| format!(r#",error="{error}""#)),
+        );
+        assert!(
+            challenge.ends_with(&format!("{scope}{error}")),
+            "{challenge}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refused_password_leaves_one_record_that_names_user_and_back_end() {
+    let lab = Lab::start().await;
+    let anonymous = lab.anonymous();
+    for (user, password, reason) in [
+        ("alice", "wrong".to_owned(), "wrong password"),
+        ("nobody", "wrong".to_owned(), "unknown user"),
+        ("bob", String::new(), "the password is empty"),
+        ("gina", "x".repeat(300), "the password is too long"),
+    ] {
+        let answer = anonymous.basic(user, &password).get("/v2/").send().await;
+        answer.assert_problem(401, "UNAUTHORIZED");
+        let is_it = |record: &serde_json::Value| record["ref"] == answer.reference();
+        let record = lab.audit().find("its record", is_it).await;
+        assert_eq!(
+            (&record["user"], &record["auth"], &record["reason"]),
+            (&user.into(), &"htpasswd".into(), &reason.into()),
+            "{record}"
+        );
+        let records = lab.audit().records();
+        let of_user = records.iter().filter(|record| record["user"] == user);
+        assert_eq!(of_user.count(), 1, "{user}");
+    }
+}
+
+#[tokio::test]
 async fn good_credentials_pass_the_ping() {
     let lab = Lab::start().await;
     for http in Http::BOTH {

@@ -157,7 +157,32 @@ async fn a_certificate_that_is_not_good_ends_the_handshake() {
     for version in [&TLS12, &TLS13] {
         for (what, pair) in &bad {
             let client = lab.showing_by(pair, version);
+            let before = lab.audit().records().len();
             assert!(!speaks(&client).await, "{what}, {version:?}");
+            // Each leaves one record.
+            let [record] = &lab.audit().after(before, 1).await[..] else {
+                panic!("not one record: {what}")
+            };
+            assert_eq!(
+                (
+                    &record["event"],
+                    &record["outcome"],
+                    &record["auth"],
+                    &record["client"]
+                ),
+                (
+                    &"login".into(),
+                    &"failed".into(),
+                    &"certificate".into(),
+                    &"127.0.0.1".into()
+                ),
+                "{record}"
+            );
+            let reason = record["reason"].as_str().unwrap();
+            assert!(
+                reason.starts_with("client certificate refused: "),
+                "{record}"
+            );
         }
         let good = [pki.client("alice"), department(pki).client("alice")];
         for pair in &good {

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 
-use crate::support::http::Outgoing;
+use crate::support::http::{Client, Outgoing};
 use crate::support::image::{Image, begin_upload, digest, finish_upload, noise, under_way};
 use crate::support::lab::htpasswd;
+use crate::support::process::free_port;
 use crate::support::{Http, Lab, PATIENCE, password, within};
 
 #[tokio::test]
@@ -109,6 +110,67 @@ async fn whatever_is_wrong_the_old_configuration_stays() {
     assert_eq!(alice.get("/v2/").send().await.status, 200);
     lab.folder.replace("htpasswd", &users);
     assert_eq!(lab.reload().await, "allowed");
+}
+
+#[tokio::test]
+async fn health_and_metrics_move_to_another_address() {
+    let (one, two) = (free_port(), free_port());
+    let at = |port: u16| format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n");
+    let lab = Lab::builder().more(&at(one)).start().await;
+    let lives = async |port: u16| {
+        let admin = Client::plain(([127, 0, 0, 1], port).into());
+        let answer = admin.get("/livez").try_send().await;
+        answer.is_ok_and(|answer| answer.status == 200)
+    };
+    let config = lab.config();
+    assert!(lives(one).await);
+
+    let taken = std::net::TcpListener::bind(("127.0.0.1", two)).unwrap();
+    let moved = config.replace(&at(one), &at(two));
+    lab.folder.replace("portcullis.toml", &moved);
+    assert_eq!(lab.reload().await, "error");
+    assert!(lives(one).await, "the old one goes on");
+    drop(taken);
+
+    assert_eq!(lab.reload().await, "allowed");
+    assert!(lives(two).await);
+    assert_eq!(lab.reload().await, "allowed");
+    assert!(lives(two).await);
+    crate::support::eventually("the old address's end", || {
+        std::net::TcpStream::connect(("127.0.0.1", one)).err()
+    })
+    .await;
+
+    lab.folder
+        .replace("portcullis.toml", config.replace(&at(one), ""));
+    assert_eq!(lab.reload().await, "allowed");
+    crate::support::eventually("the end of all", || {
+        std::net::TcpStream::connect(("127.0.0.1", two)).err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_changes_its_format_and_says_what_needs_a_restart() {
+    let lab = Lab::start().await;
+    let config = lab
+        .config()
+        .replace("[tls]\n", "max_connections = 77\n\n[tls]\n");
+    let config = config + "\n[log]\nformat = \"json\"\n";
+    lab.folder.replace("portcullis.toml", config);
+    assert_eq!(lab.reload().await, "allowed");
+    let line = crate::support::eventually("the warning", || {
+        let log = lab.process.log();
+        let line = log.lines().find(|line| line.contains("needs a restart"));
+        line.map(str::to_owned)
+    })
+    .await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&line["level"], &line["key"]),
+        (&"WARN".into(), &"server.max_connections".into())
+    );
+    assert_eq!(lab.process.log().matches("needs a restart").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::support::image::{Image, MANIFEST, begin_upload};
-use crate::support::{Answer, Client, Lab};
+use crate::support::{Answer, Client, Http, Lab};
 
 /// The probes, each with the right it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +174,31 @@ async fn create_only_holds_for_digests_with_tags_too() {
         .assert_problem(403, "DENIED");
     assert_eq!(call("robo", "").await.status, 201);
     assert_eq!(call("alice", "?tag=taken").await.status, 201);
+}
+
+#[tokio::test]
+async fn who_may_only_create_may_push_the_same_again() {
+    let lab = Lab::start().await;
+    let robo = lab.user("robo");
+    let (image, other) = (Image::new(1), Image::new(2));
+    for http in Http::BOTH {
+        let robo = robo.over(http);
+        for _ in 0..3 {
+            assert_eq!(image.push(&robo, "team-a/app", "v1").await.status, 201);
+        }
+        let moved = other.push(&robo, "team-a/app", "v1").await;
+        moved.assert_problem(403, "DENIED");
+    }
+    let there = lab
+        .user("ada")
+        .head("/v2/team-a/app/manifests/v1")
+        .header("accept", MANIFEST)
+        .send()
+        .await;
+    assert_eq!(
+        there.header("docker-content-digest"),
+        Some(image.digest().as_str())
+    );
 }
 
 #[tokio::test]

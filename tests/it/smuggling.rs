@@ -87,6 +87,10 @@ async fn bad_framing_never_arrives() {
             format!("Content-Length: 0\r\nContent-Length: {length}\r\n"),
         ),
         (
+            "one length twice",
+            "Content-Length: 0\r\nContent-Length: 0\r\n".to_owned(),
+        ),
+        (
             "a list of lengths",
             format!("Content-Length: 0, {length}\r\n"),
         ),

@@ -298,7 +298,8 @@ async fn guesses_at_two_replicas_add_up_and_the_lock_holds_at_both() {
         assert_eq!(replica.guess("bob", &password("bob")).await, 200);
         let audit = replica.lab.audit();
         let locked = audit.find("a record of the lock", |record| {
-            record["event"] == "lockout" && record["user"] == "alice"
+            let reason = record["reason"].as_str().unwrap_or_default();
+            record["event"] == "lockout" && reason.starts_with("alice locked from ")
         });
         assert_eq!(locked.await["outcome"], "limited");
     }

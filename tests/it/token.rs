@@ -367,6 +367,51 @@ async fn account_is_never_taken_for_the_user() {
 }
 
 #[tokio::test]
+async fn oauth_clients_are_told_in_their_own_words() {
+    let lab = Lab::start().await;
+    let service = lab.authority();
+    let post = |fields: &[(&str, &str)]| lab.anonymous().post("/token").form(fields).send();
+    let answer = post(&[("service", &service)]).await;
+    assert_eq!(
+        (answer.status, text(&answer, "error").as_str()),
+        (400, "invalid_request")
+    );
+    let odd = [("service", service.as_str()), ("grant_type", "magic")];
+    let answer = post(&odd).await;
+    assert_eq!(
+        (answer.status, text(&answer, "error").as_str()),
+        (400, "unsupported_grant_type")
+    );
+    for credential in [
+        &[("grant_type", "refresh_token"), ("refresh_token", "a.b.c")][..],
+        &[
+            ("grant_type", "password"),
+            ("username", "alice"),
+            ("password", "wrong"),
+        ],
+    ] {
+        let fields = [&[("service", service.as_str())][..], credential].concat();
+        let answer = post(&fields).await;
+        answer.assert_problem(401, "UNAUTHORIZED");
+        assert_eq!(text(&answer, "error"), "invalid_grant");
+    }
+}
+
+#[tokio::test]
+async fn many_scopes_are_granted_and_far_too_many_are_left_out() {
+    let lab = Lab::start().await;
+    let scopes: Vec<_> = (0..100)
+        .map(|number| format!("repository:team-a/{number}:pull"))
+        .collect();
+    let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+    for (asked, expected) in [(40, 40), (64, 64), (100, 64)] {
+        let answer = ask(&lab.user("alice"), &scopes[..asked], "").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(granted(&answer).len(), expected);
+    }
+}
+
+#[tokio::test]
 async fn other_forms_and_methods_are_refused() {
     let lab = Lab::start().await;
     let service = lab.authority();

@@ -45,7 +45,7 @@ fn use_of(line: &[u8]) -> Option<(String, Timestamp)> {
     let name = field("user")?.strip_prefix(ROBOT)?;
     // A denial and an interrupted download are uses too; a wrong key is none.
     let used = matches!(field("outcome")?, "allowed" | "denied" | "aborted");
-    let accepted = used && field("event")? != "lockout";
+    let accepted = used && !matches!(field("event")?, "key" | "lockout");
     accepted.then_some((name.to_owned(), field("time")?.parse().ok()?))
 }
 
@@ -71,6 +71,7 @@ mod tests {
             line(2, "\"key:ci\"", "denied", "request"),
             line(3, "\"key:ci\"", "failed", "request"),
             line(4, "\"key:ci\"", "allowed", "lockout"),
+            line(5, "\"key:ci\"", "allowed", "key"),
             line(5, "\"alice\"", "allowed", "request"),
             line(6, "null", "allowed", "request"),
             line(7, "\"key:other\"", "failed", "login"),

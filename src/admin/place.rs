@@ -1,0 +1,47 @@
+//! Where health, metrics and status are served: nowhere, or on one address that a reload may change.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+use super::serve;
+use crate::server::{self, BindError, Proxy};
+
+/// The address in use, if there is one.
+#[derive(Default)]
+pub struct Admin {
+    serving: Mutex<Option<(SocketAddr, AbortHandle)>>,
+}
+
+/// Another place to serve at, bound already; or none at all from now on.
+pub struct Move(Option<(SocketAddr, Vec<TcpListener>)>);
+
+impl Admin {
+    /// Binds what a configuration names; `None` when that is what is served at already.
+    pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<Option<Move>, BindError> {
+        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        if serving.as_ref().map(|(address, _)| *address) == wanted {
+            return Ok(None);
+        }
+        let bound = match wanted {
+            Some(address) => Some((address, server::bind(&[address])?.into_inner())),
+            None => None,
+        };
+        Ok(Some(Move(bound)))
+    }
+
+    /// Serves at the new place and no longer at the old one.
+    pub fn take(&self, place: Move, proxy: &Arc<Proxy>) {
+        let next = place.0.and_then(|(address, listeners)| {
+            let listener = listeners.into_iter().next()?;
+            let task = tokio::spawn(serve(listener, Arc::clone(proxy)));
+            Some((address, task.abort_handle()))
+        });
+        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, old)) = std::mem::replace(&mut *serving, next) {
+            old.abort();
+        }
+    }
+}

@@ -7,11 +7,16 @@
 
 mod chain;
 mod entry;
+mod head;
 mod record;
+mod sign;
 mod tally;
+pub mod verify;
 mod writer;
 
+pub use chain::{ChainKey, ShortKey};
 pub use entry::{Certificate, Entry, Flaw, Lines};
 pub use record::{Event, Outcome, Record};
+pub use sign::{PublicKey, Signer, SigningError};
 pub use tally::{BUCKETS, Refused, Tally};
 pub use writer::{Audit, AuditError, Effect, open_for_append};

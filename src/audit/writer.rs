@@ -290,7 +290,8 @@ impl Writer {
 
     fn keep(&mut self, fields: &str) {
         if self.kept.len() < KEPT {
-            self.link.append(fields, &mut self.kept);
+            self.link
+                .append(&super::ChainKey::NONE, fields, &mut self.kept);
         } else {
             self.lost = self.lost.saturating_add(1);
         }

@@ -248,6 +248,7 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
             TlsError::Read { path, .. }
             | TlsError::NoCertificate(path)
             | TlsError::NoKey(path)
+            | TlsError::NoPublicKey(path)
             | TlsError::NoCrl(path)
             | TlsError::ClientCa { path, .. }
             | TlsError::Unusable { path, .. } => key_of(config, &path),

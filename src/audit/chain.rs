@@ -17,6 +17,9 @@ const HEAD: &[u8] = b"{\"seq\":";
 const PREV: &[u8] = b",\"prev\":\"";
 const HASH: &[u8] = b"\",\"hash\":\"";
 const END: &[u8] = b"\"}";
+/// Bytes from the comma before `"prev"` on, and of them those that the hash is still of.
+const TAIL: usize = PREV.len() + HASH.len() + END.len() + 2 * DIGITS;
+const HASHED: usize = PREV.len() + DIGITS + 1;
 
 /// What a key file holds is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,11 +143,10 @@ impl<'a> Line<'a> {
         let digits = line.strip_prefix(HEAD)?;
         let end = digits.iter().take(21).position(|byte| *byte == b',')?;
         let seq = std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()?;
-        let length = PREV.len() + HASH.len() + END.len() + 2 * DIGITS;
-        let (before, tail) = line.split_at_checked(line.len().checked_sub(length)?)?;
+        let (before, tail) = line.split_at_checked(line.len().checked_sub(TAIL)?)?;
         let (prev, tail) = tail.strip_prefix(PREV)?.split_at_checked(DIGITS)?;
         let (hash, tail) = tail.strip_prefix(HASH)?.split_at_checked(DIGITS)?;
-        let hashed = before.len().checked_add(PREV.len() + DIGITS + 1)?;
+        let hashed = before.len().checked_add(HASHED)?;
         (tail == END).then_some(Self {
             seq,
             prev,
@@ -190,13 +192,13 @@ mod tests {
         let mut link = Link::default();
         let mut out = String::new();
         link.append(&key, "\"a\":1", &mut out);
-        let line = Line::parse(out.trim_end().as_bytes()).unwrap();
-        assert_eq!(line.seq, 1);
-        assert_eq!(line.prev, "0".repeat(64).as_bytes());
-        assert_eq!(line.hash, link.hash.as_bytes());
-        assert!(line.is_whole(&key));
-        assert!(!line.is_whole(&ChainKey::NONE));
-        assert!(!line.is_whole(&ChainKey::from_bytes(&[8; 32]).unwrap()));
+        let parsed = Line::parse(out.trim_end().as_bytes()).unwrap();
+        assert_eq!(parsed.seq, 1);
+        assert_eq!(parsed.prev, "0".repeat(64).as_bytes());
+        assert_eq!(parsed.hash, link.hash.as_bytes());
+        assert!(parsed.is_whole(&key));
+        assert!(!parsed.is_whole(&ChainKey::NONE));
+        assert!(!parsed.is_whole(&ChainKey::from_bytes(&[8; 32]).unwrap()));
         for end in 0..out.len() - 1 {
             assert_eq!(Line::parse(&out.as_bytes()[..end]), None);
         }

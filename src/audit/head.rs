@@ -104,8 +104,8 @@ impl Head {
             check: check(link),
         };
         let json = serde_json::to_string(&written)?;
-        let line = format!("{json:<width$}\n", width = LENGTH - 1);
-        self.0.write_all_at(line.as_bytes(), 0)
+        let text = format!("{json:<width$}\n", width = LENGTH - 1);
+        self.0.write_all_at(text.as_bytes(), 0)
     }
 }
 

@@ -123,7 +123,14 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
         Some(address) => Some(server::bind(&[address])?),
         None => None,
     };
-    let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
+    let plan = match reload::audit_plan(&config) {
+        Ok(plan) => plan,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return Ok(WRONG_CONFIGURATION.into());
+        }
+    };
+    let audit = Audit::open(plan)?;
     note(&audit, Event::Start).await;
     if let Some(store) = &rules.store {
         store.start(&audit).await;
@@ -169,6 +176,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     proxy.tell_floods();
     watching.abort();
     note(&audit, Event::Stop).await;
+    audit.finish().await;
     if cut > 0 {
         tracing::warn!(
             connections = cut,

@@ -77,6 +77,7 @@ impl Proxy {
     /// Writes what has not been written yet about requests turned away.
     pub fn tell_floods(&self) {
         self.floods.tell();
+        self.ledger.audit.tell_floods();
     }
 
     /// Answers one request. Whatever happens, one audit record is written for it: with the answer,
@@ -127,8 +128,15 @@ impl Proxy {
         } else {
             Event::Request
         };
+        let effect = if head.method.is_safe() || is_token {
+            Effect::Read
+        } else {
+            Effect::Write
+        };
         let audit = &self.ledger.audit;
-        let mut record = Record::open(audit, audit.slot().await, event);
+        let slot = audit.slot().await;
+        let is_late = slot.is_late();
+        let mut record = Record::open(audit, slot, event);
         let agent = head
             .headers
             .get(USER_AGENT)
@@ -144,6 +152,12 @@ impl Proxy {
             Ok(authority) => authority,
             Err(refusal) => return self.refuse(&rules, None, refusal, Wait::No, record).await,
         };
+        if is_late && audit.may_lack_record(effect).is_err() {
+            let (rules, late) = (&rules, Refusal::AuditUnwritable);
+            return self
+                .refuse(rules, Some(&authority), late, Wait::No, record)
+                .await;
+        }
         let exchange = Exchange {
             proxy: self,
             rules: &rules,
@@ -160,11 +174,6 @@ impl Proxy {
         match result {
             Ok(Done::Whole(response)) => {
                 let wait = wait_for(&head.method, &record);
-                let effect = if head.method.is_safe() || is_token {
-                    Effect::Read
-                } else {
-                    Effect::Write
-                };
                 self.close(&rules, &authority, response, (wait, effect), record)
                     .await
             }

@@ -329,7 +329,8 @@ impl<'a> Trail<'a> {
                 self.verified.first = Some(place(first, block.first_time));
             }
             self.keys(path, before, first.seq, &block.keyed)?;
-            self.checkpoints(path, first_line, first.seq, &block.checkpoints, &block.last)?;
+            let last = block.last.as_ref().map(|last| last.seq);
+            self.checkpoints(path, first_line, first.seq, &block.checkpoints, last)?;
         }
         if let Some(problem) = block.problem {
             return Err(found(path, lines.saturating_add(1), problem));
@@ -373,9 +374,8 @@ impl<'a> Trail<'a> {
         first_line: u64,
         first: u64,
         checkpoints: &[u64],
-        last: &Option<End>,
+        last: Option<u64>,
     ) -> Result<(), VerifyError> {
-        let last = last.as_ref().map(|last| last.seq);
         for seq in checkpoints.iter().copied().chain(last) {
             if let Some(after) = self.verified.signed
                 && seq.saturating_sub(after) > CHECKPOINT_EVERY

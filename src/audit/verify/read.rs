@@ -14,7 +14,7 @@ const BLOCK: usize = 4 << 20;
 const LONGEST: u64 = 16 << 20;
 /// How often, and how long, a last line is waited for that is being written just now.
 const TRIES: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The files in the order of their first records. Empty ones say nothing.
 pub(super) fn in_order(files: &[PathBuf]) -> Result<Vec<PathBuf>, VerifyError> {

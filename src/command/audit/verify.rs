@@ -55,8 +55,13 @@ impl Verify {
                 .map(|path| public_key(path))
                 .collect::<Result<_>>()?,
         };
-        let progress = Progress::of(&self.files);
-        let result = verify(&self.files, &proofs, &|bytes| progress.add(bytes));
+        let files: Vec<_> = self
+            .files
+            .into_iter()
+            .filter(|path| !is_beside(path))
+            .collect();
+        let progress = Progress::of(&files);
+        let result = verify(&files, &proofs, &|bytes| progress.add(bytes));
         progress.end();
         match result {
             Ok(verified) if self.json => say(&good(&verified)?)?,
@@ -73,6 +78,12 @@ impl Verify {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What a shell's `audit.jsonl*` finds besides the trail.
+fn is_beside(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.extension().is_some_and(|kind| kind == "chain") || name.contains(".torn-")
 }
 
 fn key(path: &Path) -> Result<ChainKey> {
@@ -207,7 +218,7 @@ impl Progress {
             "#".repeat(full),
             ".".repeat(40_usize.saturating_sub(full))
         );
-        self.draw(&format!(
+        Self::draw(&format!(
             "\r[{bar}] {} of {} MiB",
             self.done.get() >> 20,
             self.total >> 20
@@ -217,11 +228,11 @@ impl Progress {
     /// Takes the bar away.
     fn end(&self) {
         if self.shown.get().is_some() {
-            self.draw("\r\x1b[K");
+            Self::draw("\r\x1b[K");
         }
     }
 
-    fn draw(&self, text: &str) {
+    fn draw(text: &str) {
         // A bar that cannot be shown is no failure.
         let _shown = write!(std::io::stderr(), "{text}").is_ok();
     }

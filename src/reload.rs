@@ -14,12 +14,12 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::admin::Admin;
-use crate::audit::{AuditError, Event, Outcome, Record, open_for_append};
+use crate::audit::{AuditError, ChainKey, Event, Outcome, Plan, Record, Signer};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
-use crate::config::{Config, Errors, Server, StoreUrl};
+use crate::config::{Config, Errors, Server, StoreUrl, SyslogAddress};
 use crate::gate::{PullLimits, Rules, Shown};
 use crate::identity::ROBOT;
 use crate::limit::lockout::Setting;
@@ -36,6 +36,14 @@ pub enum BuildError {
     /// The audit file.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// A key of the audit trail.
+    #[error("cannot use {}: {why}", path.display())]
+    AuditKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The robot keys.
     #[error(transparent)]
     RobotKeys(#[from] Errors),
@@ -287,6 +295,34 @@ fn keys(config: &Config, spare: &[u8]) -> Result<Keys, BuildError> {
     }
 }
 
+/// Reads what the audit trail needs: its keys, and the authorities of a syslog receiver.
+pub fn audit_plan(config: &Config) -> Result<Plan, BuildError> {
+    let audit = &config.audit;
+    let unusable = |path: &Path, why: &dyn std::fmt::Display| BuildError::AuditKey {
+        path: path.to_owned(),
+        why: why.to_string(),
+    };
+    let mut plan = Plan::new(audit.clone());
+    if let Some(path) = &audit.key_file {
+        let bytes = std::fs::read(path).map(Zeroizing::new).map_err(|source| {
+            let path = path.clone();
+            BuildError::Read { path, source }
+        })?;
+        plan.key = ChainKey::from_bytes(&bytes).map_err(|error| unusable(path, &error))?;
+    }
+    if let Some(path) = &audit.signing_key {
+        let key = tls::private_key(path)?;
+        let signer = Signer::new(key.secret_der()).map_err(|error| unusable(path, &error))?;
+        plan.signer = Some(Arc::new(signer));
+    }
+    if let Some(syslog) = &audit.syslog
+        && matches!(syslog.address, SyslogAddress::Tls { .. })
+    {
+        plan.tls = Some(tls::directory_config(syslog.ca.as_deref())?);
+    }
+    Ok(plan)
+}
+
 fn upstream(config: &Config, keys: &Keys, pool: &Arc<Pool>) -> Result<Upstream, BuildError> {
     let seal = Seal::new(keys.session_key()).ok_or(BuildError::Seal)?;
     Ok(Upstream::new(&config.upstream, Arc::clone(pool), seal)?)
@@ -376,14 +412,15 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64
         build(&config, &foundation, generation, BrokenLines::Refuse).map_err(first_of)?;
     let admin = process.admin.prepare(config.admin.listen);
     let admin = admin.map_err(|error| format!("admin.listen: {error}"))?;
-    let file = open_for_append(&config.audit.file).map_err(|error| error.to_string())?;
+    let plan = audit_plan(&config).map_err(|error| error.to_string())?;
+    let prepared = ledger
+        .audit
+        .prepare(plan)
+        .map_err(|error| error.to_string())?;
     for warning in warnings {
         tracing::warn!(%warning, "htpasswd");
     }
-    ledger
-        .audit
-        .reopen(file, config.audit.when_unwritable)
-        .await;
+    ledger.audit.adopt(prepared).await;
     if let Some(store) = &rules.store {
         store.start(&ledger.audit).await;
     }

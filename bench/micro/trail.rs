@@ -1,12 +1,14 @@
-//! What the audit trail takes: records a second through its writer, each one waited for.
+//! What the audit trail takes: records a second through its writer, each one waited for, and through
+//! its verifier.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use portcullis::audit::{Audit, Event, Outcome, Record};
-use portcullis::config::WhenUnwritable;
+use portcullis::audit::verify::{Proofs, verify};
+use portcullis::audit::{Audit, Event, Outcome, Plan, Record};
+use portcullis::config;
 use tokio::runtime::Runtime;
 
 /// Requests at a time, and how many each makes.
@@ -16,26 +18,28 @@ const RECORDS: usize = 100;
 struct Trail {
     audit: Arc<Audit>,
     runtime: Runtime,
-    file: PathBuf,
+    folder: PathBuf,
 }
 
 impl Trail {
-    fn open() -> Option<Self> {
-        let name = format!("portcullis-micro-{}.jsonl", std::process::id());
-        let file = std::env::temp_dir().join(name);
-        let audit = Audit::open(&file, WhenUnwritable::RefuseWrites).ok()?;
+    fn open(name: &str) -> Option<Self> {
+        let name = format!("portcullis-micro-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).ok()?;
+        let plan = Plan::new(config::Audit::of_file(&folder.join("audit.jsonl")));
+        let audit = Audit::open(plan).ok()?;
         let runtime = Runtime::new().ok()?;
         Some(Self {
             audit,
             runtime,
-            file,
+            folder,
         })
     }
 }
 
 impl Drop for Trail {
     fn drop(&mut self) {
-        std::fs::remove_file(&self.file).ok();
+        std::fs::remove_dir_all(&self.folder).ok();
     }
 }
 
@@ -56,7 +60,7 @@ async fn write(audit: Arc<Audit>) -> usize {
 /// 64 callers who each wait for every record; the figure to look at is items a second.
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn acknowledged_records(bencher: Bencher<'_, '_>) {
-    let Some(trail) = Trail::open() else {
+    let Some(trail) = Trail::open("write") else {
         return;
     };
     let all = CALLERS.saturating_mul(RECORDS);
@@ -69,4 +73,28 @@ fn acknowledged_records(bencher: Bencher<'_, '_>) {
             tasks.join_all().await
         })
     });
+}
+
+/// A trail of so many records, from the file system's cache.
+const VERIFIED: usize = 400_000;
+
+#[divan::bench(sample_count = 10, sample_size = 1)]
+fn verified_records(bencher: Bencher<'_, '_>) {
+    let Some(trail) = Trail::open("verify") else {
+        return;
+    };
+    trail.runtime.block_on(async {
+        for _ in 0..VERIFIED {
+            let slot = trail.audit.slot().await;
+            let mut record = Record::open(&trail.audit, slot, Event::Login);
+            record.claim("alice");
+            record.answer(Outcome::Allowed, 200);
+            record.close();
+        }
+        trail.audit.finish().await;
+    });
+    let files = [trail.folder.join("audit.jsonl")];
+    bencher
+        .counter(ItemsCount::new(VERIFIED))
+        .bench_local(|| verify(&files, &Proofs::default(), &|_bytes| {}).is_ok());
 }

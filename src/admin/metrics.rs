@@ -18,6 +18,7 @@ pub(super) fn text(proxy: &Proxy) -> String {
     records(&mut registry, proxy);
     durations(&mut registry, proxy);
     limits(&mut registry, proxy);
+    sinks(&mut registry, proxy);
     state(&mut registry, proxy);
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -123,6 +124,28 @@ fn store(registry: &mut Registry, proxy: &Proxy) {
     }
 }
 
+fn sinks(registry: &mut Registry, proxy: &Proxy) {
+    let failing = Family::<Labels, Gauge>::default();
+    let lost = Family::<Labels, Counter>::default();
+    for sink in proxy.ledger().audit.sinks() {
+        let labels = vec![("sink", sink.name.to_owned())];
+        failing
+            .get_or_create(&labels)
+            .set(i64::from(sink.failing.is_some()));
+        lost.get_or_create(&labels).inc_by(sink.lost);
+    }
+    registry.register(
+        "audit_sink_failing",
+        "1 while an audit sink cannot be written",
+        failing,
+    );
+    registry.register(
+        "audit_sink_lost_records",
+        "Audit records that a sink never got",
+        lost,
+    );
+}
+
 fn state(registry: &mut Registry, proxy: &Proxy) {
     let (rules, ledger) = (proxy.rules(), proxy.ledger());
     let mut gauge = |name: &str, help: &str, value: i64| {
@@ -147,7 +170,7 @@ fn state(registry: &mut Registry, proxy: &Proxy) {
     );
     gauge(
         "audit_writable",
-        "1 while the audit file can be written",
+        "1 while every required audit sink can be written",
         i64::from(ledger.audit.writable()),
     );
     gauge(

@@ -3,7 +3,7 @@
 //! | path | says |
 //! |---|---|
 //! | `/livez` | the process answers |
-//! | `/readyz` | 200 when the registry answers and the audit file can be written, else 503; each apart, and the directory. 503 while draining |
+//! | `/readyz` | 200 when the registry answers and the audit trail can be written, else 503; each apart, and the directory. 503 while draining |
 //! | `/metrics` | OpenMetrics |
 //! | `/status`, `/status.json` | one page for people, the same for machines |
 //!
@@ -149,12 +149,14 @@ async fn health(proxy: &Proxy) -> Health {
         Err(_elapsed) => "the registry did not answer in time".to_owned(),
     };
     let is_writable = proxy.ledger().audit.writable();
-    let audit = if is_writable {
-        "ok"
-    } else {
-        "the audit file cannot be written"
-    }
-    .to_owned();
+    let sinks = proxy.ledger().audit.sinks();
+    let failing = sinks
+        .iter()
+        .find_map(|sink| Some((sink.name, sink.failing.as_ref()?)).filter(|_| sink.required));
+    let audit = match failing {
+        Some((name, why)) if !is_writable => format!("the audit {name} cannot be written: {why}"),
+        Some(_) | None => "ok".to_owned(),
+    };
     let draining = proxy.is_draining();
     Health {
         ready: upstream == "ok" && is_writable && !draining,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Health;
-use crate::audit::Refused;
+use crate::audit::{Refused, SinkState};
 use crate::config::{Limits, WhenUnwritable};
 use crate::gate::Reload;
 use crate::limit::Quota;
@@ -70,6 +70,7 @@ struct Trail {
     file: String,
     writable: bool,
     when_unwritable: &'static str,
+    sinks: Vec<SinkState>,
 }
 
 #[derive(Debug, Serialize)]
@@ -116,6 +117,7 @@ impl Status {
                     WhenUnwritable::RefuseWrites => "refuse-writes",
                     WhenUnwritable::Serve => "serve",
                 },
+                sinks: ledger.audit.sinks(),
             },
             turned_away: proxy.turned_away(),
             records: counts
@@ -187,6 +189,12 @@ impl Status {
         let audit = format!("{} ({})", self.audit.file, self.health.audit);
         let is_good = self.health.audit == "ok";
         row(page, "audit file", mark(is_good), &audit);
+        for sink in self.audit.sinks.iter().filter(|sink| sink.name != "file") {
+            let state = sink.failing.as_deref().unwrap_or("ok");
+            let told = format!("{state}; {} records lost", sink.lost);
+            let name = format!("audit {}", sink.name);
+            row(page, &name, mark(sink.failing.is_none()), &told);
+        }
         let policy = format!("{} while it cannot be written", self.audit.when_unwritable);
         row(page, "", "", &policy);
         match &self.health.directory {

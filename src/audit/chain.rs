@@ -1,9 +1,74 @@
 //! The chain: each line carries the hash of the line before, so that an edit, a gap or a reorder
 //! shows. Pure.
+//!
+//! A line is `{"seq":N,…,"prev":"…","hash":"…"}`: the number first, the hash of the line before and
+//! its own last. The hash is BLAKE3 over the line up to the comma before `"hash"`, with a key where
+//! there is one.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde::Deserialize;
+
+/// A key file holds at least as many bytes.
+const MIN_KEY: usize = 32;
+/// Hexadecimal digits of a hash.
+const DIGITS: usize = 64;
+const HEAD: &[u8] = b"{\"seq\":";
+const PREV: &[u8] = b",\"prev\":\"";
+const HASH: &[u8] = b"\",\"hash\":\"";
+const END: &[u8] = b"\"}";
+/// Bytes from the comma before `"prev"` on, and of them those that the hash is still of.
+const TAIL: usize = PREV.len() + HASH.len() + END.len() + 2 * DIGITS;
+const HASHED: usize = PREV.len() + DIGITS + 1;
+
+/// What a key file holds is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key has at least {MIN_KEY} bytes; make one with: openssl rand -out FILE 32")]
+pub struct ShortKey;
+
+/// How lines are hashed: with a key or without.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ChainKey(Option<[u8; 32]>);
+
+impl fmt::Debug for ChainKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "ChainKey(****)"
+        } else {
+            "ChainKey(none)"
+        })
+    }
+}
+
+impl ChainKey {
+    /// No key: whoever can write the file can make a chain that holds.
+    pub const NONE: Self = Self(None);
+
+    /// A key from the bytes of a file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ShortKey> {
+        if bytes.len() < MIN_KEY {
+            return Err(ShortKey);
+        }
+        Ok(Self(Some(blake3::derive_key(
+            "portcullis 2026 audit chain",
+            bytes,
+        ))))
+    }
+
+    /// What a key is called in records and reports; tells nothing about it. `None` for no key.
+    pub fn name(&self) -> Option<String> {
+        let name = blake3::derive_key("portcullis 2026 audit chain key name", &self.0?);
+        let hex = blake3::Hash::from_bytes(name).to_hex();
+        Some(hex.chars().take(16).collect())
+    }
+
+    pub(super) fn hash(&self, bytes: &[u8]) -> blake3::Hash {
+        match &self.0 {
+            None => blake3::hash(bytes),
+            Some(key) => blake3::keyed_hash(key, bytes),
+        }
+    }
+}
 
 /// The end of a chain: where the next record goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +89,7 @@ impl Default for Link {
     fn default() -> Self {
         Self {
             next: 1,
-            hash: "0".repeat(64),
+            hash: "0".repeat(DIGITS),
         }
     }
 }
@@ -39,11 +104,14 @@ impl Link {
         })
     }
 
+    /// The number of the last record; 0 at the very beginning.
+    pub(super) fn last(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
     /// Finishes a record: `fields` are its members without braces. Appends the whole line, newline
     /// included, to `out`.
-    ///
-    /// The hash is BLAKE3 over the line up to the comma before `"hash"`.
-    pub(super) fn append(&mut self, fields: &str, out: &mut String) {
+    pub(super) fn append(&mut self, key: &ChainKey, fields: &str, out: &mut String) {
         let start = out.len();
         // Writing to a String cannot fail.
         let _ok = write!(
@@ -52,22 +120,57 @@ impl Link {
             self.next, self.hash
         );
         let hashed = out.get(start..).unwrap_or_default();
-        self.hash = blake3::hash(hashed.as_bytes()).to_hex().to_string();
+        self.hash = key.hash(hashed.as_bytes()).to_hex().to_string();
         let _ok = writeln!(out, ",\"hash\":\"{}\"}}", self.hash);
         self.next = self.next.saturating_add(1);
     }
 }
 
+/// The parts of a line that the chain is made of. Nothing else of it is looked at: the hash covers
+/// the rest, whatever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line<'a> {
+    pub(super) seq: u64,
+    pub(super) prev: &'a [u8],
+    pub(super) hash: &'a [u8],
+    /// What the hash is of.
+    pub(super) hashed: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// Takes a line, without its newline, apart; `None` when it is no record.
+    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
+        let digits = line.strip_prefix(HEAD)?;
+        let end = digits.iter().take(21).position(|byte| *byte == b',')?;
+        let seq = std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()?;
+        let (before, tail) = line.split_at_checked(line.len().checked_sub(TAIL)?)?;
+        let (prev, tail) = tail.strip_prefix(PREV)?.split_at_checked(DIGITS)?;
+        let (hash, tail) = tail.strip_prefix(HASH)?.split_at_checked(DIGITS)?;
+        let hashed = before.len().checked_add(HASHED)?;
+        (tail == END).then_some(Self {
+            seq,
+            prev,
+            hash,
+            hashed: line.get(..hashed)?,
+        })
+    }
+
+    /// Whether the hash is that of the line.
+    pub(super) fn is_whole(&self, key: &ChainKey) -> bool {
+        key.hash(self.hashed).to_hex().as_bytes() == self.hash
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Link;
+    use super::{ChainKey, Line, Link, ShortKey};
 
     #[test]
     fn each_line_names_the_hash_of_the_one_before() {
         let mut link = Link::default();
         let mut out = String::new();
-        link.append("\"a\":1", &mut out);
-        link.append("\"a\":2", &mut out);
+        link.append(&ChainKey::NONE, "\"a\":1", &mut out);
+        link.append(&ChainKey::NONE, "\"a\":2", &mut out);
         let lines: Vec<&str> = out.lines().collect();
         let first: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
         let second: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
@@ -81,5 +184,32 @@ mod tests {
         );
         assert_eq!(Link::after(lines[1]), Some(link));
         assert_eq!(Link::after("{\"seq\":1,"), None);
+    }
+
+    #[test]
+    fn a_line_is_taken_apart_as_it_was_put_together() {
+        let key = ChainKey::from_bytes(&[7; 32]).unwrap();
+        let mut link = Link::default();
+        let mut out = String::new();
+        link.append(&key, "\"a\":1", &mut out);
+        let parsed = Line::parse(out.trim_end().as_bytes()).unwrap();
+        assert_eq!(parsed.seq, 1);
+        assert_eq!(parsed.prev, "0".repeat(64).as_bytes());
+        assert_eq!(parsed.hash, link.hash.as_bytes());
+        assert!(parsed.is_whole(&key));
+        assert!(!parsed.is_whole(&ChainKey::NONE));
+        assert!(!parsed.is_whole(&ChainKey::from_bytes(&[8; 32]).unwrap()));
+        for end in 0..out.len() - 1 {
+            assert_eq!(Line::parse(&out.as_bytes()[..end]), None);
+        }
+    }
+
+    #[test]
+    fn a_key_is_long_enough_and_never_shown() {
+        assert_eq!(ChainKey::from_bytes(&[1; 31]), Err(ShortKey));
+        let key = ChainKey::from_bytes(&[1; 32]).unwrap();
+        assert_eq!(format!("{key:?}"), "ChainKey(****)");
+        assert_eq!(key.name().unwrap().len(), 16);
+        assert_eq!(ChainKey::NONE.name(), None);
     }
 }

@@ -300,7 +300,10 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("portcullis-entry-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("audit.jsonl");
-        let audit = Audit::open(&file, crate::config::WhenUnwritable::Refuse).unwrap();
+        let audit = Audit::open(super::super::Plan::new(crate::config::Audit::of_file(
+            &file,
+        )))
+        .unwrap();
         let mut record = Record::open(&audit, audit.slot().await, Event::Suppressed);
         let reference = record.reference_id().to_owned();
         record.source("2001:db8::1".parse().unwrap());

@@ -1,4 +1,4 @@
-//! The audit trail: one record for each credential use and each decision, written by one thread.
+//! The audit trail: one record for each credential use and each decision.
 //!
 //! A [`Record`] is opened when a request's head has been read and closed exactly once: with the
 //! answer, or by `Drop` as `aborted` when the client went away. Where the answer must not be seen
@@ -7,11 +7,23 @@
 
 mod chain;
 mod entry;
+mod file;
+mod fold;
+mod head;
 mod record;
+mod resume;
+mod sign;
+mod sink;
+mod syslog;
 mod tally;
+mod trail;
+pub mod verify;
 mod writer;
 
+pub use chain::{ChainKey, ShortKey};
 pub use entry::{Certificate, Entry, Flaw, Lines};
 pub use record::{Event, Outcome, Record};
+pub use sign::{PublicKey, Signer, SigningError};
 pub use tally::{BUCKETS, Refused, Tally};
-pub use writer::{Audit, AuditError, Effect, open_for_append};
+pub use trail::SinkState;
+pub use writer::{Audit, AuditError, Effect, Plan, Prepared, Slot};

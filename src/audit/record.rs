@@ -8,6 +8,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::fold::{Folded, Kind, source_of};
+use super::sign::Checkpoint;
 use super::tally::{Entry, Refused};
 use super::writer::{Audit, AuditError, Slot};
 use crate::identity::{Authentication, ClientCertificate, Identity};
@@ -15,19 +17,25 @@ use crate::registry::Call;
 
 /// No field of a record is longer, in bytes; whatever an attacker sends.
 const MAX_FIELD: usize = 256;
+/// Nor are there more groups in it.
+const MAX_GROUPS: usize = 100;
 
 /// What a record is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
-    /// The audit file could not be written for a while.
+    /// A sink of the trail fails, or works again.
     Audit,
+    /// Everything before is signed.
+    Checkpoint,
     /// A robot key made, changed or revoked.
     Key,
     /// A user locked out for wrong passwords, or free again.
     Lockout,
     /// A password or key presented to log in.
     Login,
+    /// The chain goes on with another key.
+    Rekey,
     /// The configuration was read again.
     Reload,
     /// A call to the API.
@@ -38,19 +46,23 @@ pub enum Event {
     Stop,
     /// The store that replicas share limits by was lost, or is back.
     Store,
-    /// Requests turned away unread, many in one record.
+    /// Requests turned away, many in one record.
     Suppressed,
     /// A token minted, refreshed or refused.
     Token,
+    /// A crash tore the end of the trail, or it was cut off.
+    Torn,
 }
 
 impl Event {
     /// Every event, in the order of their declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Audit,
+        Self::Checkpoint,
         Self::Key,
         Self::Lockout,
         Self::Login,
+        Self::Rekey,
         Self::Reload,
         Self::Request,
         Self::Start,
@@ -58,15 +70,18 @@ impl Event {
         Self::Store,
         Self::Suppressed,
         Self::Token,
+        Self::Torn,
     ];
 
     /// The word of the record.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Audit => "audit",
+            Self::Checkpoint => "checkpoint",
             Self::Key => "key",
             Self::Lockout => "lockout",
             Self::Login => "login",
+            Self::Rekey => "rekey",
             Self::Reload => "reload",
             Self::Request => "request",
             Self::Start => "start",
@@ -74,6 +89,7 @@ impl Event {
             Self::Store => "store",
             Self::Suppressed => "suppressed",
             Self::Token => "token",
+            Self::Torn => "torn",
         }
     }
 }
@@ -103,7 +119,7 @@ impl Outcome {
 }
 
 /// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// The client went away before the end of the answer.
@@ -121,7 +137,7 @@ pub enum Outcome {
 }
 
 /// The members of a record, in the order in which they are written. Absent ones are `null`, so
-/// that every record has the same keys.
+/// that every record has the same keys, but for the last.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Fields {
     #[serde(serialize_with = "microseconds")]
@@ -153,6 +169,9 @@ pub(super) struct Fields {
     agent: Option<String>,
     reason: Option<String>,
     count: Option<u64>,
+    /// In checkpoints alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<Checkpoint>,
 }
 
 /// The certificate of a connection, as a record names it.
@@ -170,6 +189,7 @@ pub struct Record {
     bytes_in: Arc<AtomicU64>,
     audit: Arc<Audit>,
     slot: Option<Slot>,
+    is_folded: bool,
 }
 
 impl Record {
@@ -183,6 +203,7 @@ impl Record {
             bytes_in: Arc::default(),
             audit: Arc::clone(audit),
             slot: Some(slot),
+            is_folded: false,
         }
     }
 
@@ -238,8 +259,13 @@ impl Record {
     pub fn identify<'a>(&mut self, who: &Identity, groups: impl Iterator<Item = &'a str>) {
         self.set(|fields| {
             fields.user = who.user().map(bounded);
-            fields.groups = groups.map(bounded).collect();
-            fields.outside_groups = who.groups().iter().map(|group| bounded(group)).collect();
+            fields.groups = groups.take(MAX_GROUPS).map(bounded).collect();
+            fields.outside_groups = who
+                .groups()
+                .iter()
+                .take(MAX_GROUPS)
+                .map(|group| bounded(group))
+                .collect();
             fields.proof = proof(who);
             fields.auth = Some(who.authentication().as_str());
             fields.cached = who.cached();
@@ -309,8 +335,20 @@ impl Record {
     }
 
     /// Notes how many requests it stands for.
-    pub fn count(&mut self, requests: u64) {
-        self.set(|fields| fields.count = Some(requests));
+    pub fn count(&mut self, count: u64) {
+        self.set(|fields| fields.count = Some(count));
+    }
+
+    /// Lets a refusal that is one of a flood be counted, instead of having a record of its own. Its
+    /// reference becomes that of the record that tells of the flood.
+    pub fn join_flood(&mut self) {
+        let Some(kind) = self.fields.as_ref().and_then(|fields| fields.kind()) else {
+            return;
+        };
+        if let Some(reference) = self.audit.fold(kind, self.reference_id()) {
+            self.set(|fields| fields.reference_id = reference);
+            self.is_folded = true;
+        }
     }
 
     /// Counts answer bytes.
@@ -343,7 +381,12 @@ impl Record {
         fields.bytes_in = self.bytes_in.load(Ordering::Relaxed);
         fields.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.audit.tally().add(fields.entry());
-        self.audit.write(&fields, slot, ack);
+        if !self.is_folded {
+            self.audit.write(&fields, slot, ack);
+        } else if let Some(ack) = ack {
+            // Whoever waited may have gone.
+            let _gone = ack.send(Ok(()));
+        }
     }
 }
 
@@ -383,6 +426,7 @@ impl Fields {
             agent: None,
             reason: None,
             count: None,
+            checkpoint: None,
         }
     }
 
@@ -392,6 +436,53 @@ impl Fields {
             reason: Some(bounded(reason)),
             ..Self::new(event, outcome)
         }
+    }
+
+    /// A signature over everything before.
+    pub(super) fn of_checkpoint(checkpoint: Checkpoint, reason: &str) -> Self {
+        Self {
+            checkpoint: Some(checkpoint),
+            ..Self::of_our_own(Event::Checkpoint, Outcome::Allowed, reason)
+        }
+    }
+
+    /// Refusals of one kind that have no record of their own.
+    pub(super) fn of_folded(folded: &Folded) -> Self {
+        let Folded {
+            kind,
+            count,
+            reference,
+        } = folded;
+        let why = kind.reason.as_deref().unwrap_or("refused");
+        let event = kind.event.as_str();
+        Self {
+            reference_id: reference.clone(),
+            client: Some(kind.source),
+            user: kind.user.clone(),
+            status: kind.status,
+            count: Some(*count),
+            ..Self::of_our_own(
+                Event::Suppressed,
+                kind.outcome,
+                &format!("{count} more {event} records like those before: {why}"),
+            )
+        }
+    }
+
+    /// What makes it one of many, if it is a refusal.
+    fn kind(&self) -> Option<Kind> {
+        let is_refusal = matches!(
+            self.outcome,
+            Outcome::Denied | Outcome::Failed | Outcome::Limited
+        );
+        is_refusal.then_some(Kind {
+            source: source_of(self.client?),
+            event: self.event,
+            outcome: self.outcome,
+            status: self.status,
+            user: self.user.clone(),
+            reason: self.reason.clone(),
+        })
     }
 
     /// What the record adds to the tally.
@@ -475,15 +566,14 @@ fn bounded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::bounded;
-    use crate::audit::Audit;
-    use crate::audit::{Event, Outcome, Record};
+    use crate::audit::{Audit, Event, Outcome, Plan, Record};
 
     #[tokio::test]
     async fn a_record_is_one_line_of_ascii_whatever_it_holds() {
         let folder = std::env::temp_dir().join(format!("portcullis-record-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("audit.jsonl");
-        let audit = Audit::open(&file, crate::config::WhenUnwritable::Refuse).unwrap();
+        let audit = Audit::open(Plan::new(crate::config::Audit::of_file(&file))).unwrap();
         let mut record = Record::open(&audit, audit.slot().await, Event::Login);
         record.client(
             [127, 0, 0, 1].into(),

@@ -1,37 +1,36 @@
-//! The one thread that writes the audit file.
+//! The audit trail as the rest of the house sees it.
 //!
-//! Records reach it over a channel whose length is bounded by [`Slot`]s: a request takes its slot
-//! before anything else happens, so a slow disk slows requests and loses nothing. Records that wait
-//! together are written together (group commit) and acknowledged after the write. When a write
-//! fails they are kept, requests are refused as `when_unwritable` says, and the thread tries again
-//! until it succeeds.
+//! A request takes its [`Slot`] before anything else happens, so slow sinks slow requests and lose
+//! nothing. Its record is chained and handed to every sink; where the answer must wait for it, the
+//! request is told when all required sinks have it. When one of them fails or hangs, records are
+//! kept, requests are refused as `when_unwritable` says, and the sink is tried again until it works.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::chain::Link;
-use super::record::{Event, Fields, Outcome};
+use super::chain::ChainKey;
+use super::file::{FileTarget, Stream, Syncer};
+use super::fold::{Floods, Kind};
+use super::record::{Fields, Outcome};
+use super::resume::resume;
+use super::sign::Signer;
+use super::sink::{self, Order, Target};
+use super::syslog::Syslog;
 use super::tally::Tally;
-use crate::config::WhenUnwritable;
+use super::trail::{Ack, SinkState, Trail};
+use crate::config::{self, WhenUnwritable};
 
 /// Records under way at a time: requests in flight and lines not yet written.
 const SLOTS: usize = 32 * 1024;
-/// Lines written in one go.
-const BATCH: usize = 1024;
-/// How often a failing file is tried again.
-const RETRY: Duration = Duration::from_millis(200);
-/// Lines kept, in bytes, while the file cannot be written; what is more is counted.
-const KEPT: usize = 16 << 20;
-/// The last record of a file is looked for in this many bytes.
-const TAIL: u64 = 64 * 1024;
+/// How often it is looked whether a sink hangs, a checkpoint is due or a flood is over.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The audit trail cannot take a record.
 #[derive(Debug, thiserror::Error)]
@@ -44,14 +43,21 @@ pub enum AuditError {
         /// Why.
         source: io::Error,
     },
-    /// The file cannot be written at the moment.
-    #[error("the audit file cannot be written")]
+    /// The trail cannot be written at the moment.
+    #[error("the audit trail cannot be written")]
     Unwritable,
 }
 
 /// The right to write one record, taken before a request is looked at.
 #[derive(Debug)]
-pub struct Slot(#[expect(dead_code, reason = "held for its Drop")] OwnedSemaphorePermit);
+pub struct Slot(Option<OwnedSemaphorePermit>);
+
+impl Slot {
+    /// Whether the trail took so long to give it that the request is not to be served.
+    pub fn is_late(&self) -> bool {
+        self.0.is_none()
+    }
+}
 
 /// What a request is about to do, as far as `when_unwritable` is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,99 +68,236 @@ pub enum Effect {
     Write,
 }
 
-type Ack = oneshot::Sender<Result<(), AuditError>>;
-
-enum Job {
-    Record {
-        fields: String,
-        slot: Slot,
-        ack: Option<Ack>,
-    },
-    Reopen {
-        file: File,
-        ack: oneshot::Sender<()>,
-    },
+/// Everything a trail is made of: its section of the configuration, and what that names.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// `[audit]`
+    pub config: config::Audit,
+    /// What `key_file` holds.
+    pub key: ChainKey,
+    /// What `signing_key` holds.
+    pub signer: Option<Arc<Signer>>,
+    /// For a syslog receiver behind TLS.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
-/// The audit trail. One for the life of the process; its file can be changed.
+impl Plan {
+    /// A plan without keys.
+    pub fn new(config: config::Audit) -> Self {
+        Self {
+            config,
+            key: ChainKey::NONE,
+            signer: None,
+            tls: None,
+        }
+    }
+}
+
+/// A plan whose file is open.
+pub struct Prepared {
+    plan: Plan,
+    file: FileTarget,
+}
+
+/// The sinks that there are, by what they were made of.
+#[derive(Debug, Default)]
+struct Sinks {
+    stdout: Option<(config::Stdout, usize)>,
+    syslog: Option<(config::Syslog, usize)>,
+}
+
+/// The audit trail. One for the life of the process; its sinks can be changed.
 #[derive(Debug)]
 pub struct Audit {
-    jobs: Sender<Job>,
+    trail: Arc<Trail>,
+    syncer: Arc<Syncer>,
+    sinks: Mutex<Sinks>,
+    floods: Mutex<Floods>,
     slots: Arc<Semaphore>,
-    failing: Arc<AtomicBool>,
     mode: AtomicU8,
     references: AtomicU32,
     tally: Tally,
 }
 
 impl Audit {
-    /// Opens the file, goes on where its chain ended, and starts the writer.
-    pub fn open(path: &Path, mode: WhenUnwritable) -> Result<Arc<Self>, AuditError> {
+    /// Opens the file, goes on where its chain ended, and starts the sinks.
+    pub fn open(plan: Plan) -> Result<Arc<Self>, AuditError> {
+        let path = plan.config.file.clone();
         let failed = |source| AuditError::Open {
-            path: path.to_owned(),
+            path: path.clone(),
             source,
         };
-        let mut file = open_for_append(path)?;
-        let link = resume(&mut file).map_err(failed)?;
-        let (jobs, queue) = mpsc::channel();
-        let failing = Arc::new(AtomicBool::new(false));
-        let writer = Writer {
-            file,
-            link,
-            kept: String::new(),
-            failing: Arc::clone(&failing),
-            lost: 0,
-        };
-        std::thread::Builder::new()
-            .name("audit".to_owned())
-            .spawn(move || writer.run(&queue))
-            .map_err(failed)?;
+        let resumed = resume(&plan.config.file, &plan.key).map_err(failed)?;
+        let trail = Trail::new(resumed.link, plan.key.clone(), plan.config.timeout);
         let mut seed = [0; 4];
         // Only the starting point of a counter: without randomness it is merely guessable.
         let _ok = aws_lc_rs::rand::fill(&mut seed);
-        Ok(Arc::new(Self {
-            jobs,
+        let audit = Arc::new(Self {
+            trail,
+            syncer: Arc::default(),
+            sinks: Mutex::default(),
+            floods: Mutex::default(),
             slots: Arc::new(Semaphore::new(SLOTS)),
-            failing,
-            mode: AtomicU8::new(mode_number(mode)),
+            mode: AtomicU8::new(mode_number(plan.config.when_unwritable)),
             references: AtomicU32::new(u32::from_ne_bytes(seed)),
             tally: Tally::default(),
-        }))
+        });
+        let Prepared { plan, file } = audit.prepare(plan)?;
+        let required = plan.config.required;
+        sink::start(&audit.trail, FILE_NAME, required, Box::new(file)).map_err(failed)?;
+        audit.other_sinks(&plan).map_err(failed)?;
+        for (event, note) in &resumed.notes {
+            audit.trail.say(*event, Outcome::Error, note);
+        }
+        if !resumed.same_key {
+            audit.trail.say_key();
+        }
+        audit
+            .trail
+            .rekey(plan.key, plan.signer, plan.config.timeout);
+        audit.watch().map_err(failed)?;
+        Ok(audit)
     }
 
-    /// Goes on in a file opened anew (`SIGHUP`, after rotation), and with another mode. Returns when
-    /// everything written before is in the old file.
-    pub async fn reopen(&self, file: File, mode: WhenUnwritable) {
-        self.mode.store(mode_number(mode), Ordering::Relaxed);
+    /// The threads that look after the sinks, as long as there is a trail.
+    fn watch(self: &Arc<Self>) -> io::Result<()> {
+        let weak = Arc::downgrade(self);
+        let watch = move || {
+            while let Some(audit) = weak.upgrade() {
+                let now = Instant::now();
+                audit.trail.tick(now);
+                audit.tell(Some(now));
+                drop(audit);
+                std::thread::sleep(TICK);
+            }
+        };
+        std::thread::Builder::new()
+            .name("audit-watch".to_owned())
+            .spawn(watch)?;
+        let syncer = Arc::downgrade(&self.syncer);
+        std::thread::Builder::new()
+            .name("audit-sync".to_owned())
+            .spawn(move || Syncer::run(&syncer))?;
+        Ok(())
+    }
+
+    /// Opens what a plan names, and changes nothing yet.
+    pub fn prepare(&self, plan: Plan) -> Result<Prepared, AuditError> {
+        let config = &plan.config;
+        let file = FileTarget::open(&config.file, config.rotate, config.sync, &self.syncer)?;
+        Ok(Prepared { plan, file })
+    }
+
+    /// Goes on as planned: in a file opened anew (`SIGHUP`, after rotation), with other sinks, keys
+    /// or another mode. Returns when everything written before is in the old file, or when that
+    /// takes longer than a sink may.
+    pub async fn adopt(&self, prepared: Prepared) {
+        let Prepared { plan, file } = prepared;
+        self.tell_floods();
+        let mode = mode_number(plan.config.when_unwritable);
+        self.mode.store(mode, Ordering::Relaxed);
         let (ack, done) = oneshot::channel();
-        if self.jobs.send(Job::Reopen { file, ack }).is_ok() {
-            // The writer only ends with the process.
-            let _ok = done.await;
+        let order = Order {
+            target: Box::new(file),
+            ack: Some(ack),
+        };
+        self.trail.order(FILE, plan.config.required, order);
+        if let Err(error) = self.other_sinks(&plan) {
+            tracing::error!(%error, "an audit sink cannot be started");
         }
+        let timeout = plan.config.timeout;
+        if tokio::time::timeout(timeout, done).await.is_err() {
+            tracing::error!("the old audit file hangs; the new one is used when it does not");
+        }
+        self.trail.rekey(plan.key, plan.signer, timeout);
+    }
+
+    /// Starts, changes and ends the sinks besides the file.
+    fn other_sinks(&self, plan: &Plan) -> io::Result<()> {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = &plan.config;
+        let stdout = |_: &config::Stdout| -> io::Result<Box<dyn Target>> {
+            let copy = rustix::io::dup(rustix::stdio::stdout())?;
+            Ok(Box::new(Stream(File::from(copy))))
+        };
+        let required = config.stdout.as_ref().is_some_and(|sink| sink.required);
+        let current = sinks.stdout.take().map(|(_, id)| id);
+        sinks.stdout = self.change("stdout", current, config.stdout.clone(), required, stdout)?;
+        let syslog = |to: &config::Syslog| -> io::Result<Box<dyn Target>> {
+            let tls = plan.tls.clone();
+            Ok(Box::new(Syslog::new(
+                to.address.clone(),
+                tls,
+                config.timeout,
+            )))
+        };
+        let required = config.syslog.as_ref().is_some_and(|sink| sink.required);
+        let current = sinks.syslog.take().map(|(_, id)| id);
+        sinks.syslog = self.change("syslog", current, config.syslog.clone(), required, syslog)?;
+        Ok(())
+    }
+
+    fn change<T>(
+        &self,
+        name: &'static str,
+        current: Option<usize>,
+        wanted: Option<T>,
+        required: bool,
+        make: impl Fn(&T) -> io::Result<Box<dyn Target>>,
+    ) -> io::Result<Option<(T, usize)>> {
+        let Some(wanted) = wanted else {
+            if let Some(id) = current {
+                self.trail.end(id);
+            }
+            return Ok(None);
+        };
+        let target = make(&wanted)?;
+        let id = match current {
+            Some(id) => {
+                self.trail.order(id, required, Order { target, ack: None });
+                id
+            }
+            None => sink::start(&self.trail, name, required, target)?,
+        };
+        Ok(Some((wanted, id)))
     }
 
     /// The right to write a record, if there is one at once.
     pub fn spare_slot(&self) -> Option<Slot> {
-        Arc::clone(&self.slots).try_acquire_owned().ok().map(Slot)
+        let permit = Arc::clone(&self.slots).try_acquire_owned().ok()?;
+        Some(Slot(Some(permit)))
     }
 
-    /// Waits for the right to write a record.
+    /// Waits for the right to write a record, as long as a sink may take. After that the record may
+    /// be written all the same, see [`Slot::is_late`].
     pub async fn slot(&self) -> Slot {
-        match Arc::clone(&self.slots).acquire_owned().await {
-            Ok(permit) => Slot(permit),
-            // The semaphore is never closed.
-            Err(_closed) => std::future::pending().await,
+        if let Some(slot) = self.spare_slot() {
+            return slot;
+        }
+        let waiting = Arc::clone(&self.slots).acquire_owned();
+        match tokio::time::timeout(self.trail.timeout(), waiting).await {
+            Ok(Ok(permit)) => Slot(Some(permit)),
+            Ok(Err(_)) | Err(_) => Slot(None),
         }
     }
 
     /// Whether a request may go ahead at all, given whether its record could be written.
     pub fn ready_for(&self, effect: Effect) -> Result<(), AuditError> {
-        if !self.failing.load(Ordering::Relaxed) {
-            return Ok(());
+        if self.trail.failing() {
+            self.may_lack_record(effect)
+        } else {
+            Ok(())
         }
+    }
+
+    /// Whether a request may go ahead whose record cannot be written just now.
+    pub fn may_lack_record(&self, effect: Effect) -> Result<(), AuditError> {
         match (self.mode.load(Ordering::Relaxed), effect) {
             (SERVE, _) | (REFUSE_WRITES, Effect::Read) => Ok(()),
-            _ => Err(AuditError::Unwritable),
+            _ => {
+                self.trail.refuse();
+                Err(AuditError::Unwritable)
+            }
         }
     }
 
@@ -163,9 +306,44 @@ impl Audit {
         &self.tally
     }
 
-    /// Whether the file is being written.
+    /// Whether all required sinks are being written.
     pub fn writable(&self) -> bool {
-        !self.failing.load(Ordering::Relaxed)
+        !self.trail.failing()
+    }
+
+    /// How each sink is.
+    pub fn sinks(&self) -> Vec<SinkState> {
+        self.trail.sinks()
+    }
+
+    /// Writes what has not been written yet about floods of refusals.
+    pub fn tell_floods(&self) {
+        self.tell(None);
+    }
+
+    fn tell(&self, now: Option<Instant>) {
+        let mut floods = self.floods.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = floods.take(now);
+        drop(floods);
+        for folded in over {
+            self.write(&Fields::of_folded(&folded), Slot(None), None);
+        }
+    }
+
+    /// Counts a refusal of a flood; the reference of the record that will tell of it.
+    pub(super) fn fold(&self, kind: Kind, reference: &str) -> Option<String> {
+        let mut floods = self.floods.lock().unwrap_or_else(PoisonError::into_inner);
+        floods.count(kind, reference, Instant::now())
+    }
+
+    /// Signs what is not signed yet and waits, for a while, until every sink that works has
+    /// everything. For the end of the process.
+    pub async fn finish(&self) {
+        self.trail.sign();
+        let begun = Instant::now();
+        while !self.trail.is_drained() && begun.elapsed() < self.trail.timeout() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Six letters and digits, unique among a thousand million.
@@ -182,30 +360,13 @@ impl Audit {
     }
 
     pub(super) fn write(&self, fields: &Fields, slot: Slot, ack: Option<Ack>) {
-        let job = Job::Record {
-            fields: fields.write(),
-            slot,
-            ack,
-        };
-        // The writer only ends with the process.
-        let _ok = self.jobs.send(job);
+        self.trail.write(&fields.write(), slot, ack);
     }
 }
 
-/// Opens an audit file for appending, readable by its owner and group.
-pub fn open_for_append(path: &Path) -> Result<File, AuditError> {
-    OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
-        .or_else(|_not_readable| OpenOptions::new().append(true).open(path))
-        .map_err(|source| AuditError::Open {
-            path: path.to_owned(),
-            source,
-        })
-}
+/// The number of the first sink.
+const FILE: usize = 0;
+const FILE_NAME: &str = "file";
 
 const REFUSE: u8 = 0;
 const REFUSE_WRITES: u8 = 1;
@@ -219,213 +380,5 @@ fn mode_number(mode: WhenUnwritable) -> u8 {
     }
 }
 
-/// Finds where the chain of an existing file ends. A last line that was torn by a crash is ended,
-/// so that the next record stands on a line of its own.
-fn resume(file: &mut File) -> io::Result<Link> {
-    if !file.metadata()?.is_file() {
-        return Ok(Link::default());
-    }
-    let length = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-    let mut tail = Vec::new();
-    file.take(TAIL).read_to_end(&mut tail)?;
-    let text = String::from_utf8_lossy(&tail);
-    if !text.is_empty() && !text.ends_with('\n') {
-        file.write_all(b"\n")?;
-    }
-    Ok(text.lines().rev().find_map(Link::after).unwrap_or_default())
-}
-
-struct Writer {
-    file: File,
-    link: Link,
-    /// Finished lines that could not be written yet.
-    kept: String,
-    failing: Arc<AtomicBool>,
-    /// Records that did not even fit into `kept`.
-    lost: u64,
-}
-
-impl Writer {
-    fn run(mut self, queue: &Receiver<Job>) {
-        loop {
-            let first = if self.kept.is_empty() {
-                queue.recv().ok()
-            } else {
-                match queue.recv_timeout(RETRY) {
-                    Ok(job) => Some(job),
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.commit(Vec::new());
-                        continue;
-                    }
-                    Err(RecvTimeoutError::Disconnected) => None,
-                }
-            };
-            let Some(first) = first else { return };
-            self.batch(first, queue);
-        }
-    }
-
-    /// Takes what is waiting, and writes it in one go.
-    fn batch(&mut self, first: Job, queue: &Receiver<Job>) {
-        let mut acks = Vec::new();
-        let mut slots = Vec::new();
-        for job in std::iter::once(first).chain(queue.try_iter().take(BATCH)) {
-            match job {
-                Job::Record { fields, slot, ack } => {
-                    self.keep(&fields);
-                    acks.extend(ack);
-                    slots.push(slot);
-                }
-                Job::Reopen { file, ack } => {
-                    self.commit(std::mem::take(&mut acks));
-                    self.file = file;
-                    // Whoever asked may have gone; the file is changed all the same.
-                    let _gone = ack.send(());
-                }
-            }
-        }
-        self.commit(acks);
-    }
-
-    fn keep(&mut self, fields: &str) {
-        if self.kept.len() < KEPT {
-            self.link.append(fields, &mut self.kept);
-        } else {
-            self.lost = self.lost.saturating_add(1);
-        }
-    }
-
-    fn commit(&mut self, acks: Vec<Ack>) {
-        let written = self.write_out();
-        let was_failing = self.failing.swap(written.is_err(), Ordering::Relaxed);
-        match (&written, was_failing) {
-            (Err(error), false) => tracing::error!(%error, "the audit file cannot be written"),
-            (Ok(()), true) => self.recovered(),
-            (Err(_), true) | (Ok(()), false) => {}
-        }
-        for ack in acks {
-            let result = match &written {
-                Ok(()) => Ok(()),
-                Err(_logged) => Err(AuditError::Unwritable),
-            };
-            // The request may have gone; its record is written all the same.
-            let _gone = ack.send(result);
-        }
-    }
-
-    /// Writes all that is kept. A line that was written in part is taken back.
-    fn write_out(&mut self) -> io::Result<()> {
-        if self.kept.is_empty() {
-            return Ok(());
-        }
-        let before = self.file.metadata()?;
-        let written = self.file.write_all(self.kept.as_bytes());
-        if written.is_ok() {
-            self.kept.clear();
-        } else if before.is_file() {
-            self.file.set_len(before.len())?;
-        }
-        written
-    }
-
-    fn recovered(&mut self) {
-        let lost = std::mem::take(&mut self.lost);
-        tracing::warn!(lost, "the audit file can be written again");
-        let reason =
-            format!("the audit file could not be written for a while; {lost} records lost");
-        let outcome = if lost == 0 {
-            Outcome::Allowed
-        } else {
-            Outcome::Error
-        };
-        self.keep(&Fields::of_our_own(Event::Audit, outcome, &reason).write());
-        if let Err(error) = self.write_out() {
-            tracing::error!(%error, "the audit file cannot be written");
-            self.failing.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::{Audit, AuditError, Effect};
-    use crate::audit::{Event, Outcome, Record};
-    use crate::config::WhenUnwritable;
-    use std::path::{Path, PathBuf};
-
-    fn folder(name: &str) -> PathBuf {
-        let path =
-            std::env::temp_dir().join(format!("portcullis-audit-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        path
-    }
-
-    async fn write(audit: &std::sync::Arc<Audit>) -> Result<(), AuditError> {
-        let mut record = Record::open(audit, audit.slot().await, Event::Request);
-        record.answer(Outcome::Allowed, 200);
-        record.close_and_wait().await
-    }
-
-    fn sequence(file: &Path) -> Vec<u64> {
-        let text = std::fs::read_to_string(file).unwrap();
-        let records = text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
-        records
-            .map(|record: serde_json::Value| record["seq"].as_u64().unwrap())
-            .collect()
-    }
-
-    #[tokio::test]
-    async fn the_chain_goes_on_after_a_restart_and_a_torn_line() {
-        let folder = folder("chain");
-        let file = folder.join("audit.jsonl");
-        let audit = Audit::open(&file, WhenUnwritable::Refuse).unwrap();
-        write(&audit).await.unwrap();
-        write(&audit).await.unwrap();
-        let text = std::fs::read_to_string(&file).unwrap();
-        std::fs::write(&file, format!("{text}{{\"seq\":3,\"torn")).unwrap();
-        let audit = Audit::open(&file, WhenUnwritable::Refuse).unwrap();
-        write(&audit).await.unwrap();
-        assert_eq!(sequence(&file), [1, 2, 3]);
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_reopened_file_goes_on_with_the_chain() {
-        let folder = folder("reopen");
-        let (old, new) = (folder.join("old"), folder.join("new"));
-        let audit = Audit::open(&old, WhenUnwritable::Refuse).unwrap();
-        write(&audit).await.unwrap();
-        audit
-            .reopen(super::open_for_append(&new).unwrap(), WhenUnwritable::Serve)
-            .await;
-        write(&audit).await.unwrap();
-        assert_eq!((sequence(&old), sequence(&new)), (vec![1], vec![2]));
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_refuses_as_told_and_is_noticed_when_over() {
-        let folder = folder("full");
-        let audit = Audit::open(Path::new("/dev/full"), WhenUnwritable::RefuseWrites).unwrap();
-        assert!(audit.ready_for(Effect::Write).is_ok());
-        assert!(matches!(write(&audit).await, Err(AuditError::Unwritable)));
-        assert!(audit.ready_for(Effect::Read).is_ok());
-        assert!(audit.ready_for(Effect::Write).is_err());
-        let file = folder.join("audit.jsonl");
-        audit
-            .reopen(
-                super::open_for_append(&file).unwrap(),
-                WhenUnwritable::Refuse,
-            )
-            .await;
-        write(&audit).await.unwrap();
-        assert!(audit.ready_for(Effect::Write).is_ok());
-        let text = std::fs::read_to_string(&file).unwrap();
-        assert_eq!(sequence(&file), [1, 2, 3]);
-        assert!(text.contains("could not be written for a while; 0 records lost"));
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-}
+mod tests;

@@ -268,6 +268,9 @@ fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
         }
     };
     found.extend(audit(config));
+    if let Err(error) = reload::audit_plan(config) {
+        found.extend(place(config, error));
+    }
     Ok((rules, found))
 }
 
@@ -280,8 +283,11 @@ fn weakness(weak: LineWarning) -> Diagnostic {
 /// Whether the audit file can be written, without making one.
 fn audit(config: &Config) -> Option<Diagnostic> {
     let file = &config.audit.file;
-    let result = if file.exists() {
+    let result = if file.is_file() {
         OpenOptions::new().append(true).open(file).map(drop)
+    } else if file.exists() {
+        // To open a FIFO is to wait for its reader.
+        access(file, Access::WRITE_OK).map_err(Into::into)
     } else {
         let folder = file.parent().unwrap_or(Path::new("/"));
         access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(Into::into)
@@ -299,13 +305,14 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
     let message = error.to_string();
     let key = match error {
         BuildError::Audit(_) => "audit.file".to_owned(),
-        BuildError::Read { path, .. } => key_of(config, &path),
+        BuildError::AuditKey { path, .. } | BuildError::Read { path, .. } => key_of(config, &path),
         BuildError::RobotKeys(errors) => return errors.into_diagnostics(),
         BuildError::Seal | BuildError::SigningKey { .. } => "token.signing_key".to_owned(),
         BuildError::Tls(error) => match error {
             TlsError::Read { path, .. }
             | TlsError::NoCertificate(path)
             | TlsError::NoKey(path)
+            | TlsError::NoPublicKey(path)
             | TlsError::NoCrl(path)
             | TlsError::ClientCa { path, .. }
             | TlsError::Unusable { path, .. } => {
@@ -352,6 +359,16 @@ fn key_of(config: &Config, path: &Path) -> String {
                 .and_then(|store| store.ca.as_ref()),
         ),
         ("auth.htpasswd.file", config.auth.htpasswd.as_ref()),
+        ("audit.key_file", config.audit.key_file.as_ref()),
+        ("audit.signing_key", config.audit.signing_key.as_ref()),
+        (
+            "audit.syslog.ca",
+            config
+                .audit
+                .syslog
+                .as_ref()
+                .and_then(|syslog| syslog.ca.as_ref()),
+        ),
         ("token.signing_key", config.token.signing_key.as_ref()),
     ];
     let found = named

@@ -125,7 +125,14 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
         server: config.server.clone(),
     };
     let admin = process.admin.prepare(config.admin.listen)?;
-    let audit = Audit::open(&config.audit.file, config.audit.when_unwritable)?;
+    let plan = match reload::audit_plan(&config) {
+        Ok(plan) => plan,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return Ok(WRONG_CONFIGURATION.into());
+        }
+    };
+    let audit = Audit::open(plan)?;
     note(&audit, Event::Start).await;
     if let Some(store) = &rules.store {
         store.start(&audit).await;
@@ -175,6 +182,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     watching.abort();
     watching_keys.abort();
     note(&audit, Event::Stop).await;
+    audit.finish().await;
     if cut > 0 {
         tracing::warn!(
             connections = cut,

@@ -463,6 +463,47 @@ pub(super) struct Audit {
     /// What happens to requests when it cannot be written.
     #[schemars(extend("enum" = ["refuse", "refuse-writes", "serve"]))]
     pub(super) when_unwritable: Option<Text>,
+    /// Whether the file is among the sinks that must take a record.
+    pub(super) required: Option<At<bool>>,
+    /// A sink that takes nothing for so long counts as one that fails.
+    #[schemars(extend("examples" = ["5s"]))]
+    pub(super) timeout: Option<Text>,
+    /// When the file is brought to the disk.
+    #[schemars(extend("enum" = ["always", "second", "never"]))]
+    pub(super) sync: Option<Text>,
+    /// A new file is begun before this one grows beyond so many bytes.
+    #[schemars(extend("examples" = ["100MiB"]))]
+    pub(super) rotate_size: Option<Text>,
+    /// A new file is begun when the first record of this one is so old.
+    #[schemars(extend("examples" = ["1d"]))]
+    pub(super) rotate_every: Option<Text>,
+    /// The key of the chain, at least 32 bytes.
+    pub(super) key_file: Option<Text>,
+    /// PEM file, an Ed25519 or P-256 key that signs checkpoints.
+    pub(super) signing_key: Option<Text>,
+    /// Records on stdout.
+    pub(super) stdout: Option<At<AuditStdout>>,
+    /// Records to a syslog receiver.
+    pub(super) syslog: Option<At<AuditSyslog>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditStdout {
+    /// Whether requests are refused while it fails.
+    pub(super) required: Option<At<bool>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditSyslog {
+    /// Where it is: `unix:/path`, `tcp://host:port` or `tls://host:port`.
+    #[schemars(extend("examples" = ["tls://logs.example.com:6514"]))]
+    pub(super) address: Option<Text>,
+    /// PEM file, the authorities of the receiver's certificate.
+    pub(super) ca: Option<Text>,
+    /// Whether requests are refused while it fails.
+    pub(super) required: Option<At<bool>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

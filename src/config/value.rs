@@ -1,10 +1,10 @@
 //! Values that are written as text: durations, addresses, URLs. Pure; the caller knows the place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::nearest;
-use super::{StoreUrl, UpstreamUrl};
+use super::{StoreUrl, SyslogAddress, UpstreamUrl};
 
 /// What is wrong with a value, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,64 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     match length.map(Duration::from_millis) {
         Some(length) if length <= LONGEST => Ok(length),
         Some(_) | None => Err(Wrong::new("the duration is longer than ten years")),
+    }
+}
+
+/// A number of bytes: `100MiB`. Files that are too small are too many.
+pub(super) fn size(text: &str) -> Result<u64, Wrong> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let shape = "write a whole number and one of KiB, MiB, GiB, for example \"100MiB\"";
+    let bytes: u64 = match unit {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(Wrong::new(format!("{text:?} is not a size")).help(shape)),
+    };
+    let number: Option<u64> = number.parse().ok();
+    match number.and_then(|number| number.checked_mul(bytes)) {
+        Some(size) if size >= 1 << 16 => Ok(size),
+        Some(_) => Err(Wrong::new("the size is under 64KiB").help(shape)),
+        None => Err(Wrong::new(format!("{text:?} is not a size")).help(shape)),
+    }
+}
+
+/// A duration of at least a second.
+pub(super) fn interval(text: &str) -> Result<Duration, Wrong> {
+    let length = duration(text)?;
+    if length < Duration::from_secs(1) {
+        return Err(Wrong::new("the time is under a second").help("leave the key out for never"));
+    }
+    Ok(length)
+}
+
+/// Where a syslog receiver is.
+pub(super) fn syslog(text: &str, folder: &Path) -> Result<SyslogAddress, Wrong> {
+    let known = "write unix:/PATH, tcp://HOST:PORT or tls://HOST:PORT";
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.is_empty() {
+            Err(Wrong::new("the path of the socket is missing").help(known))
+        } else {
+            Ok(SyslogAddress::Unix(folder.join(path)))
+        };
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(Wrong::new("this is not a URL").help(known));
+    };
+    let (host, port) = host_and_port(rest)?;
+    match scheme {
+        "tcp" => Ok(SyslogAddress::Tcp {
+            host,
+            port: port.unwrap_or(601),
+        }),
+        "tls" => Ok(SyslogAddress::Tls {
+            host,
+            port: port.unwrap_or(6514),
+        }),
+        other => Err(Wrong::new(format!("unknown scheme {other:?}")).help(known)),
     }
 }
 
@@ -212,9 +270,66 @@ pub(super) fn word<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, Wrong>
 
 #[cfg(test)]
 mod tests {
-    use super::{StoreUrl, UpstreamUrl, duration, public_authority, store, upstream, word};
+    use super::{
+        StoreUrl, UpstreamUrl, duration, interval, public_authority, size, store, syslog, upstream,
+        word,
+    };
+    use crate::config::SyslogAddress;
     use proptest::prelude::*;
+    use std::path::Path;
     use std::time::Duration;
+
+    #[test]
+    fn sizes_have_a_unit_and_intervals_take_a_while() {
+        for (text, bytes) in [("64KiB", 1 << 16), ("100MiB", 100 << 20), ("1GiB", 1 << 30)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "MiB",
+            "5MB",
+            "63KiB",
+            "99999999999999999999GiB",
+            "-1MiB",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert_eq!(interval("1d"), Ok(Duration::from_hours(24)));
+        assert!(interval("0s").is_err());
+    }
+
+    #[test]
+    fn syslog_receivers_are_a_socket_or_a_host() {
+        let read = |text| syslog(text, Path::new("/etc/portcullis"));
+        let host = || Box::from("logs");
+        for (text, address) in [
+            ("unix:/dev/log", SyslogAddress::Unix("/dev/log".into())),
+            (
+                "unix:log",
+                SyslogAddress::Unix("/etc/portcullis/log".into()),
+            ),
+            (
+                "tcp://logs:514",
+                SyslogAddress::Tcp {
+                    host: host(),
+                    port: 514,
+                },
+            ),
+            (
+                "tls://logs",
+                SyslogAddress::Tls {
+                    host: host(),
+                    port: 6514,
+                },
+            ),
+        ] {
+            assert_eq!(read(text), Ok(address), "{text}");
+        }
+        for text in ["unix:", "logs:514", "udp://logs:514", "tls://"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_have_a_unit() {

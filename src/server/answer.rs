@@ -42,6 +42,7 @@ pub(super) fn refused(
     if let Refusal::Revoked { user } = refusal {
         record.claim(user);
     }
+    record.join_flood();
     let mut body = reply.problem.body(record.reference_id());
     if let Some(error) = reply.oauth {
         // What OAuth2 clients look for, beside what registry clients look for (RFC 6749 section 5.2).

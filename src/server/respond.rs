@@ -98,6 +98,7 @@ impl Proxy {
     pub fn tell_floods(&self) {
         self.floods.tell();
         self.handshakes.tell();
+        self.ledger.audit.tell_floods();
     }
 
     /// Records a client certificate that the handshake ended with.
@@ -153,8 +154,15 @@ impl Proxy {
         } else {
             Event::Request
         };
+        let effect = if head.method.is_safe() || is_token {
+            Effect::Read
+        } else {
+            Effect::Write
+        };
         let audit = &self.ledger.audit;
-        let mut record = Record::open(audit, audit.slot().await, event);
+        let slot = audit.slot().await;
+        let is_late = slot.is_late();
+        let mut record = Record::open(audit, slot, event);
         let agent = head
             .headers
             .get(USER_AGENT)
@@ -173,6 +181,12 @@ impl Proxy {
                 return refused.await;
             }
         };
+        if is_late && audit.may_lack_record(effect).is_err() {
+            let (rules, late) = (&rules, Refusal::AuditUnwritable);
+            return self
+                .refuse(rules, Some(&authority), &head, late, Wait::No, record)
+                .await;
+        }
         let exchange = Exchange {
             proxy: self,
             rules: &rules,
@@ -189,11 +203,6 @@ impl Proxy {
         match result {
             Ok(Done::Whole(response)) => {
                 let wait = wait_for(&head.method, &record);
-                let effect = if head.method.is_safe() || is_token {
-                    Effect::Read
-                } else {
-                    Effect::Write
-                };
                 self.close(&rules, &authority, response, (wait, effect), record)
                     .await
             }

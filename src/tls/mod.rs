@@ -15,7 +15,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, SubjectPublicKeyInfoDer,
+};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
@@ -48,6 +50,9 @@ pub enum TlsError {
     /// A file without a private key in it.
     #[error("{} holds no private key in PEM (PKCS #8, PKCS #1 or SEC 1, without a passphrase)", .0.display())]
     NoKey(PathBuf),
+    /// A file without a public key in it.
+    #[error("{} holds no public key in PEM; get it with: openssl pkey -in KEY -pubout", .0.display())]
+    NoPublicKey(PathBuf),
     /// A key that is not the certificate's.
     #[error("the key in {} does not fit the certificate in {}", key.display(), certificate.display())]
     Mismatch {
@@ -298,6 +303,14 @@ pub fn not_after(path: &Path) -> Result<Timestamp, TlsError> {
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let pem = read(path, MAX_PEM)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_cause| TlsError::NoKey(path.to_owned()))
+}
+
+/// Reads a public key, X.509 in PEM.
+pub fn public_key(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let pem = read(path, MAX_PEM)?;
+    SubjectPublicKeyInfoDer::from_pem_slice(&pem)
+        .map(|key| key.to_vec())
+        .map_err(|_cause| TlsError::NoPublicKey(path.to_owned()))
 }
 
 /// Reads a whole file. Of one that is too large nothing is taken: half a list revokes half of what

@@ -46,5 +46,6 @@ mod store;
 mod store_scripts;
 mod tls;
 mod token;
+mod trail;
 mod upstream_faults;
 mod upstream_kinds;

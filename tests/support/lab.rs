@@ -370,6 +370,16 @@ impl Lab {
         self.folder.read("portcullis.toml")
     }
 
+    /// Starts the proxy again after its end.
+    pub(crate) async fn restart(&mut self) {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["serve", "--config"])
+            .arg(self.folder.join("portcullis.toml"));
+        self.process = Process::start(&mut command, &self.folder.join("portcullis.log"));
+        self.process.listens(self.address).await.unwrap();
+    }
+
     /// Sends SIGHUP and waits for the record of it; how it ended.
     pub(crate) async fn reload(&self) -> String {
         let is_reload = |record: &serde_json::Value| record["event"] == "reload";

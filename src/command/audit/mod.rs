@@ -2,6 +2,7 @@
 
 mod report;
 mod tail;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -9,6 +10,7 @@ use anyhow::Result;
 
 /// Read the audit trail
 #[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct Audit {
     #[command(subcommand)]
     command: AuditCommand,
@@ -18,6 +20,7 @@ pub(crate) struct Audit {
 enum AuditCommand {
     Report(report::Report),
     Tail(tail::Tail),
+    Verify(verify::Verify),
 }
 
 impl Audit {
@@ -26,6 +29,7 @@ impl Audit {
         match self.command {
             AuditCommand::Report(command) => command.run(),
             AuditCommand::Tail(command) => command.run(),
+            AuditCommand::Verify(command) => command.run(),
         }
     }
 }

@@ -1,0 +1,145 @@
+//! `FILE.chain`, the small file beside the trail that names its last record.
+//!
+//! It carries the chain over a rotation while nothing runs, and shows when the end of a trail has
+//! been cut off. It is written after the trail, so a crash leaves it behind the trail and never
+//! before it. It has always the same length and is overwritten in place: that takes no room on a
+//! full disk.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::chain::Link;
+
+/// Bytes of the file, the newline included.
+const LENGTH: usize = 160;
+/// How often, and how long, a file is read again that is being written just now.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(5);
+
+#[derive(Deserialize, Serialize)]
+struct Written {
+    seq: u64,
+    hash: String,
+    /// The beginning of a hash over both: what is half written, or edited by hand, is not believed.
+    check: String,
+}
+
+/// What stands beside a trail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// The end of the chain.
+    Link(Link),
+    /// A file that says nothing sensible.
+    Junk,
+    /// Nothing.
+    Nothing,
+}
+
+/// The file's name for a trail.
+pub(super) fn path_of(trail: &Path) -> PathBuf {
+    let mut name = trail.as_os_str().to_owned();
+    name.push(".chain");
+    name.into()
+}
+
+/// Reads what stands beside a trail.
+pub(super) fn read(trail: &Path) -> io::Result<Beside> {
+    let path = path_of(trail);
+    for _ in 0..TRIES {
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Beside::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(Beside::Junk),
+            Err(error) => return Err(error),
+        };
+        if let Some(link) = parse(&text) {
+            return Ok(Beside::Link(link));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(Beside::Junk)
+}
+
+fn parse(text: &str) -> Option<Link> {
+    let written: Written = serde_json::from_str(text).ok()?;
+    let link = Link {
+        next: written.seq.checked_add(1)?,
+        hash: written.hash,
+    };
+    (written.check == check(&link)).then_some(link)
+}
+
+fn check(link: &Link) -> String {
+    let text = format!("{}:{}", link.last(), link.hash);
+    let hex = blake3::hash(text.as_bytes()).to_hex();
+    hex.chars().take(16).collect()
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct Head(File);
+
+impl Head {
+    /// Opens or makes the file beside a trail.
+    pub(super) fn open(trail: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o640)
+            .open(path_of(trail))?;
+        Ok(Self(file))
+    }
+
+    /// Names the last record.
+    pub(super) fn write(&self, link: &Link) -> io::Result<()> {
+        let written = Written {
+            seq: link.last(),
+            hash: link.hash.clone(),
+            check: check(link),
+        };
+        let json = serde_json::to_string(&written)?;
+        let text = format!("{json:<width$}\n", width = LENGTH - 1);
+        self.0.write_all_at(text.as_bytes(), 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Beside, Head, LENGTH, path_of, read};
+    use crate::audit::chain::Link;
+
+    #[test]
+    fn what_was_written_is_read_and_nothing_else_is_believed() {
+        let folder = std::env::temp_dir().join(format!("portcullis-head-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let trail = folder.join("audit.jsonl");
+        assert_eq!(read(&trail).unwrap(), Beside::Nothing);
+        let head = Head::open(&trail).unwrap();
+        for next in [1, 1000, u64::MAX, 7] {
+            let link = Link {
+                next,
+                hash: "a".repeat(64),
+            };
+            head.write(&link).unwrap();
+            assert_eq!(read(&trail).unwrap(), Beside::Link(link));
+            let length = std::fs::metadata(path_of(&trail)).unwrap().len();
+            assert_eq!(length, LENGTH as u64);
+        }
+        let text = std::fs::read_to_string(path_of(&trail)).unwrap();
+        for forged in [
+            text.replace('6', "5"),
+            text.replace("aa", "ab"),
+            String::new(),
+        ] {
+            std::fs::write(path_of(&trail), forged).unwrap();
+            assert_eq!(read(&trail).unwrap(), Beside::Junk);
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,163 @@
+//! What every sink does, wherever it writes: take what has gathered, write it, and try again until
+//! that succeeds.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::chain::{Line, Link};
+use super::trail::Trail;
+
+/// How often a failing sink is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+/// How often one is that takes nothing just now.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// Where lines go.
+pub(super) trait Target: Send {
+    /// Writes what is left of a batch and says in it how far that went. `WouldBlock` means that
+    /// nothing is wrong and nothing is taken just now.
+    fn write(&mut self, batch: &mut Batch) -> io::Result<()>;
+}
+
+/// To go on elsewhere.
+pub(super) struct Order {
+    pub(super) target: Box<dyn Target>,
+    /// Told when everything written before is in the old place.
+    pub(super) ack: Option<oneshot::Sender<()>>,
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Order")
+    }
+}
+
+/// Whole lines on their way.
+#[derive(Default)]
+pub(super) struct Batch {
+    text: String,
+    done: usize,
+}
+
+impl Batch {
+    pub(super) fn new(text: String) -> Self {
+        Self { text, done: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// What has not been written yet.
+    pub(super) fn rest(&self) -> &str {
+        self.text.get(self.done..).unwrap_or_default()
+    }
+
+    /// So many bytes more are written.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.done = self.done.saturating_add(bytes).min(self.text.len());
+    }
+
+    /// So many bytes are not written after all.
+    pub(super) fn take_back(&mut self, bytes: usize) {
+        self.done = self.done.saturating_sub(bytes);
+    }
+
+    /// Goes back to the beginning of the line that is written in part.
+    pub(super) fn rewind_line(&mut self) {
+        let done = self.text.get(..self.done).unwrap_or_default();
+        self.done = done.rfind('\n').map_or(0, |end| end.saturating_add(1));
+    }
+
+    /// The end of the chain in it.
+    pub(super) fn link(&self) -> Option<Link> {
+        let last = self.text.trim_end().rsplit('\n').next()?;
+        let line = Line::parse(last.as_bytes())?;
+        Some(Link {
+            next: line.seq.saturating_add(1),
+            hash: String::from_utf8_lossy(line.hash).into_owned(),
+        })
+    }
+}
+
+/// Starts the thread of a sink.
+pub(super) fn start(
+    trail: &Arc<Trail>,
+    name: &'static str,
+    required: bool,
+    mut target: Box<dyn Target>,
+) -> io::Result<usize> {
+    let id = trail.add(name, required);
+    let trail = Arc::clone(trail);
+    std::thread::Builder::new()
+        .name(format!("audit-{name}"))
+        .spawn(move || {
+            let mut batch = Batch::default();
+            while let Some(orders) = trail.next(id, &mut batch) {
+                let mut wait = attempt(&trail, id, &mut batch, &mut *target);
+                for order in orders {
+                    target = order.target;
+                    batch.rewind_line();
+                    wait = attempt(&trail, id, &mut batch, &mut *target);
+                    // Whoever asked may have gone; it is done all the same.
+                    let _gone = order.ack.is_some_and(|ack| ack.send(()).is_err());
+                }
+                if let Some(wait) = wait
+                    && !trail.pause(id, wait)
+                {
+                    return;
+                }
+            }
+        })?;
+    Ok(id)
+}
+
+/// Writes what there is. If that fails, how long to wait.
+fn attempt(
+    trail: &Trail,
+    id: usize,
+    batch: &mut Batch,
+    target: &mut dyn Target,
+) -> Option<Duration> {
+    if batch.is_empty() {
+        return None;
+    }
+    match target.write(batch) {
+        Ok(()) => {
+            let seq = batch.link().map_or(0, |link| link.last());
+            *batch = Batch::default();
+            trail.wrote(id, seq);
+            None
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(AGAIN),
+        Err(error) => {
+            trail.failed(id, &error.to_string());
+            Some(RETRY)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Batch;
+
+    #[test]
+    fn a_batch_goes_back_to_the_start_of_a_line() {
+        let mut batch = Batch::new("one\ntwo\n".to_owned());
+        batch.advance(6);
+        assert_eq!(batch.rest(), "o\n");
+        batch.rewind_line();
+        assert_eq!(batch.rest(), "two\n");
+        batch.advance(4);
+        batch.rewind_line();
+        assert_eq!(batch.rest(), "");
+    }
+}

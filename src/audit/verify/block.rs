@@ -1,0 +1,190 @@
+//! One block of whole lines: everything that can be said about it without the lines before. Pure,
+//! so that blocks can be looked at side by side.
+
+use super::super::chain::{ChainKey, Line};
+use super::super::sign::{Checkpoint, PublicKey};
+use super::Problem;
+
+/// What is needed to look at a block.
+pub(super) struct Means<'a> {
+    /// How lines may be hashed. Never empty.
+    pub(super) keys: &'a [ChainKey],
+    /// Who may have signed. Empty: signatures are not looked at.
+    pub(super) public: &'a [PublicKey],
+    /// Records that must be as said, by their number: the ends that files beside trails name.
+    pub(super) known: &'a [(u64, String)],
+}
+
+/// The end of a line: its number and hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) seq: u64,
+    pub(super) hash: Vec<u8>,
+}
+
+/// What a block says.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    /// Lines, up to the one that is wrong.
+    pub(super) lines: u64,
+    /// The number of the first record, and the hash it names as the one before.
+    pub(super) first: Option<End>,
+    /// The last one's own.
+    pub(super) last: Option<End>,
+    pub(super) first_time: Option<String>,
+    pub(super) last_time: Option<String>,
+    /// What is wrong with the line after `lines`.
+    pub(super) problem: Option<Problem>,
+    /// The numbers of signed checkpoints.
+    pub(super) checkpoints: Vec<u64>,
+    /// Which of the keys hash from which line of the block on.
+    pub(super) keyed: Vec<(u64, usize)>,
+}
+
+impl Block {
+    /// Looks at whole lines.
+    pub(super) fn scan(bytes: &[u8], means: &Means<'_>) -> Self {
+        let mut block = Self::default();
+        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let mut last_line = None;
+        for line in Lines(Some(bytes)) {
+            match block.take(line, means) {
+                Ok(()) => block.lines = block.lines.saturating_add(1),
+                Err(problem) => {
+                    block.problem = Some(problem);
+                    break;
+                }
+            }
+            last_line = Some(line);
+        }
+        block.last_time = last_line.and_then(time_of);
+        block
+    }
+
+    fn take(&mut self, bytes: &[u8], means: &Means<'_>) -> Result<(), Problem> {
+        let line = Line::parse(bytes).ok_or(Problem::NotARecord)?;
+        self.hashed(&line, means)?;
+        if let Some(last) = &self.last {
+            follows(last, line.seq, line.prev)?;
+        } else {
+            self.first = Some(End {
+                seq: line.seq,
+                hash: line.prev.to_vec(),
+            });
+            self.first_time = time_of(bytes);
+        }
+        if !means.public.is_empty() && event_of(bytes) == Some(b"checkpoint") {
+            signed(bytes, &line, means.public)?;
+            self.checkpoints.push(line.seq);
+        }
+        if let Some((_, hash)) = means.known.iter().find(|(seq, _)| *seq == line.seq)
+            && hash.as_bytes() != line.hash
+        {
+            return Err(Problem::NotTheEnd { seq: line.seq });
+        }
+        let end = self.last.get_or_insert_with(|| End {
+            seq: 0,
+            hash: Vec::with_capacity(line.hash.len()),
+        });
+        end.seq = line.seq;
+        end.hash.clear();
+        end.hash.extend_from_slice(line.hash);
+        Ok(())
+    }
+
+    /// Whether the line's hash is its own, with the key of the line before or with another.
+    fn hashed(&mut self, line: &Line<'_>, means: &Means<'_>) -> Result<(), Problem> {
+        let current = self.keyed.last().map(|(_, key)| *key);
+        let by = |at: usize| means.keys.get(at).is_some_and(|key| line.is_whole(key));
+        if current.is_some_and(by) {
+            return Ok(());
+        }
+        let found = (0..means.keys.len()).find(|at| Some(*at) != current && by(*at));
+        let key = found.ok_or_else(|| Problem::Changed {
+            seq: line.seq,
+            keyed: means.keys.iter().any(|key| key.name().is_some()),
+        })?;
+        self.keyed.push((self.lines, key));
+        Ok(())
+    }
+}
+
+/// Whether a record comes right after another.
+pub(super) fn follows(before: &End, seq: u64, prev: &[u8]) -> Result<(), Problem> {
+    let expected = before.seq.saturating_add(1);
+    if seq > expected {
+        return Err(Problem::Gap {
+            expected,
+            found: seq,
+        });
+    }
+    if seq < expected {
+        return Err(Problem::Repeated {
+            expected,
+            found: seq,
+        });
+    }
+    if prev != before.hash {
+        return Err(Problem::Replaced { seq });
+    }
+    Ok(())
+}
+
+fn signed(bytes: &[u8], line: &Line<'_>, public: &[PublicKey]) -> Result<(), Problem> {
+    #[derive(serde::Deserialize)]
+    struct Signed {
+        checkpoint: Checkpoint,
+    }
+    let wrong = |key: &str| Problem::Signature {
+        seq: line.seq,
+        key: key.to_owned(),
+    };
+    let signed: Signed = serde_json::from_slice(bytes).map_err(|_cause| wrong("unknown"))?;
+    let (checkpoint, before) = (signed.checkpoint, line.seq.saturating_sub(1));
+    let prev = std::str::from_utf8(line.prev).unwrap_or_default();
+    let accepted = public
+        .iter()
+        .any(|key| key.accepts(&checkpoint, before, prev));
+    if accepted {
+        Ok(())
+    } else {
+        Err(wrong(&checkpoint.key))
+    }
+}
+
+/// The event, where it stands in every record: after number, time and reference.
+fn event_of(line: &[u8]) -> Option<&[u8]> {
+    const EVENT: &[u8] = b"\"event\":\"";
+    let start = line.get(..line.len().min(160))?;
+    let at = start.windows(EVENT.len()).position(|part| part == EVENT)?;
+    let rest = start.get(at.checked_add(EVENT.len())?..)?;
+    rest.split(|byte| *byte == b'"').next()
+}
+
+/// The time, where it stands in every record: after the number.
+fn time_of(line: &[u8]) -> Option<String> {
+    const TIME: &[u8] = b"\"time\":\"";
+    let start = line.get(..line.len().min(80))?;
+    let at = start.windows(TIME.len()).position(|part| part == TIME)?;
+    let rest = start.get(at.checked_add(TIME.len())?..)?;
+    let time = rest.split(|byte| *byte == b'"').next()?;
+    Some(String::from_utf8_lossy(time).into_owned())
+}
+
+/// Splits at newlines; what `split` does, with a faster search.
+struct Lines<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0?;
+        let Some(end) = memchr::memchr(b'\n', rest) else {
+            self.0 = None;
+            return Some(rest);
+        };
+        let (line, rest) = rest.split_at_checked(end)?;
+        self.0 = rest.split_first().map(|(_newline, rest)| rest);
+        Some(line)
+    }
+}

@@ -1,0 +1,428 @@
+//! Whether a trail is as it was written: the chain over all of its files, its end, its key and its
+//! signatures. Reads only.
+//!
+//! What the chain proves and what it does not stands in SECURITY.md, "The audit trail".
+
+mod block;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::chain::ChainKey;
+use super::head::{self, Beside};
+use super::sign::PublicKey;
+use block::{Block, End, Means, follows};
+use read::{Reader, Tail};
+
+/// A checkpoint comes after so many records, and earlier when a minute has passed.
+pub(super) const CHECKPOINT_EVERY: u64 = 1000;
+
+/// What a trail is verified with.
+#[derive(Debug, Default)]
+pub struct Proofs {
+    /// The keys of the chain. With any of them, records hashed without one are accepted before the
+    /// first that is hashed with one, and not after.
+    pub keys: Vec<ChainKey>,
+    /// The public keys of checkpoints. Empty: signatures are not looked at.
+    pub public: Vec<PublicKey>,
+}
+
+/// The first place where a trail is not as it was written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}:{line}: {problem}", file.display())]
+pub struct Finding {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: u64,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The hash does not fit.
+    #[error("record {seq} was changed: its hash is not that of the line{}",
+        if *keyed { ", with none of the keys given" } else { " (or it is hashed with a key: give --key-file)" })]
+    Changed {
+        /// Its number.
+        seq: u64,
+        /// Whether keys were given.
+        keyed: bool,
+    },
+    /// Records are missing.
+    #[error("record {found} stands where record {expected} should: {} missing or moved",
+        records(found.saturating_sub(*expected)))]
+    Gap {
+        /// The one that should stand here.
+        expected: u64,
+        /// The one that does.
+        found: u64,
+    },
+    /// A record for the second time, or out of order.
+    #[error("record {found} stands where record {expected} should: it is here twice or moved")]
+    Repeated {
+        /// The one that should stand here.
+        expected: u64,
+        /// The one that does.
+        found: u64,
+    },
+    /// The record before is another one than when this was written.
+    #[error("record {seq} was not written after the record before it: that one was replaced")]
+    Replaced {
+        /// Its number.
+        seq: u64,
+    },
+    /// The line is no record at all.
+    #[error(
+        "this line is not a record: a record begins with {{\"seq\": and ends with prev and hash"
+    )]
+    NotARecord,
+    /// The last line has no end.
+    #[error(
+        "the last line is torn after {bytes} bytes: it has no newline (the next start of the proxy \
+         sets it aside)"
+    )]
+    Torn {
+        /// What is there of it.
+        bytes: usize,
+    },
+    /// The trail ends before its end.
+    #[error("the end is cut off: {} says that the last record is {expected}, and the last one here \
+        is {}", beside.display(), found.map_or("none".to_owned(), |seq| seq.to_string()))]
+    CutOff {
+        /// The file that says so.
+        beside: PathBuf,
+        /// The number it names.
+        expected: u64,
+        /// The number of the last record.
+        found: Option<u64>,
+    },
+    /// The file beside the trail names this record with another hash.
+    #[error(
+        "record {seq} is not the one that the .chain file beside the trail names: it was replaced"
+    )]
+    NotTheEnd {
+        /// Its number.
+        seq: u64,
+    },
+    /// The file beside the trail makes no sense.
+    #[error("{} beside it was changed: it does not name the end of a chain", .0.display())]
+    JunkBeside(PathBuf),
+    /// A checkpoint that nobody signed who may.
+    #[error("checkpoint {seq} is not signed by any of the public keys given (it names key {key})")]
+    Signature {
+        /// Its number.
+        seq: u64,
+        /// The key it names.
+        key: String,
+    },
+    /// Too many records without a checkpoint.
+    #[error(
+        "no checkpoint follows record {after} within {CHECKPOINT_EVERY} records: what is here was \
+         written anew, or without the signing key"
+    )]
+    Unsigned {
+        /// The last checkpoint.
+        after: u64,
+    },
+    /// No checkpoint at all.
+    #[error(
+        "no checkpoint in all of the records: they were written anew, or without a signing key"
+    )]
+    NeverSigned,
+    /// No record is hashed with a key that was given.
+    #[error("no record is hashed with a key given: they were written anew, or without a key")]
+    NeverKeyed,
+    /// After records that are hashed with a key.
+    #[error(
+        "record {seq} is hashed without a key, and those before it with one: it was written without \
+         the key"
+    )]
+    KeyGone {
+        /// Its number.
+        seq: u64,
+    },
+}
+
+fn records(count: u64) -> String {
+    if count == 1 {
+        "1 record is".to_owned()
+    } else {
+        format!("{count} records are")
+    }
+}
+
+/// Why a trail cannot be verified at all, or what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Not as it was written.
+    #[error(transparent)]
+    Broken(#[from] Box<Finding>),
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// One end of a trail that holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    /// The record's number.
+    pub seq: u64,
+    /// Its time.
+    pub time: Option<String>,
+    /// Its hash; of the first record, that of the record before it.
+    pub hash: String,
+}
+
+/// What was proven about a trail.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verified {
+    /// The files, in their order.
+    pub files: Vec<PathBuf>,
+    /// How many records there are.
+    pub records: u64,
+    /// Where the trail begins.
+    pub first: Option<Place>,
+    /// Where it ends.
+    pub last: Option<Place>,
+    /// The record up to which a file beside the trail says that nothing is cut off.
+    pub end_proven: Option<u64>,
+    /// The names of the keys that records are hashed with, in their order; `null` is no key.
+    pub keys: Vec<Option<String>>,
+    /// The last signed checkpoint, if signatures were looked at.
+    pub signed: Option<u64>,
+    /// How many checkpoints are signed.
+    pub checkpoints: u64,
+}
+
+/// Verifies the files of one trail, whatever their order. `progress` is told of bytes read.
+pub fn verify(
+    files: &[PathBuf],
+    proofs: &Proofs,
+    progress: &dyn Fn(u64),
+) -> Result<Verified, VerifyError> {
+    // What stands beside a file is read before it: a proxy that is running writes on meanwhile.
+    let mut ends = Vec::new();
+    for file in files {
+        let beside = head::path_of(file);
+        match head::read(file).map_err(|source| unreadable(&beside, source))? {
+            Beside::Nothing => {}
+            Beside::Junk => return Err(found(file, 1, Problem::JunkBeside(beside))),
+            Beside::Link(link) => ends.push((beside, link)),
+        }
+    }
+    let known: Vec<_> = ends
+        .iter()
+        .map(|(_, link)| (link.last(), link.hash.clone()))
+        .collect();
+    let mut keys = proofs.keys.clone();
+    keys.push(ChainKey::NONE);
+    let means = Means {
+        keys: &keys,
+        public: &proofs.public,
+        known: &known,
+    };
+    let mut trail = Trail::new(&means, read::in_order(files)?);
+    for file in trail.verified.files.clone() {
+        trail.file(&file, progress)?;
+    }
+    trail.end(&ends)
+}
+
+fn unreadable(path: &Path, source: io::Error) -> VerifyError {
+    VerifyError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn found(file: &Path, line: u64, problem: Problem) -> VerifyError {
+    VerifyError::Broken(Box::new(Finding {
+        file: file.to_owned(),
+        line,
+        problem,
+    }))
+}
+
+/// The trail so far.
+struct Trail<'a> {
+    means: &'a Means<'a>,
+    verified: Verified,
+    last: Option<End>,
+    key: Option<usize>,
+    /// Where the last record stands.
+    place: (PathBuf, u64),
+}
+
+impl<'a> Trail<'a> {
+    fn new(means: &'a Means<'a>, files: Vec<PathBuf>) -> Self {
+        Self {
+            means,
+            last: None,
+            key: None,
+            place: (files.last().cloned().unwrap_or_default(), 0),
+            verified: Verified {
+                files,
+                records: 0,
+                first: None,
+                last: None,
+                end_proven: None,
+                keys: Vec::new(),
+                signed: None,
+                checkpoints: 0,
+            },
+        }
+    }
+
+    fn file(&mut self, path: &Path, progress: &dyn Fn(u64)) -> Result<(), VerifyError> {
+        let failed = |source| unreadable(path, source);
+        let mut reader = Reader::open(path).map_err(failed)?;
+        let mut lines: u64 = 0;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        loop {
+            let texts = reader.blocks(threads).map_err(failed)?;
+            if texts.is_empty() {
+                break;
+            }
+            let means = self.means;
+            let blocks: Vec<Block> = std::thread::scope(|scope| {
+                let scan = |text| scope.spawn(move || Block::scan(text, means));
+                let running: Vec<_> = texts.iter().map(|text| scan(text.as_slice())).collect();
+                let ended = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+                ended.map(Result::unwrap_or_default).collect()
+            });
+            for block in blocks {
+                lines = self.block(path, lines, block)?;
+            }
+            progress(texts.iter().map(|text| text.len() as u64).sum());
+        }
+        match reader.tail() {
+            Tail::Whole => Ok(()),
+            Tail::Torn(bytes) => {
+                let line = lines.saturating_add(1);
+                Err(found(path, line, Problem::Torn { bytes }))
+            }
+        }
+    }
+
+    /// Joins a block to what came before it.
+    fn block(&mut self, path: &Path, before: u64, block: Block) -> Result<u64, VerifyError> {
+        let first_line = before.saturating_add(1);
+        let lines = before.saturating_add(block.lines);
+        if let Some(first) = &block.first {
+            if let Some(last) = &self.last {
+                follows(last, first.seq, &first.hash)
+                    .map_err(|problem| found(path, first_line, problem))?;
+            } else {
+                self.verified.first = Some(place(first, block.first_time));
+            }
+            self.keys(path, before, first.seq, &block.keyed)?;
+            let last = block.last.as_ref().map(|last| last.seq);
+            self.checkpoints(path, first_line, first.seq, &block.checkpoints, last)?;
+        }
+        if let Some(problem) = block.problem {
+            return Err(found(path, lines.saturating_add(1), problem));
+        }
+        if let Some(last) = block.last {
+            self.verified.last = Some(place(&last, block.last_time));
+            self.verified.records = self.verified.records.saturating_add(block.lines);
+            self.last = Some(last);
+            self.place = (path.to_owned(), lines);
+        }
+        Ok(lines)
+    }
+
+    /// Once records are hashed with a key, none is without.
+    fn keys(
+        &mut self,
+        path: &Path,
+        before: u64,
+        first: u64,
+        keyed: &[(u64, usize)],
+    ) -> Result<(), VerifyError> {
+        for (at, key) in keyed {
+            if self.key == Some(*key) {
+                continue;
+            }
+            let name = self.means.keys.get(*key).and_then(ChainKey::name);
+            if name.is_none() && self.key.is_some() {
+                let seq = first.saturating_add(*at);
+                let line = before.saturating_add(*at).saturating_add(1);
+                return Err(found(path, line, Problem::KeyGone { seq }));
+            }
+            self.verified.keys.push(name);
+            self.key = Some(*key);
+        }
+        Ok(())
+    }
+
+    fn checkpoints(
+        &mut self,
+        path: &Path,
+        first_line: u64,
+        first: u64,
+        checkpoints: &[u64],
+        last: Option<u64>,
+    ) -> Result<(), VerifyError> {
+        for seq in checkpoints.iter().copied().chain(last) {
+            if let Some(after) = self.verified.signed
+                && seq.saturating_sub(after) > CHECKPOINT_EVERY
+            {
+                let wrong = after.saturating_add(CHECKPOINT_EVERY).saturating_add(1);
+                let line = first_line.saturating_add(wrong.saturating_sub(first));
+                return Err(found(path, line, Problem::Unsigned { after }));
+            }
+            if checkpoints.binary_search(&seq).is_ok() {
+                self.verified.signed = Some(seq);
+            }
+        }
+        let count = u64::try_from(checkpoints.len()).unwrap_or(u64::MAX);
+        self.verified.checkpoints = self.verified.checkpoints.saturating_add(count);
+        Ok(())
+    }
+
+    /// What can only be said at the end.
+    fn end(mut self, ends: &[(PathBuf, super::chain::Link)]) -> Result<Verified, VerifyError> {
+        let last = self.last.as_ref().map(|last| last.seq);
+        let (file, line) = &self.place;
+        for (beside, link) in ends {
+            if link.last() > last.unwrap_or(0) {
+                let problem = Problem::CutOff {
+                    beside: beside.clone(),
+                    expected: link.last(),
+                    found: last,
+                };
+                return Err(found(file, (*line).max(1), problem));
+            }
+            self.verified.end_proven = self.verified.end_proven.max(Some(link.last()));
+        }
+        if !self.means.public.is_empty() && self.verified.signed.is_none() {
+            return Err(found(file, (*line).max(1), Problem::NeverSigned));
+        }
+        let is_keyed = self.verified.keys.iter().any(Option::is_some);
+        if self.means.keys.len() > 1 && !is_keyed {
+            return Err(found(file, (*line).max(1), Problem::NeverKeyed));
+        }
+        Ok(self.verified)
+    }
+}
+
+fn place(end: &End, time: Option<String>) -> Place {
+    Place {
+        seq: end.seq,
+        time,
+        hash: String::from_utf8_lossy(&end.hash).into_owned(),
+    }
+}

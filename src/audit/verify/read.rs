@@ -1,0 +1,103 @@
+//! The files of a trail: their order, and their lines in blocks.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::chain::Line;
+use super::{Problem, VerifyError, found, unreadable};
+
+/// Bytes of a block.
+const BLOCK: usize = 4 << 20;
+/// No line is longer.
+const LONGEST: u64 = 16 << 20;
+/// How often, and how long, a last line is waited for that is being written just now.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The files in the order of their first records. Empty ones say nothing.
+pub(super) fn in_order(files: &[PathBuf]) -> Result<Vec<PathBuf>, VerifyError> {
+    let mut known = Vec::new();
+    for path in files {
+        let failed = |source| unreadable(path, source);
+        let mut first = Vec::new();
+        let file = File::open(path).map_err(failed)?;
+        BufReader::new(file.take(LONGEST))
+            .read_until(b'\n', &mut first)
+            .map_err(failed)?;
+        let Some(line) = first.strip_suffix(b"\n") else {
+            // An empty file, or nothing but a torn line.
+            known.push((u64::MAX, path.clone()));
+            continue;
+        };
+        let line = Line::parse(line).ok_or_else(|| found(path, 1, Problem::NotARecord))?;
+        known.push((line.seq, path.clone()));
+    }
+    known.sort_by_key(|(seq, _)| *seq);
+    Ok(known.into_iter().map(|(_, path)| path).collect())
+}
+
+/// How a file ends.
+pub(super) enum Tail {
+    Whole,
+    /// So many bytes without a newline.
+    Torn(usize),
+}
+
+/// Reads a file in blocks of whole lines.
+pub(super) struct Reader {
+    file: File,
+    /// The beginning of a line that the last block did not hold.
+    rest: Vec<u8>,
+}
+
+impl Reader {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: File::open(path)?,
+            rest: Vec::new(),
+        })
+    }
+
+    /// The next blocks, at most so many; none at the end.
+    pub(super) fn blocks(&mut self, count: usize) -> io::Result<Vec<Vec<u8>>> {
+        let mut blocks = Vec::with_capacity(count);
+        while blocks.len() < count {
+            let Some(block) = self.block()? else { break };
+            blocks.push(block);
+        }
+        Ok(blocks)
+    }
+
+    fn block(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut block = std::mem::take(&mut self.rest);
+        let mut waited = 0;
+        loop {
+            let room = u64::try_from(BLOCK).unwrap_or(u64::MAX);
+            let read = (&self.file).take(room).read_to_end(&mut block)?;
+            if let Some(end) = memchr::memrchr(b'\n', &block) {
+                self.rest = block.split_off(end.saturating_add(1));
+                return Ok(Some(block));
+            }
+            let is_long = u64::try_from(block.len()).is_ok_and(|length| length > LONGEST);
+            if block.is_empty() || is_long || (read == 0 && waited >= TRIES) {
+                self.rest = block;
+                return Ok(None);
+            }
+            if read == 0 {
+                waited = waited.saturating_add(1);
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    /// How the file ended, after the last block.
+    pub(super) fn tail(&self) -> Tail {
+        if self.rest.is_empty() {
+            Tail::Whole
+        } else {
+            Tail::Torn(self.rest.len())
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Every kind of tampering, on files as the writer makes them.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::super::chain::{ChainKey, Link};
+use super::super::head::Head;
+use super::super::sign::{PublicKey, Signer};
+use super::{Finding, Problem, Proofs, Verified, VerifyError, verify};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("portcullis-verify-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// Writes lines as the writer does.
+#[derive(Clone, Default)]
+struct Chain {
+    link: Link,
+    key: ChainKey,
+    text: String,
+}
+
+impl Chain {
+    fn add(&mut self, event: &str, more: &str) {
+        let fields = format!(
+            "\"time\":\"2026-11-22T03:04:05.678901Z\",\"ref\":\"ABCDEF\",\"event\":\"{event}\"{more}"
+        );
+        self.link.append(&self.key, &fields, &mut self.text);
+    }
+
+    fn records(mut self, count: usize) -> Self {
+        for _ in 0..count {
+            self.add("request", ",\"status\":200");
+        }
+        self
+    }
+
+    fn checkpoint(mut self, signer: &Signer) -> Self {
+        let made = signer
+            .checkpoint(self.link.last(), &self.link.hash)
+            .unwrap();
+        let json = serde_json::to_string(&made).unwrap();
+        self.add("checkpoint", &format!(",\"checkpoint\":{json}"));
+        self
+    }
+
+    fn lines(&self) -> Vec<&str> {
+        self.text.lines().collect()
+    }
+}
+
+fn check(files: &[PathBuf], proofs: &Proofs) -> Result<Verified, (u64, Problem)> {
+    match verify(files, proofs, &|_bytes| {}) {
+        Ok(verified) => Ok(verified),
+        Err(VerifyError::Broken(finding)) => {
+            let Finding { line, problem, .. } = *finding;
+            Err((line, problem))
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn text(lines: &[&str]) -> Vec<u8> {
+    let mut text = lines.join("\n");
+    text.push('\n');
+    text.into_bytes()
+}
+
+fn of(text: &[u8]) -> Result<Verified, (u64, Problem)> {
+    let folder = Folder::new();
+    check(&[folder.write("audit.jsonl", text)], &Proofs::default())
+}
+
+fn signer() -> (Signer, PublicKey) {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let public = rcgen::PublicKeyData::subject_public_key_info(&pair);
+    let signer = Signer::new(&pair.serialize_der()).unwrap();
+    (signer, PublicKey::new(&public).unwrap())
+}
+
+#[test]
+fn a_whole_trail_is_good_and_says_what_is_proven() {
+    let chain = Chain::default().records(5);
+    let verified = of(chain.text.as_bytes()).unwrap();
+    assert_eq!(verified.records, 5);
+    assert_eq!(verified.first.unwrap().seq, 1);
+    let last = verified.last.unwrap();
+    assert_eq!((last.seq, last.hash), (5, chain.link.hash.clone()));
+    assert_eq!(last.time.as_deref(), Some("2026-11-22T03:04:05.678901Z"));
+    assert_eq!((verified.end_proven, verified.signed), (None, None));
+    // In mid-chain, when older files are archived.
+    let later = of(&text(&chain.lines()[2..])).unwrap();
+    assert_eq!((later.first.unwrap().seq, later.records), (3, 3));
+    assert_eq!(of(b"").unwrap().records, 0);
+}
+
+#[test]
+fn each_kind_of_tampering_is_named_with_its_line() {
+    let chain = Chain::default().records(5);
+    let lines = chain.lines();
+    let edited = lines[2].replace("200", "201");
+    let cases: Vec<(Vec<&str>, (u64, Problem))> = vec![
+        (
+            vec![lines[0], lines[1], &edited, lines[3]],
+            (
+                3,
+                Problem::Changed {
+                    seq: 3,
+                    keyed: false,
+                },
+            ),
+        ),
+        (
+            vec![lines[0], lines[3], lines[4]],
+            (
+                2,
+                Problem::Gap {
+                    expected: 2,
+                    found: 4,
+                },
+            ),
+        ),
+        (
+            vec![lines[0], lines[0], lines[1]],
+            (
+                2,
+                Problem::Repeated {
+                    expected: 2,
+                    found: 1,
+                },
+            ),
+        ),
+        (
+            vec![lines[0], lines[2], lines[1]],
+            (
+                2,
+                Problem::Gap {
+                    expected: 2,
+                    found: 3,
+                },
+            ),
+        ),
+        (vec![lines[0], "{}", lines[1]], (2, Problem::NotARecord)),
+        (vec![lines[0], "", lines[1]], (2, Problem::NotARecord)),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(of(&text(&lines)).unwrap_err(), expected);
+    }
+    // Another record in its place, with a hash of its own.
+    let mut other = Chain::default().records(1);
+    other.add("request", ",\"status\":500");
+    let forged = [lines[0], other.lines()[1], lines[2]];
+    assert_eq!(
+        of(&text(&forged)).unwrap_err(),
+        (3, Problem::Replaced { seq: 3 })
+    );
+    let torn = chain.text.trim_end();
+    let bytes = lines[4].len();
+    assert_eq!(
+        of(torn.as_bytes()).unwrap_err(),
+        (5, Problem::Torn { bytes })
+    );
+}
+
+#[test]
+fn the_end_is_proven_by_the_file_beside_the_trail() {
+    let folder = Folder::new();
+    let chain = Chain::default().records(5);
+    let file = folder.write("audit.jsonl", chain.text.as_bytes());
+    let files = [file.clone()];
+    Head::open(&file).unwrap().write(&chain.link).unwrap();
+    let verified = check(&files, &Proofs::default()).unwrap();
+    assert_eq!(verified.end_proven, Some(5));
+    // A trail that has gone on since.
+    folder.write("audit.jsonl", chain.clone().records(2).text.as_bytes());
+    let verified = check(&files, &Proofs::default()).unwrap();
+    assert_eq!((verified.end_proven, verified.records), (Some(5), 7));
+    for kept in [4, 0] {
+        let cut = chain.lines()[..kept].join("\n") + if kept == 0 { "" } else { "\n" };
+        folder.write("audit.jsonl", cut.as_bytes());
+        let (line, problem) = check(&files, &Proofs::default()).unwrap_err();
+        assert!(
+            matches!(problem, Problem::CutOff { expected: 5, .. }),
+            "{problem}"
+        );
+        assert_eq!(line, kept.max(1) as u64);
+    }
+    // The last record replaced by another one that fits.
+    let mut other = Chain::default().records(4);
+    other.add("request", ",\"status\":500");
+    folder.write("audit.jsonl", other.text.as_bytes());
+    let found = check(&files, &Proofs::default()).unwrap_err();
+    assert_eq!(found, (5, Problem::NotTheEnd { seq: 5 }));
+    folder.write("audit.jsonl", chain.text.as_bytes());
+    folder.write("audit.jsonl.chain", b"{\"seq\":5}");
+    let (_, problem) = check(&files, &Proofs::default()).unwrap_err();
+    assert!(matches!(problem, Problem::JunkBeside(_)));
+}
+
+#[test]
+fn rotated_files_are_one_trail_in_any_order() {
+    let folder = Folder::new();
+    let chain = Chain::default().records(9);
+    let lines = chain.lines();
+    let mut files: Vec<_> = [(0, 3), (3, 6), (6, 9)]
+        .map(|(from, to)| folder.write(&format!("{from}.jsonl"), &text(&lines[from..to])))
+        .into();
+    files.push(folder.write("empty.jsonl", b""));
+    let proofs = Proofs::default();
+    files.rotate_left(2);
+    assert_eq!(check(&files, &proofs).unwrap().records, 9);
+    let without: Vec<_> = files
+        .iter()
+        .filter(|file| !file.ends_with("3.jsonl"))
+        .cloned()
+        .collect();
+    let found = check(&without, &proofs).unwrap_err();
+    assert_eq!(
+        found,
+        (
+            1,
+            Problem::Gap {
+                expected: 4,
+                found: 7
+            }
+        )
+    );
+    files.push(files[0].clone());
+    assert!(matches!(
+        check(&files, &proofs),
+        Err((1, Problem::Repeated { .. }))
+    ));
+}
+
+#[test]
+fn a_keyed_chain_needs_its_keys_and_never_loses_them() {
+    let folder = Folder::new();
+    let [one, two] = [[1; 32], [2; 32]].map(|bytes| ChainKey::from_bytes(&bytes).unwrap());
+    let mut chain = Chain::default().records(2);
+    chain.key = one.clone();
+    chain = chain.records(2);
+    chain.key = two.clone();
+    chain = chain.records(2);
+    let file = folder.write("audit.jsonl", chain.text.as_bytes());
+    let with = |keys: &[&ChainKey]| {
+        let keys = keys.iter().map(|key| (*key).clone()).collect();
+        check(
+            std::slice::from_ref(&file),
+            &Proofs {
+                keys,
+                public: Vec::new(),
+            },
+        )
+    };
+    let keys = with(&[&two, &one]).unwrap().keys;
+    assert_eq!(keys, [None, one.name(), two.name()]);
+    assert_eq!(
+        with(&[&one]).unwrap_err(),
+        (
+            5,
+            Problem::Changed {
+                seq: 5,
+                keyed: true
+            }
+        )
+    );
+    assert_eq!(
+        with(&[]).unwrap_err(),
+        (
+            3,
+            Problem::Changed {
+                seq: 3,
+                keyed: false
+            }
+        )
+    );
+    // Written anew by somebody without the key.
+    chain.key = ChainKey::NONE;
+    folder.write("audit.jsonl", chain.records(1).text.as_bytes());
+    assert_eq!(
+        with(&[&one, &two]).unwrap_err(),
+        (7, Problem::KeyGone { seq: 7 })
+    );
+    folder.write("audit.jsonl", Chain::default().records(3).text.as_bytes());
+    assert_eq!(with(&[&one]).unwrap_err(), (3, Problem::NeverKeyed));
+}
+
+#[test]
+fn checkpoints_are_signed_by_whom_they_should() {
+    let folder = Folder::new();
+    let ((signer, public), (other, stranger)) = (signer(), signer());
+    let chain = Chain::default().records(3).checkpoint(&signer).records(2);
+    let file = folder.write("audit.jsonl", chain.text.as_bytes());
+    let mut proofs = Proofs {
+        keys: Vec::new(),
+        public: vec![public],
+    };
+    let verified = check(std::slice::from_ref(&file), &proofs).unwrap();
+    assert_eq!((verified.signed, verified.checkpoints), (Some(4), 1));
+    // A trail that was written anew, chain and all.
+    let forged = Chain::default().records(4).checkpoint(&other);
+    folder.write("audit.jsonl", forged.text.as_bytes());
+    let found = check(std::slice::from_ref(&file), &proofs).unwrap_err();
+    assert!(
+        matches!(found, (5, Problem::Signature { seq: 5, .. })),
+        "{found:?}"
+    );
+    folder.write("audit.jsonl", Chain::default().records(4).text.as_bytes());
+    assert_eq!(
+        check(std::slice::from_ref(&file), &proofs).unwrap_err(),
+        (4, Problem::NeverSigned)
+    );
+    // Signed up to somewhere, then written anew.
+    folder.write("audit.jsonl", chain.records(1500).text.as_bytes());
+    let found = check(std::slice::from_ref(&file), &proofs).unwrap_err();
+    assert_eq!(found, (1005, Problem::Unsigned { after: 4 }));
+    proofs.public = vec![stranger];
+    assert!(check(&[file], &proofs).is_err());
+}
+
+/// A trail of two files that ends with a checkpoint, and what stands beside it.
+struct Whole {
+    folder: Folder,
+    files: Vec<PathBuf>,
+    proofs: Proofs,
+}
+
+impl Whole {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let (signer, public) = signer();
+        let old = Chain::default().records(6).checkpoint(&signer);
+        let mut new = old.clone();
+        new.text.clear();
+        let new = new.records(5).checkpoint(&signer);
+        let files = vec![
+            folder.write("audit-1.jsonl", old.text.as_bytes()),
+            folder.write("audit.jsonl", new.text.as_bytes()),
+        ];
+        Head::open(&files[1]).unwrap().write(&new.link).unwrap();
+        let proofs = Proofs {
+            keys: Vec::new(),
+            public: vec![public],
+        };
+        Self {
+            folder,
+            files,
+            proofs,
+        }
+    }
+
+    fn is_found(&self, which: usize, text: &[u8]) -> bool {
+        let file: &Path = &self.files[which];
+        let before = std::fs::read(file).unwrap();
+        if before == text {
+            return true;
+        }
+        std::fs::write(file, text).unwrap();
+        let found = check(&self.files, &self.proofs).is_err();
+        std::fs::write(file, before).unwrap();
+        found
+    }
+}
+
+#[test]
+fn a_change_of_any_byte_is_found() {
+    let whole = Whole::new();
+    assert!(check(&whole.files, &whole.proofs).is_ok());
+    for which in 0..2 {
+        let text = std::fs::read(&whole.files[which]).unwrap();
+        for at in 0..text.len() {
+            let mut changed = text.clone();
+            changed[at] ^= 1;
+            assert!(whole.is_found(which, &changed), "file {which}, byte {at}");
+        }
+    }
+    drop(whole.folder);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn whatever_is_done_to_a_trail_is_found(
+        which in 0_usize..2,
+        from in 1_usize..2600,
+        length in 0_usize..900,
+        put in proptest::collection::vec(any::<u8>(), 0..20),
+        swap in proptest::option::of((0_usize..6, 0_usize..6)),
+        lines_gone in proptest::option::of(0_usize..6),
+    ) {
+        let whole = Whole::new();
+        let text = std::fs::read(&whole.files[which]).unwrap();
+        // Any stretch of bytes replaced by any others; an end cut off is one of these.
+        let from = from.min(text.len());
+        let to = from.saturating_add(length).min(text.len());
+        let mut spliced = text.clone();
+        spliced.splice(from..to, put);
+        prop_assert!(whole.is_found(which, &spliced));
+        prop_assert!(whole.is_found(which, &text[..from]));
+        let mut lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();
+        if let Some((one, other)) = swap {
+            lines.swap(one, other);
+            prop_assert!(whole.is_found(which, &lines.concat()));
+        }
+        if let Some(gone) = lines_gone {
+            // The very first ones may lie in an archive.
+            if which > 0 || gone > 0 {
+                lines.remove(gone);
+                prop_assert!(whole.is_found(which, &lines.concat()));
+            }
+        }
+    }
+}

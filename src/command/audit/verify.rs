@@ -1,0 +1,239 @@
+//! `portcullis audit verify`: whether a trail is as it was written, and what that proves.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use portcullis::audit::verify::{Finding, Proofs, Verified, VerifyError, verify};
+use portcullis::audit::{ChainKey, PublicKey};
+use portcullis::tls;
+use serde_json::json;
+
+use super::super::{complain, say};
+
+/// How often the progress is shown anew.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Verify that the audit trail is as it was written
+///
+/// Finds records that were changed, removed, added or moved, and an end that was cut off. Exit code 1
+/// and the first such place if there is one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    /// The trail and its rotated files, in any order
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// A key file of the chain (`audit.key_file`); once for each key it has had
+    #[arg(long, value_name = "FILE")]
+    key_file: Vec<PathBuf>,
+
+    /// A public key in PEM; every checkpoint must be signed with one of them
+    #[arg(long, value_name = "FILE")]
+    public_key: Vec<PathBuf>,
+
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let proofs = Proofs {
+            keys: self
+                .key_file
+                .iter()
+                .map(|path| key(path))
+                .collect::<Result<_>>()?,
+            public: self
+                .public_key
+                .iter()
+                .map(|path| public_key(path))
+                .collect::<Result<_>>()?,
+        };
+        let files: Vec<_> = self
+            .files
+            .into_iter()
+            .filter(|path| !is_beside(path))
+            .collect();
+        let progress = Progress::of(&files);
+        let result = verify(&files, &proofs, &|bytes| progress.add(bytes));
+        progress.end();
+        match result {
+            Ok(verified) if self.json => say(&good(&verified)?)?,
+            Ok(verified) => say(&told(&verified, &proofs))?,
+            Err(VerifyError::Broken(finding)) => {
+                if self.json {
+                    say(&bad(&finding)?)?;
+                } else {
+                    complain(&finding.to_string());
+                }
+                return Ok(ExitCode::FAILURE);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What a shell's `audit.jsonl*` finds besides the trail.
+fn is_beside(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.extension().is_some_and(|kind| kind == "chain") || name.contains(".torn-")
+}
+
+fn key(path: &Path) -> Result<ChainKey> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    ChainKey::from_bytes(&bytes).with_context(|| format!("cannot use {}", path.display()))
+}
+
+fn public_key(path: &Path) -> Result<PublicKey> {
+    let der = tls::public_key(path)?;
+    PublicKey::new(&der).with_context(|| format!("cannot use {}", path.display()))
+}
+
+fn good(verified: &Verified) -> Result<String> {
+    let mut value = serde_json::to_value(verified)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("good".to_owned(), json!(true));
+    }
+    Ok(format!("{value:#}\n"))
+}
+
+fn bad(finding: &Finding) -> Result<String> {
+    let value = json!({
+        "good": false,
+        "file": finding.file,
+        "line": finding.line,
+        "problem": finding.problem.to_string(),
+    });
+    Ok(format!("{}\n", serde_json::to_string_pretty(&value)?))
+}
+
+/// The summary for people: what was proven, and what was not.
+fn told(verified: &Verified, proofs: &Proofs) -> String {
+    let (Some(first), Some(last)) = (&verified.first, &verified.last) else {
+        return "no records\n".to_owned();
+    };
+    let mut text = format!(
+        "{} records in {} file{}, whole and in order\n",
+        verified.records,
+        verified.files.len(),
+        if verified.files.len() == 1 { "" } else { "s" },
+    );
+    let mut row = |name: &str, value: &str| {
+        // Writing to a String cannot fail.
+        let _ok = writeln!(text, "  {name:<10}{value}").is_ok();
+    };
+    let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "unknown time".to_owned());
+    let older = if first.seq > 1 {
+        "; those before it were not given"
+    } else {
+        ""
+    };
+    row(
+        "from",
+        &format!("record {}, {}{older}", first.seq, time(&first.time)),
+    );
+    row("to", &format!("record {}, {}", last.seq, time(&last.time)));
+    row("hash", &last.hash);
+    row(
+        "end",
+        &match verified.end_proven {
+            Some(seq) if seq >= last.seq => {
+                "proven: the .chain file beside the trail names it".to_owned()
+            }
+            Some(seq) => {
+                format!("proven up to record {seq}, which the .chain file beside the trail names")
+            }
+            None => "not proven: there is no .chain file beside the trail".to_owned(),
+        },
+    );
+    row("key", &keys(&verified.keys));
+    row(
+        "signed",
+        &match verified.signed {
+            Some(seq) => format!(
+                "up to checkpoint {seq}; {} records after it are not yet",
+                last.seq.saturating_sub(seq)
+            ),
+            None if proofs.public.is_empty() => {
+                "not looked at: no --public-key was given".to_owned()
+            }
+            None => "no".to_owned(),
+        },
+    );
+    text
+}
+
+fn keys(keys: &[Option<String>]) -> String {
+    let named: Vec<_> = keys.iter().flatten().map(String::as_str).collect();
+    if named.is_empty() {
+        "none: whoever can write the file could have written it anew".to_owned()
+    } else {
+        named.join(", then ")
+    }
+}
+
+/// A bar on a terminal, and nothing elsewhere.
+struct Progress {
+    total: u64,
+    done: Cell<u64>,
+    shown: Cell<Option<Instant>>,
+}
+
+impl Progress {
+    fn of(files: &[PathBuf]) -> Self {
+        let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let is_seen = std::io::stderr().is_terminal();
+        Self {
+            total: if is_seen {
+                files.iter().map(length).sum()
+            } else {
+                0
+            },
+            done: Cell::new(0),
+            shown: Cell::new(None),
+        }
+    }
+
+    fn add(&self, bytes: u64) {
+        self.done.set(self.done.get().saturating_add(bytes));
+        let is_due = self
+            .shown
+            .get()
+            .is_none_or(|shown| shown.elapsed() >= EVERY);
+        if self.total == 0 || !is_due {
+            return;
+        }
+        self.shown.set(Some(Instant::now()));
+        let share = self.done.get().saturating_mul(40).checked_div(self.total);
+        let full = usize::try_from(share.unwrap_or(0)).unwrap_or(0).min(40);
+        let bar = format!(
+            "{}{}",
+            "#".repeat(full),
+            ".".repeat(40_usize.saturating_sub(full))
+        );
+        Self::draw(&format!(
+            "\r[{bar}] {} of {} MiB",
+            self.done.get() >> 20,
+            self.total >> 20
+        ));
+    }
+
+    /// Takes the bar away.
+    fn end(&self) {
+        if self.shown.get().is_some() {
+            Self::draw("\r\x1b[K");
+        }
+    }
+
+    fn draw(text: &str) {
+        // A bar that cannot be shown is no failure.
+        let _shown = write!(std::io::stderr(), "{text}").is_ok();
+    }
+}

@@ -20,6 +20,9 @@ use super::writer::{AuditError, Slot};
 
 /// Bytes kept for a sink that fails; what is more is counted.
 const KEPT: usize = 16 << 20;
+/// How long a sink's thread lets records gather that nobody waits for. To wake a thread for each
+/// record costs more than everything else about it; as long as it dozes, nobody need wake it.
+const GATHER: Duration = Duration::from_millis(1);
 /// A checkpoint is written so long after a record that none covers yet.
 const CHECKPOINT_AFTER: Duration = Duration::from_mins(1);
 
@@ -63,6 +66,8 @@ struct Outlet {
     name: &'static str,
     required: bool,
     pending: String,
+    /// Whether somebody waits for what is pending.
+    urgent: bool,
     /// Bytes that its thread has in hand.
     in_hand: usize,
     /// The last record that it has written.
@@ -124,6 +129,7 @@ impl Trail {
             name,
             required,
             pending: String::new(),
+            urgent: false,
             in_hand: 0,
             written,
             busy: None,
@@ -192,6 +198,9 @@ impl Trail {
             // Whoever waited may have gone.
             let _gone = ack.is_some_and(|ack| ack.send(answer).is_err());
         } else {
+            if ack.is_some() {
+                state.hurry();
+            }
             let seq = state.link.last();
             state.waiting.push_back(Waiting { seq, ack, slot });
             state.acknowledge();
@@ -212,9 +221,14 @@ impl Trail {
     /// when it is not wanted any more.
     pub(super) fn next(&self, id: usize, batch: &mut Batch) -> Option<Vec<Order>> {
         let mut state = self.state();
+        let wake = Arc::clone(&state.outlets.get(id)?.wake);
+        if batch.is_empty() {
+            state = gather(state, id, &wake);
+        }
         loop {
             let outlet = state.outlets.get_mut(id)?;
             if batch.is_empty() && !outlet.pending.is_empty() {
+                outlet.urgent = false;
                 *batch = Batch::new(std::mem::take(&mut outlet.pending));
                 outlet.in_hand = batch.len();
             }
@@ -227,8 +241,8 @@ impl Trail {
             if outlet.ends {
                 return None;
             }
-            let wake = Arc::clone(&outlet.wake);
             state = wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = gather(state, id, &wake);
         }
     }
 
@@ -442,6 +456,14 @@ impl State {
     }
 
     /// Tells those whose records all required sinks have.
+    /// Has everything written at once that is pending.
+    fn hurry(&mut self) {
+        for outlet in &mut self.outlets {
+            outlet.urgent = true;
+            outlet.wake.notify_all();
+        }
+    }
+
     fn acknowledge(&mut self) {
         let required = self.outlets.iter().filter(|outlet| outlet.required);
         let safe = required
@@ -495,7 +517,20 @@ impl State {
     }
 }
 
+/// Lets records gather that nobody waits for.
+fn gather<'a>(state: MutexGuard<'a, State>, id: usize, wake: &Condvar) -> MutexGuard<'a, State> {
+    let may = |state: &mut State| state.outlets.get(id).is_some_and(Outlet::may_gather);
+    let (state, _timeout) = wake
+        .wait_timeout_while(state, GATHER, may)
+        .unwrap_or_else(PoisonError::into_inner);
+    state
+}
+
 impl Outlet {
+    fn may_gather(&self) -> bool {
+        !self.pending.is_empty() && !self.urgent && self.orders.is_empty() && !self.ends
+    }
+
     fn held(&self) -> usize {
         self.pending.len().saturating_add(self.in_hand)
     }

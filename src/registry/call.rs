@@ -72,6 +72,19 @@ pub struct Page {
     pub last: Option<String>,
 }
 
+/// Entries of a page of the catalog at most; the registry answers more with an error.
+pub const MAX_PAGE: u32 = 1000;
+
+impl Page {
+    /// The page, no larger than the registry would have it.
+    fn bounded(self) -> Self {
+        Self {
+            n: self.n.map(|n| n.min(MAX_PAGE)),
+            ..self
+        }
+    }
+}
+
 /// A blob to be mounted from another repository instead of uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -245,7 +258,7 @@ impl Call {
         let read = read(method);
         Ok(match route {
             Route::Ping => Self::Ping,
-            Route::Catalog => Self::Catalog(page(&query)?),
+            Route::Catalog => Self::Catalog(page(&query)?.bounded()),
             Route::Tags(repo) => Self::Tags {
                 repo,
                 page: page(&query)?,

@@ -11,7 +11,8 @@ pub mod query;
 mod reference;
 
 pub use call::{
-    Action, BlobVerb, Call, CallError, ManifestVerb, Mount, Page, Read, UploadId, UploadVerb,
+    Action, BlobVerb, Call, CallError, MAX_PAGE, ManifestVerb, Mount, Page, Read, UploadId,
+    UploadVerb,
 };
 pub use name::RepoName;
 pub use pattern::{Pattern, PatternError};

@@ -10,13 +10,11 @@ use super::body::AnswerBody;
 use crate::gate::{Authority, Refusal, Rules};
 use crate::identity::{Identity, Peer};
 use crate::policy::Decision;
-use crate::registry::{Action, Page, RepoName, query};
+use crate::registry::{Action, MAX_PAGE, Page, RepoName, query};
 use crate::upstream::UpstreamError;
 
 /// Entries of a page when the client does not say.
 const DEFAULT_PAGE: u32 = 100;
-/// Entries of a page at most, and of the pages we ask the registry for.
-const MAX_PAGE: u32 = 1000;
 /// Bytes of one page of the registry.
 const MAX_BODY: usize = 1 << 20;
 
@@ -25,26 +23,17 @@ struct Repositories {
     repositories: Vec<String>,
 }
 
-/// How much of the catalog somebody sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// All of it.
-    Whole,
-    /// What he may pull.
-    Pullable,
-}
-
 /// How many entries a page has. None are an empty page, as for tags (OCI distribution 1.1, "Listing
 /// Tags").
 fn size(page: &Page) -> usize {
-    let n = page.n.unwrap_or(DEFAULT_PAGE).min(MAX_PAGE);
+    let n = page.n.unwrap_or(DEFAULT_PAGE);
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 
-/// One page of what the caller may see.
-pub(super) async fn page(
+/// One page of what the caller may pull.
+pub(super) async fn filtered(
     rules: &Rules,
-    (who, reach): (&Identity, Reach),
+    who: &Identity,
     peer: &Peer,
     authority: &Authority,
     page: &Page,
@@ -56,9 +45,6 @@ pub(super) async fn page(
     }
     let visible = |name: &str| {
         RepoName::parse(name).is_some_and(|name| {
-            if reach == Reach::Whole {
-                return true;
-            }
             let decision = rules
                 .policy
                 .allows(who, peer.address, Action::Pull, &name, now);

@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::answer::{json, limited, refused, unstored};
 use super::body::AnswerBody;
-use super::catalog::{self, Reach};
+use super::catalog;
 use super::flood::{Floods, Handshakes};
 use super::readers::Turn;
 use crate::audit::{Effect, Event, Outcome, Record};
@@ -455,14 +455,13 @@ impl Exchange<'_> {
                 let whole = rules
                     .policy
                     .whole_catalog(&admission.who, peer.address, now);
-                let reach = match whole {
-                    Decision::Allow(_) => Reach::Whole,
-                    Decision::Deny(_) => Reach::Pullable,
-                };
-                let caller = (&admission.who, reach);
-                let response = catalog::page(rules, caller, peer, authority, page, now).await?;
-                record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
-                return Ok(Done::Whole(response));
+                if !matches!(whole, Decision::Allow(_)) {
+                    let who = &admission.who;
+                    let response =
+                        catalog::filtered(rules, who, peer, authority, page, now).await?;
+                    record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
+                    return Ok(Done::Whole(response));
+                }
             }
             Call::Blob { .. }
             | Call::Manifest { .. }

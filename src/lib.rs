@@ -19,6 +19,7 @@
 //! | [`server`] | listeners, connections, requests, drain |
 //! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
+//! | [`supervisor`] | the service manager: sockets it hands over, what it is told |
 //! | [`admin`] | health, metrics and status, on an address of its own |
 //! | [`page`] | HTML that needs nothing besides itself |
 //! | [`telemetry`] | the log |
@@ -45,6 +46,7 @@ pub mod page;
 pub mod reload;
 pub mod server;
 pub mod store;
+pub mod supervisor;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -44,6 +44,7 @@ mod slow_client;
 mod smuggling;
 mod store;
 mod store_scripts;
+mod supervisor;
 mod tls;
 mod token;
 mod trail;

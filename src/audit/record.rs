@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::fold::{Folded, Kind, source_of};
+use super::served::Request;
 use super::sign::Checkpoint;
 use super::tally::{Entry, Refused};
 use super::writer::{Audit, AuditError, Slot};
@@ -486,7 +487,7 @@ impl Fields {
     }
 
     /// What the record adds to the tally.
-    fn entry(&self) -> Entry {
+    fn entry(&self) -> Entry<'_> {
         let is_refused = matches!(self.outcome, Outcome::Denied | Outcome::Limited);
         let is_failed = self.outcome == Outcome::Failed && self.user.is_some();
         let refused = (is_refused || is_failed).then(|| Refused {
@@ -498,12 +499,20 @@ impl Fields {
             repository: self.repository.clone(),
             reason: self.reason.clone(),
         });
+        let is_request = matches!(self.event, Event::Login | Event::Request | Event::Token);
+        let request = is_request.then(|| Request {
+            action: self.action,
+            status: self.status.unwrap_or_default(),
+            outcome: self.outcome,
+            rule: self.rule.as_deref(),
+            duration_us: self.duration_us,
+        });
         Entry {
             event: self.event,
             outcome: self.outcome,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            duration_us: self.duration_us,
+            request,
             refused,
         }
     }

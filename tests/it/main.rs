@@ -34,6 +34,7 @@ mod limits;
 mod lockout;
 mod login;
 mod memory;
+mod metrics;
 mod mtls;
 mod pull;
 mod push;

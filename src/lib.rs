@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`registry`] | the registry API as types: names, references, calls, error bodies |
 //! | [`identity`] | who is calling: peer, credential presented, identity found |
+//! | [`trace`] | which distributed trace a request belongs to |
 //! | [`policy`] | roles and rules, and the one decision |
 //! | [`limit`] | how much is too much: pulls per time, floods, guesses of passwords |
 //! | [`token`] | docker's token protocol: scopes, claims, minting, verification |
@@ -24,7 +25,7 @@
 //! | [`page`] | HTML that needs nothing besides itself |
 //! | [`telemetry`] | the log |
 //!
-//! The first five are pure: they see no clock, file, socket or environment; time is an argument.
+//! The first six are pure: they see no clock, file, socket or environment; time is an argument.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod identity;
@@ -36,6 +37,8 @@ pub mod policy;
 pub mod registry;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod token;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod trace;
 
 pub mod admin;
 pub mod audit;

@@ -15,6 +15,7 @@ use super::tally::{Entry, Refused};
 use super::writer::{Audit, AuditError, Slot};
 use crate::identity::{Authentication, ClientCertificate, Identity};
 use crate::registry::Call;
+use crate::trace::TraceId;
 
 /// No field of a record is longer, in bytes; whatever an attacker sends.
 const MAX_FIELD: usize = 256;
@@ -168,6 +169,7 @@ pub(super) struct Fields {
     bytes_out: u64,
     duration_us: u64,
     agent: Option<String>,
+    trace: Option<String>,
     reason: Option<String>,
     count: Option<u64>,
     /// In checkpoints alone.
@@ -330,6 +332,11 @@ impl Record {
         self.set(|fields| fields.outcome = outcome);
     }
 
+    /// Notes which distributed trace it belongs to, as the client has it.
+    pub fn trace(&mut self, trace: TraceId) {
+        self.set(|fields| fields.trace = Some(trace.to_string()));
+    }
+
     /// Notes why; for people who may read the trail, so it may say more than the client was told.
     pub fn reason(&mut self, reason: &str) {
         self.set(|fields| fields.reason = Some(bounded(reason)));
@@ -425,6 +432,7 @@ impl Fields {
             bytes_out: 0,
             duration_us: 0,
             agent: None,
+            trace: None,
             reason: None,
             count: None,
             checkpoint: None,
@@ -645,6 +653,7 @@ mod tests {
             "bytes_out",
             "duration_us",
             "agent",
+            "trace",
             "reason",
             "count",
             "prev",

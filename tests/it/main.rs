@@ -48,6 +48,7 @@ mod store_scripts;
 mod supervisor;
 mod tls;
 mod token;
+mod trace;
 mod trail;
 mod upstream_faults;
 mod upstream_kinds;

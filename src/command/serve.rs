@@ -201,6 +201,11 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     alive.abort();
     note(&audit, Event::Stop).await;
     audit.finish().await;
+    tell_end(cut);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_end(cut: usize) {
     if cut > 0 {
         tracing::warn!(
             connections = cut,
@@ -209,7 +214,6 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     } else {
         tracing::info!("stopped; nothing was cut");
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Listeners out of what was handed over, and what was not.

@@ -140,18 +140,17 @@ fn in_older_format(text: &str) -> String {
         )
     };
     let counters: BTreeSet<_> = text.lines().filter_map(counter).collect();
-    let mut older = String::new();
-    for line in text.lines() {
+    let older = text.lines().filter_map(|line| {
         let words: Vec<_> = line.splitn(4, ' ').collect();
         match words[..] {
-            ["#", "EOF"] | ["#", "UNIT", ..] => {}
+            ["#", "EOF"] | ["#", "UNIT", ..] => None,
             ["#", kind, name, rest] if counters.contains(name) => {
-                older += &format!("# {kind} {name}_total {rest}\n");
+                Some(format!("# {kind} {name}_total {rest}\n"))
             }
-            _ => older += &format!("{line}\n"),
+            _ => Some(format!("{line}\n")),
         }
-    }
-    older
+    });
+    older.collect()
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ async fn a_trace_is_passed_on_and_noted() {
     let upstream = Upstream::start(|_| Reply::ok("{}")).await;
     let lab = Lab::builder().upstream(upstream.url()).start().await;
     let list = || lab.user("alice").get("/v2/team-a/app/tags/list");
-    let traced = list().header("traceparent", PARENT);
-    let traced = traced.header("tracestate", "vendor=x");
-    assert_eq!(traced.send().await.status, 200);
+    let valid = list().header("traceparent", PARENT);
+    let valid = valid.header("tracestate", "vendor=x");
+    assert_eq!(valid.send().await.status, 200);
     let nonsense = list().header("traceparent", PARENT.to_uppercase());
     let nonsense = nonsense.header("tracestate", "vendor=x");
     assert_eq!(nonsense.send().await.status, 200);

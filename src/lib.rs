@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`registry`] | the registry API as types: names, references, calls, error bodies |
 //! | [`identity`] | who is calling: peer, credential presented, identity found |
+//! | [`trace`] | which distributed trace a request belongs to |
 //! | [`policy`] | roles and rules, and the one decision |
 //! | [`limit`] | how much is too much: pulls per time, floods, guesses of passwords |
 //! | [`token`] | docker's token protocol: scopes, claims, minting, verification |
@@ -19,11 +20,12 @@
 //! | [`server`] | listeners, connections, requests, drain |
 //! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
+//! | [`supervisor`] | the service manager: sockets it hands over, what it is told |
 //! | [`admin`] | health, metrics and status, on an address of its own |
 //! | [`page`] | HTML that needs nothing besides itself |
 //! | [`telemetry`] | the log |
 //!
-//! The first five are pure: they see no clock, file, socket or environment; time is an argument.
+//! The first six are pure: they see no clock, file, socket or environment; time is an argument.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod identity;
@@ -35,6 +37,8 @@ pub mod policy;
 pub mod registry;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod token;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod trace;
 
 pub mod admin;
 pub mod audit;
@@ -45,6 +49,7 @@ pub mod page;
 pub mod reload;
 pub mod server;
 pub mod store;
+pub mod supervisor;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

@@ -1,22 +1,29 @@
 //! The numbers as OpenMetrics. They are gathered at each scrape from where they are kept; the
 //! metrics library only writes them.
 
+use std::fmt;
+use std::time::Duration;
+
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::audit::BUCKETS;
+use super::Health;
+use crate::audit::{ActionTimes, BUCKETS};
 use crate::server::Proxy;
 
 type Labels = Vec<(&'static str, String)>;
 
 /// The whole exposition.
-pub(super) fn text(proxy: &Proxy) -> String {
+pub(super) fn text(proxy: &Proxy, health: &Health) -> String {
     let mut registry = Registry::with_prefix("portcullis");
     records(&mut registry, proxy);
-    durations(&mut registry, proxy);
+    requests(&mut registry, proxy);
+    neighbours(&mut registry, health);
     limits(&mut registry, proxy);
     sinks(&mut registry, proxy);
     state(&mut registry, proxy);
@@ -48,32 +55,84 @@ fn records(registry: &mut Registry, proxy: &Proxy) {
     registry.register_with_unit("body", "Body bytes from and to clients", Unit::Bytes, bytes);
 }
 
-/// Counters by upper bound, cumulative: what a histogram is made of.
-fn durations(registry: &mut Registry, proxy: &Proxy) {
-    let tally = proxy.ledger().audit.tally();
-    let within = Family::<Labels, Counter>::default();
-    let mut total: u64 = 0;
-    let bounds = BUCKETS
-        .iter()
-        .map(ToString::to_string)
-        .chain(["+Inf".to_owned()]);
-    for (bound, count) in bounds.zip(tally.durations()) {
-        total = total.saturating_add(count);
-        within
-            .get_or_create(&vec![("microseconds", bound)])
-            .inc_by(total);
+/// How many, how long, and by which rule. The labels are fixed sets, and the configured rules.
+fn requests(registry: &mut Registry, proxy: &Proxy) {
+    let served = proxy.ledger().audit.tally().served();
+    let (answers, times) = (Family::<Labels, Counter>::default(), served.actions());
+    for one in &times {
+        for (class, count) in &one.classes {
+            let labels = vec![
+                ("action", one.action.to_owned()),
+                ("status", (*class).to_owned()),
+            ];
+            answers.get_or_create(&labels).inc_by(*count);
+        }
     }
     registry.register(
-        "requests_within",
-        "Requests that took at most so long",
-        within,
+        "requests",
+        "Requests, by action and class of status",
+        answers,
     );
-    let time = Counter::<u64>::default();
-    time.inc_by(tally.duration_us());
+    registry.register_with_unit(
+        "request_duration",
+        "From the head of a request to the end of its answer",
+        Unit::Seconds,
+        Durations(times),
+    );
+    let rules = Family::<Labels, Counter>::default();
+    for (rule, outcome, count) in served.rules() {
+        let labels = vec![("rule", rule), ("outcome", outcome.as_str().to_owned())];
+        rules.get_or_create(&labels).inc_by(count);
+    }
     registry.register(
-        "requests_microseconds",
-        "Time of all requests together",
-        time,
+        "rule_decisions",
+        "Requests that a rule decided, by its place in the configuration",
+        rules,
+    );
+}
+
+/// A histogram for each action, out of counts that are kept elsewhere.
+#[derive(Debug)]
+struct Durations(Vec<ActionTimes>);
+
+impl EncodeMetric for Durations {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        let bounds = BUCKETS.into_iter().map(seconds).chain([f64::INFINITY]);
+        for times in &self.0 {
+            let buckets: Vec<_> = bounds.clone().zip(times.buckets.iter().copied()).collect();
+            let count = times.buckets.iter().sum();
+            let labels = [("action", times.action)];
+            let mut histogram = encoder.encode_family(&labels)?;
+            let sum = seconds(times.sum_us);
+            histogram.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+fn seconds(microseconds: u64) -> f64 {
+    Duration::from_micros(microseconds).as_secs_f64()
+}
+
+/// What the registry and the directory say when they are asked for the scrape.
+fn neighbours(registry: &mut Registry, health: &Health) {
+    let upstream = Gauge::<i64>::default();
+    upstream.set(i64::from(health.upstream == "ok"));
+    registry.register("upstream_up", "1 while the registry answers", upstream);
+    let directory = Family::<Labels, Gauge>::default();
+    for server in &health.directory_servers {
+        let labels = vec![("server", server.server.clone())];
+        let up = i64::from(server.trouble.is_none());
+        directory.get_or_create(&labels).set(up);
+    }
+    registry.register(
+        "directory_up",
+        "1 while a server of the LDAP directory answers as it should",
+        directory,
     );
 }
 
@@ -174,13 +233,23 @@ fn state(registry: &mut Registry, proxy: &Proxy) {
         i64::from(ledger.audit.writable()),
     );
     gauge(
-        "certificate_not_after_seconds",
-        "When the server certificate ends, seconds since the epoch",
-        rules.certificate_ends.as_second(),
-    );
-    gauge(
         "start_time_seconds",
         "When the process started, seconds since the epoch",
         ledger.started.as_second(),
     );
+    let ends = Family::<Labels, Gauge>::default();
+    for one in &rules.shown.endings {
+        let file = one.file.display().to_string();
+        let labels = vec![("what", one.what.to_owned()), ("file", file)];
+        ends.get_or_create(&labels).set(one.ends.as_second());
+    }
+    registry.register(
+        "expiry_timestamp_seconds",
+        "When a certificate, an authority or a revocation list ends, seconds since the epoch",
+        ends,
+    );
+    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    let build = Family::<Labels, Gauge>::default();
+    build.get_or_create(&version).set(1);
+    registry.register("build_info", "The version, as a label", build);
 }

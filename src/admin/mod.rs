@@ -96,7 +96,10 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
             };
             page(status, JSON, json(&health))
         }
-        "/metrics" => page(StatusCode::OK, OPEN_METRICS, metrics::text(proxy)),
+        "/metrics" => {
+            let health = health(proxy).await;
+            page(StatusCode::OK, OPEN_METRICS, metrics::text(proxy, &health))
+        }
         "/status.json" => page(
             StatusCode::OK,
             JSON,

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use super::serve;
-use crate::server::{self, BindError, Proxy};
+use crate::server::{self, BindError, Listeners, Proxy};
 
 /// The address in use, if there is one.
 #[derive(Default)]
@@ -17,6 +17,13 @@ pub struct Admin {
 
 /// Another place to serve at, bound already; or none at all from now on.
 pub struct Move(Option<(SocketAddr, Vec<TcpListener>)>);
+
+impl Move {
+    /// To an address that somebody else has bound.
+    pub fn to(address: SocketAddr, listeners: Listeners) -> Self {
+        Self(Some((address, listeners.into_inner())))
+    }
+}
 
 impl Admin {
     /// Binds what a configuration names; `None` when that is what is served at already.

@@ -9,11 +9,13 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::fold::{Folded, Kind, source_of};
+use super::served::Request;
 use super::sign::Checkpoint;
 use super::tally::{Entry, Refused};
 use super::writer::{Audit, AuditError, Slot};
 use crate::identity::{Authentication, ClientCertificate, Identity};
 use crate::registry::Call;
+use crate::trace::TraceId;
 
 /// No field of a record is longer, in bytes; whatever an attacker sends.
 const MAX_FIELD: usize = 256;
@@ -167,6 +169,7 @@ pub(super) struct Fields {
     bytes_out: u64,
     duration_us: u64,
     agent: Option<String>,
+    trace: Option<String>,
     reason: Option<String>,
     count: Option<u64>,
     /// In checkpoints alone.
@@ -329,6 +332,11 @@ impl Record {
         self.set(|fields| fields.outcome = outcome);
     }
 
+    /// Notes which distributed trace it belongs to, as the client has it.
+    pub fn trace(&mut self, trace: TraceId) {
+        self.set(|fields| fields.trace = Some(trace.to_string()));
+    }
+
     /// Notes why; for people who may read the trail, so it may say more than the client was told.
     pub fn reason(&mut self, reason: &str) {
         self.set(|fields| fields.reason = Some(bounded(reason)));
@@ -424,6 +432,7 @@ impl Fields {
             bytes_out: 0,
             duration_us: 0,
             agent: None,
+            trace: None,
             reason: None,
             count: None,
             checkpoint: None,
@@ -486,7 +495,7 @@ impl Fields {
     }
 
     /// What the record adds to the tally.
-    fn entry(&self) -> Entry {
+    fn entry(&self) -> Entry<'_> {
         let is_refused = matches!(self.outcome, Outcome::Denied | Outcome::Limited);
         let is_failed = self.outcome == Outcome::Failed && self.user.is_some();
         let refused = (is_refused || is_failed).then(|| Refused {
@@ -498,12 +507,20 @@ impl Fields {
             repository: self.repository.clone(),
             reason: self.reason.clone(),
         });
+        let is_request = matches!(self.event, Event::Login | Event::Request | Event::Token);
+        let request = is_request.then(|| Request {
+            action: self.action,
+            status: self.status.unwrap_or_default(),
+            outcome: self.outcome,
+            rule: self.rule.as_deref(),
+            duration_us: self.duration_us,
+        });
         Entry {
             event: self.event,
             outcome: self.outcome,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            duration_us: self.duration_us,
+            request,
             refused,
         }
     }
@@ -636,6 +653,7 @@ mod tests {
             "bytes_out",
             "duration_us",
             "agent",
+            "trace",
             "reason",
             "count",
             "prev",

@@ -8,11 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use super::record::{Event, Outcome};
+use super::served::{Request, Served};
 
-/// Upper bounds of the duration buckets, in microseconds.
-pub const BUCKETS: [u64; 10] = [
-    500, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 10_000_000, 60_000_000,
-];
 /// Refusals kept for the status page.
 const RECENT: usize = 20;
 
@@ -39,36 +36,31 @@ pub struct Refused {
 #[derive(Debug, Default)]
 pub struct Tally {
     counts: [[AtomicU64; Outcome::ALL.len()]; Event::ALL.len()],
-    buckets: [AtomicU64; BUCKETS.len() + 1],
-    duration_us: AtomicU64,
+    served: Served,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     recent: Mutex<VecDeque<Refused>>,
 }
 
 /// What a record adds.
-pub(super) struct Entry {
+pub(super) struct Entry<'a> {
     pub(super) event: Event,
     pub(super) outcome: Outcome,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
-    pub(super) duration_us: u64,
+    /// If it was a request.
+    pub(super) request: Option<Request<'a>>,
     pub(super) refused: Option<Refused>,
 }
 
 impl Tally {
-    pub(super) fn add(&self, entry: Entry) {
+    pub(super) fn add(&self, entry: Entry<'_>) {
         let (event, outcome) = (entry.event as usize, entry.outcome as usize);
         if let Some(count) = self.counts.get(event).and_then(|row| row.get(outcome)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        if entry.event == Event::Request {
-            let bucket = BUCKETS.partition_point(|bound| *bound < entry.duration_us);
-            if let Some(bucket) = self.buckets.get(bucket) {
-                bucket.fetch_add(1, Ordering::Relaxed);
-            }
-            self.duration_us
-                .fetch_add(entry.duration_us, Ordering::Relaxed);
+        if let Some(request) = entry.request {
+            self.served.add(request);
         }
         self.bytes_in.fetch_add(entry.bytes_in, Ordering::Relaxed);
         self.bytes_out.fetch_add(entry.bytes_out, Ordering::Relaxed);
@@ -92,17 +84,9 @@ impl Tally {
         .collect()
     }
 
-    /// How many requests took at most so many microseconds, by [`BUCKETS`], and the longer ones last.
-    pub fn durations(&self) -> Vec<u64> {
-        self.buckets
-            .iter()
-            .map(|bucket| bucket.load(Ordering::Relaxed))
-            .collect()
-    }
-
-    /// The time all requests took together, in microseconds.
-    pub fn duration_us(&self) -> u64 {
-        self.duration_us.load(Ordering::Relaxed)
+    /// The requests among them.
+    pub fn served(&self) -> &Served {
+        &self.served
     }
 
     /// Body bytes from clients and to clients.
@@ -125,13 +109,13 @@ mod tests {
     use super::{Entry, RECENT, Refused, Tally};
     use crate::audit::{Event, Outcome};
 
-    fn entry(duration_us: u64, refused: Option<Refused>) -> Entry {
+    fn entry(refused: Option<Refused>) -> Entry<'static> {
         Entry {
             event: Event::Request,
             outcome: Outcome::Denied,
             bytes_in: 1,
             bytes_out: 2,
-            duration_us,
+            request: None,
             refused,
         }
     }
@@ -139,7 +123,7 @@ mod tests {
     #[test]
     fn records_add_up() {
         let tally = Tally::default();
-        for (number, duration) in [1, 500, 501, 100_000_000].into_iter().enumerate() {
+        for number in 0..4 {
             let refused = Refused {
                 time: String::new(),
                 reference: number.to_string(),
@@ -149,14 +133,13 @@ mod tests {
                 repository: None,
                 reason: None,
             };
-            tally.add(entry(duration, Some(refused)));
+            tally.add(entry(Some(refused)));
         }
         assert_eq!(tally.counts(), [(Event::Request, Outcome::Denied, 4)]);
-        assert_eq!(tally.durations(), [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!((tally.bytes(), tally.duration_us()), ((4, 8), 100_001_002));
+        assert_eq!(tally.bytes(), (4, 8));
         assert_eq!(tally.recent().len(), 4);
         for _ in 0..RECENT {
-            tally.add(entry(1, tally.recent().pop()));
+            tally.add(entry(tally.recent().pop()));
         }
         assert_eq!(tally.recent().len(), RECENT);
     }

@@ -1,5 +1,6 @@
 //! `portcullis serve`: the proxy itself.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,14 +8,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use portcullis::admin::Admin;
+use portcullis::admin::{Admin, Move};
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
 use portcullis::gate::{Guard, Ledger, Reloads};
 use portcullis::limit::{Quotas, Shield};
 use portcullis::reload::{self, BrokenLines, Foundation, Process};
-use portcullis::server::{self, Proxy};
+use portcullis::server::{self, Listeners, Proxy};
+use portcullis::supervisor::{self, Handed, Shared};
 use portcullis::telemetry;
 use portcullis::upstream::Pool;
 use rustix::process::{
@@ -54,11 +56,20 @@ impl Serve {
             tracing::warn!(%warning, "configuration");
         }
         prepare_process(&config);
+        let handed =
+            Handed::take().and_then(|all| all.share(&config.server.listen, config.admin.listen));
+        let sockets = match handed {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                tracing::error!(%error, "cannot start");
+                return Ok(WRONG_CONFIGURATION.into());
+            }
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(serve(config, path))
+        runtime.block_on(serve(config, path, sockets))
     }
 }
 
@@ -93,7 +104,7 @@ fn prepare_process(config: &Config) {
     }
 }
 
-async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
+async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCode> {
     // Signals first: from here on SIGHUP must not end the process.
     let mut signals = Signals::listen()?;
     let memory = Arc::new(Memory::new(config.auth.cache_ttl));
@@ -119,12 +130,15 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     for warning in warnings {
         tracing::warn!(%warning, "htpasswd");
     }
-    let listeners = server::bind(&config.server.listen)?;
+    let public = listeners(sockets.server, &sockets.missing)?;
     let process = Process {
         admin: Admin::default(),
         server: config.server.clone(),
     };
-    let admin = process.admin.prepare(config.admin.listen)?;
+    let admin = match (sockets.admin, config.admin.listen) {
+        (Some(socket), Some(address)) => Some(Move::to(address, listeners(vec![socket], &[])?)),
+        (None, wanted) | (Some(_), wanted @ None) => process.admin.prepare(wanted)?,
+    };
     let plan = match reload::audit_plan(&config) {
         Ok(plan) => plan,
         Err(error) => {
@@ -160,7 +174,7 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     let watching_keys = tokio::spawn(reload::watch_keys(Arc::clone(&proxy)));
 
     let (stop, stopping) = watch::channel(false);
-    for address in listeners.addresses() {
+    for address in public.addresses() {
         tracing::info!(%address, "listening");
     }
     if let Some(admin) = admin {
@@ -168,12 +182,15 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     }
     let drain_timeout = config.server.drain_timeout;
     let serving = tokio::spawn(server::serve(
-        listeners,
+        public,
         Arc::clone(&proxy),
         config.server,
         stopping,
     ));
+    let alive = tokio::spawn(supervisor::watchdog());
+    supervisor::ready(proxy.rules().generation, None);
     signals.until_stop(&proxy, &process, &path).await;
+    supervisor::stopping();
     proxy.drain();
     tracing::info!(?drain_timeout, "stopping; requests in flight may finish");
     stop.send(true).context("the server has ended by itself")?;
@@ -181,8 +198,14 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     proxy.tell_floods();
     watching.abort();
     watching_keys.abort();
+    alive.abort();
     note(&audit, Event::Stop).await;
     audit.finish().await;
+    tell_end(cut);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_end(cut: usize) {
     if cut > 0 {
         tracing::warn!(
             connections = cut,
@@ -191,7 +214,19 @@ async fn serve(config: Config, path: PathBuf) -> Result<ExitCode> {
     } else {
         tracing::info!("stopped; nothing was cut");
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Listeners out of what was handed over, and what was not.
+fn listeners(handed: Vec<std::net::TcpListener>, missing: &[SocketAddr]) -> Result<Listeners> {
+    if !handed.is_empty() {
+        for address in missing {
+            tracing::warn!(%address, "no socket was handed over; a restart refuses its connections");
+        }
+    }
+    let mut listeners = server::bind(missing)?;
+    let adopted = listeners.adopt(handed);
+    adopted.context("cannot use the sockets handed over")?;
+    Ok(listeners)
 }
 
 /// A record of the life of the process itself. What is served without it is `when_unwritable`'s to
@@ -202,6 +237,13 @@ async fn note(audit: &Arc<Audit>, event: Event) {
     if let Err(error) = record.close_and_wait().await {
         tracing::error!(%error, event = event.as_str(), "not on record yet");
     }
+}
+
+/// Reloads; how it went stands in the log and the audit trail already.
+async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) {
+    supervisor::reloading();
+    let kept = reload::reload(proxy, process, path).await.err();
+    supervisor::ready(proxy.rules().generation, kept.as_deref());
 }
 
 struct Signals {
@@ -226,8 +268,7 @@ impl Signals {
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => tokio::select! {
-                    // Told in the log and the audit trail already.
-                    _kept = reload::reload(proxy, process, path) => {}
+                    () = renew(proxy, process, path) => {}
                     _ = self.interrupt.recv() => return,
                     _ = self.terminate.recv() => return,
                 },

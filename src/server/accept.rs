@@ -21,6 +21,9 @@ const BACKLOG: i32 = 4096;
 /// Pause after `accept` failed for want of descriptors or memory.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// How long a connection that was accepted at the last moment has for its handshake and the head of
+/// its first request: its client has been let in, and a restart is no reason to send it away.
+const FIRST_WORDS: Duration = Duration::from_millis(500);
 /// How long connections that are cut at the end of a drain may take to be gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,15 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listeners {
+    /// Takes listeners over that somebody else has bound.
+    pub fn adopt(&mut self, sockets: Vec<std::net::TcpListener>) -> io::Result<()> {
+        for socket in sockets {
+            socket.set_nonblocking(true)?;
+            self.0.push(TcpListener::from_std(socket)?);
+        }
+        Ok(())
+    }
+
     /// The bare sockets, for whoever serves something else on them.
     pub fn into_inner(self) -> Vec<TcpListener> {
         self.0
@@ -135,6 +147,7 @@ pub async fn serve(
         per_source: isize::try_from(server.max_connections_per_source).unwrap_or(isize::MAX),
     });
     let limits = Arc::new(server);
+    let (end, ending) = watch::channel(false);
     // Every connection holds a receiver; when the last one is gone, `cut` is closed.
     let (cut, alive) = watch::channel(false);
     let accepting: Vec<_> = listeners
@@ -146,6 +159,7 @@ pub async fn serve(
                 limits: Arc::clone(&limits),
                 caps: Arc::clone(&caps),
                 shutdown: shutdown.clone(),
+                ending: ending.clone(),
                 alive: alive.clone(),
             };
             tokio::spawn(task.run(listener))
@@ -156,6 +170,8 @@ pub async fn serve(
         // The loops end at shutdown, and do not panic.
         let _ended = task.await;
     }
+    tokio::time::sleep(FIRST_WORDS).await;
+    end.send_replace(true);
     let drained = tokio::time::timeout(limits.drain_timeout, cut.closed()).await;
     if drained.is_ok() {
         return 0;
@@ -171,7 +187,10 @@ struct Accepting {
     proxy: Arc<Proxy>,
     limits: Arc<config::Server>,
     caps: Arc<Caps>,
+    /// The end of accepting.
     shutdown: watch::Receiver<bool>,
+    /// The end of what has been accepted.
+    ending: watch::Receiver<bool>,
     alive: watch::Receiver<bool>,
 }
 
@@ -196,7 +215,7 @@ impl Accepting {
                 _all: all,
                 proxy: Arc::clone(&self.proxy),
                 limits: Arc::clone(&self.limits),
-                shutdown: self.shutdown.clone(),
+                shutdown: self.ending.clone(),
             };
             let mut cut = self.alive.clone();
             tokio::spawn(async move {

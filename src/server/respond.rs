@@ -16,6 +16,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::{SignedDuration, Timestamp};
+use tracing::{Instrument, Span};
 
 use super::answer::{json, limited, refused, unstored};
 use super::body::AnswerBody;
@@ -30,6 +31,7 @@ use crate::identity::Peer;
 use crate::limit::Source;
 use crate::policy::{Decision, Permit, Tags};
 use crate::registry::{Call, CallError, ManifestVerb};
+use crate::trace;
 use crate::upstream::{
     Answer, CONTENT_DIGEST, ClientBody, Fault, Forward, RequestBody, UpstreamError,
 };
@@ -136,7 +138,8 @@ impl Proxy {
         let from = Source::of(peer.address);
         match ledger.shield.request(from, rates, ledger.now()) {
             Ok(running) => {
-                let mut response = self.exchange(peer, request).await;
+                let span = span_of(request.headers());
+                let mut response = self.exchange(peer, request).instrument(span).await;
                 response.body_mut().hold(running);
                 response
             }
@@ -173,6 +176,9 @@ impl Proxy {
             head.method.as_str(),
             agent,
         );
+        if let Some(parent) = trace::Parent::of(&head.headers) {
+            record.trace(parent.trace);
+        }
 
         let authority = match front_door(&head, &rules) {
             Ok(authority) => authority,
@@ -331,6 +337,14 @@ fn warn_of_expiry(headers: &mut HeaderMap, expires: Option<Timestamp>, now: Time
     let text = format!("299 - \"this key expires on {date}; ask for a new one\"");
     if let Ok(text) = HeaderValue::from_str(&text) {
         headers.append(WARNING, text);
+    }
+}
+
+/// What the log says beside each of a request's lines: its trace, if it has one.
+fn span_of(headers: &HeaderMap) -> Span {
+    match trace::Parent::of(headers) {
+        Some(parent) => tracing::info_span!("request", trace = %parent.trace),
+        None => Span::none(),
     }
 }
 

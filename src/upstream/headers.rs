@@ -8,6 +8,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::registry::Call;
+use crate::trace::{self, TRACEPARENT, TRACESTATE};
 
 /// The registry's own demands for credentials, and what it says to those it took for good ones. Who
 /// may come in is said here alone.
@@ -56,11 +57,16 @@ pub fn hop_by_hop(headers: &mut HeaderMap) {
 /// Copies a client's headers to a request for the registry: every line in its order, but for those
 /// of one connection, those that carry the client's credentials, and those that claim where the
 /// request came from. Form content types become `application/octet-stream`: the registry would read
-/// `mount`, `from` and `digest` from such a body.
+/// `mount`, `from` and `digest` from such a body. A trace is passed on as it is if it is one.
 pub fn passed_on(from: &HeaderMap, call: &Call, to: &mut HeaderMap) {
     let named = named_by_connection(from);
+    let has_trace = trace::Parent::of(from).is_some();
+    let has_state = has_trace && trace::has_state(from);
+    let is_nonsense = |name: &HeaderName| {
+        (!has_trace && *name == TRACEPARENT) || (!has_state && *name == TRACESTATE)
+    };
     for (name, value) in from {
-        if !is_ours(name) && !named.contains(name) {
+        if !is_ours(name) && !named.contains(name) && !is_nonsense(name) {
             to.append(name, value.clone());
         }
     }
@@ -209,6 +215,33 @@ mod tests {
         let mut to = HeaderMap::new();
         passed_on(&from, &upload(), &mut to);
         assert_eq!(lines(&to), []);
+    }
+
+    #[test]
+    fn a_trace_goes_up_as_it_is_and_nonsense_does_not() {
+        const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let good = [
+            ("accept", "a/b"),
+            ("tracestate", "a=1"),
+            ("traceparent", PARENT),
+        ];
+        let passed = |sent: &[(&str, &str)]| {
+            let mut to = HeaderMap::new();
+            passed_on(&map(sent), &upload(), &mut to);
+            let lines = lines(&to);
+            let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+            lines.into_iter().map(owned).collect::<Vec<_>>()
+        };
+        let names = |lines: Vec<(String, String)>| -> Vec<String> {
+            lines.into_iter().map(|(name, _)| name).collect()
+        };
+        let sent = good.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(passed(&good), sent);
+        let twice = [good[0], good[1], good[2], good[2]];
+        assert_eq!(names(passed(&twice)), ["accept"]);
+        assert_eq!(names(passed(&good[..2])), ["accept"]);
+        let odd_state = [good[0], ("tracestate", "A"), good[2]];
+        assert_eq!(names(passed(&odd_state)), ["accept", "traceparent"]);
     }
 
     #[test]

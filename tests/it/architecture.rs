@@ -7,6 +7,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // words
     ("registry", &[]),
     ("identity", &["registry"]),
+    ("trace", &[]),
     // judgement
     ("policy", &["identity", "registry"]),
     ("limit", &["identity"]),
@@ -17,9 +18,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tls", &["identity", "config"]),
     (
         "upstream",
-        &["policy", "registry", "tls", "identity", "config"],
+        &["policy", "registry", "tls", "identity", "trace", "config"],
     ),
-    ("audit", &["identity", "registry", "policy", "config"]),
+    (
+        "audit",
+        &["identity", "registry", "policy", "trace", "config"],
+    ),
     ("store", &["identity", "limit", "audit", "config"]),
     // the life of a request
     (
@@ -33,10 +37,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "server",
         &[
             "gate", "upstream", "tls", "audit", "identity", "registry", "policy", "limit", "token",
-            "authn", "config",
+            "authn", "trace", "config",
         ],
     ),
     // running it
+    ("supervisor", &[]),
     (
         "config",
         &[

@@ -1,5 +1,6 @@
 //! Our built binary, configured, running, before a registry.
 
+use std::ffi::OsString;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Command;
 
@@ -106,7 +107,7 @@ pub(crate) struct Builder {
     more: String,
     listen: Vec<&'static str>,
     order: &'static str,
-    log: Option<&'static str>,
+    environment: Vec<(&'static str, OsString)>,
     files: Vec<(&'static str, String)>,
     pub(crate) pki: Pki,
 }
@@ -184,8 +185,13 @@ impl Builder {
     }
 
     /// What `RUST_LOG` says.
-    pub(crate) fn log(mut self, filter: &'static str) -> Self {
-        self.log = Some(filter);
+    pub(crate) fn log(self, filter: &'static str) -> Self {
+        self.environment("RUST_LOG", filter)
+    }
+
+    /// One more variable of the environment.
+    pub(crate) fn environment(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -213,9 +219,7 @@ impl Builder {
             command
                 .args(["serve", "--config"])
                 .arg(folder.join("portcullis.toml"));
-            if let Some(filter) = self.log {
-                command.env("RUST_LOG", filter);
-            }
+            command.envs(self.environment.iter().cloned());
             let mut process = Process::start(&mut command, &folder.join("portcullis.log"));
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             let mut started = process.listens(address).await;
@@ -314,7 +318,7 @@ impl Lab {
             more: String::new(),
             listen: vec!["127.0.0.1"],
             order: "[\"htpasswd\"]",
-            log: None,
+            environment: Vec::new(),
             files: Vec::new(),
             pki: Pki::new(),
         }

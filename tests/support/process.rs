@@ -21,9 +21,14 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a program; both its outputs go to the file `log`.
     pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
+        Self::start_given(command, Stdio::null(), log)
+    }
+
+    /// The same, with something to inherit as its descriptor 0.
+    pub(crate) fn start_given(command: &mut Command, inherited: Stdio, log: &Path) -> Self {
         let out = File::create(log).unwrap();
         let child = command
-            .stdin(Stdio::null())
+            .stdin(inherited)
             .stdout(out.try_clone().unwrap())
             .stderr(out)
             .spawn()

@@ -1,0 +1,251 @@
+//! The service manager: what it hands over at the start, and what it is told from then on.
+//!
+//! It is systemd, or whoever speaks its two protocols (`sd_listen_fds(3)`, `sd_notify(3)`). Without
+//! `$LISTEN_FDS` nothing is handed over; without `$NOTIFY_SOCKET` nobody is told.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+use socket2::SockRef;
+
+/// What the socket for `[admin]` is called (`FileDescriptorName=` of its unit).
+const ADMIN: &str = "admin";
+
+/// Between signs of life, whatever is asked for.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// A socket that was handed over and cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HandedError {
+    /// It has the name of the administration's, which listens elsewhere.
+    #[error(
+        "the socket `admin` handed over is on {address}, but `admin.listen` is {}; \
+         let ListenStream= and the configuration say the same", told(*.wanted)
+    )]
+    Admin {
+        /// Where the socket is.
+        address: SocketAddr,
+        /// What the configuration says.
+        wanted: Option<SocketAddr>,
+    },
+    /// It takes no connections: `Accept=yes`, or no listener at all.
+    #[error("socket {number} handed over (`{name}`) does not listen; its unit needs Accept=no")]
+    Deaf {
+        /// Counted from 1.
+        number: usize,
+        /// Its name.
+        name: String,
+    },
+    /// It is on an address that nobody asked for.
+    #[error(
+        "a socket handed over is on {0}, which `server.listen` does not name; let ListenStream= and \
+         `server.listen` say the same, and call the socket of `admin.listen` FileDescriptorName=admin"
+    )]
+    Unlisted(SocketAddr),
+    /// It is no TCP socket.
+    #[error("socket {number} handed over (`{name}`) cannot be used: {source}")]
+    Unusable {
+        /// Counted from 1.
+        number: usize,
+        /// Its name.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn told(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "not set".to_owned(), |address| address.to_string())
+}
+
+/// Sockets handed over, with their names and addresses.
+#[derive(Debug)]
+pub struct Handed<S = TcpListener>(Vec<(String, SocketAddr, S)>);
+
+/// Who gets which of them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shared<S = TcpListener> {
+    /// For `server.listen`.
+    pub server: Vec<S>,
+    /// For `admin.listen`.
+    pub admin: Option<S>,
+    /// The addresses of `server.listen` for which there was none.
+    pub missing: Vec<SocketAddr>,
+}
+
+impl Handed {
+    /// Takes them out of the environment; a second time there are none. To be called before there
+    /// are threads, because the environment is changed.
+    pub fn take() -> Result<Self, HandedError> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut all = ListenFd::from_env();
+        let mut handed = Vec::new();
+        for at in 0..all.len() {
+            let name = names.next().unwrap_or_default().to_owned();
+            let number = at.saturating_add(1);
+            let listener = match all.take_tcp_listener(at) {
+                Ok(Some(listener)) => listener,
+                Ok(None) => continue,
+                Err(source) => {
+                    return Err(HandedError::Unusable {
+                        number,
+                        name,
+                        source,
+                    });
+                }
+            };
+            if !matches!(SockRef::from(&listener).is_listener(), Ok(true)) {
+                return Err(HandedError::Deaf { number, name });
+            }
+            match listener.local_addr() {
+                Ok(address) => handed.push((name, address, listener)),
+                Err(source) => {
+                    return Err(HandedError::Unusable {
+                        number,
+                        name,
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(Self(handed))
+    }
+}
+
+impl<S> Handed<S> {
+    /// Gives each to whose address it has. One that nobody wants is an error: clients would connect
+    /// to it and wait for ever.
+    pub fn share(
+        self,
+        listen: &[SocketAddr],
+        admin: Option<SocketAddr>,
+    ) -> Result<Shared<S>, HandedError> {
+        let mut shared = Shared {
+            server: Vec::new(),
+            admin: None,
+            missing: listen.to_vec(),
+        };
+        for (name, address, socket) in self.0 {
+            if name == ADMIN {
+                if admin != Some(address) {
+                    let wanted = admin;
+                    return Err(HandedError::Admin { address, wanted });
+                }
+                shared.admin = Some(socket);
+            } else if listen.contains(&address) {
+                shared.missing.retain(|missing| *missing != address);
+                shared.server.push(socket);
+            } else {
+                return Err(HandedError::Unlisted(address));
+            }
+        }
+        Ok(shared)
+    }
+}
+
+/// Says that everything listens, and which configuration is in force: at the start and after each
+/// reload, also a refused one.
+pub fn ready(generation: u64, refused: Option<&str>) {
+    let status = status(generation, refused);
+    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+}
+
+/// Says that the configuration is being read again. [`ready`] has to follow.
+pub fn reloading() {
+    let Ok(now) = NotifyState::monotonic_usec_now() else {
+        return;
+    };
+    tell(&[NotifyState::Reloading, now]);
+}
+
+/// Says that the end has begun.
+pub fn stopping() {
+    tell(&[
+        NotifyState::Stopping,
+        NotifyState::Status("requests in flight may finish"),
+    ]);
+}
+
+/// Gives signs of life, if they are asked for, as long as the runtime does its work: a task that
+/// tells of others that they still run.
+pub async fn watchdog() {
+    let Some(patience) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let mut beat = tokio::time::interval(patience.div_f32(2.0).max(SHORTEST));
+    loop {
+        beat.tick().await;
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+/// One line: a second one would be read as another message.
+fn status(generation: u64, refused: Option<&str>) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!("version {version}, configuration {generation} in force");
+    if let Some(reason) = refused {
+        text.push_str("; the last reload was refused: ");
+        let words = |c: char| if c.is_control() { ' ' } else { c };
+        text.extend(reason.chars().map(words));
+    }
+    text
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager at $NOTIFY_SOCKET cannot be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Handed, HandedError, Shared, status};
+    use std::net::SocketAddr;
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn handed(sockets: &[(&str, u16)]) -> Handed<u16> {
+        let socket = |(name, port): &(&str, u16)| ((*name).to_owned(), at(*port), *port);
+        Handed(sockets.iter().map(socket).collect())
+    }
+
+    #[test]
+    fn each_socket_goes_to_its_address() {
+        let listen = [at(1), at(2), at(3)];
+        let sockets = handed(&[("portcullis.socket", 3), ("admin", 9), ("", 1)]);
+        let shared = sockets.share(&listen, Some(at(9))).unwrap();
+        let expected = Shared {
+            server: vec![3, 1],
+            admin: Some(9),
+            missing: vec![at(2)],
+        };
+        assert_eq!(shared, expected);
+        let none = handed(&[]).share(&listen, None).unwrap();
+        assert_eq!((none.server, none.missing), (vec![], listen.to_vec()));
+    }
+
+    #[test]
+    fn a_socket_that_nobody_wants_is_told_with_its_address() {
+        let unlisted = handed(&[("a", 4)]).share(&[at(1)], None).unwrap_err();
+        assert!(matches!(unlisted, HandedError::Unlisted(address) if address == at(4)));
+        assert!(unlisted.to_string().contains("127.0.0.1:4"));
+        let elsewhere = handed(&[("admin", 4)]).share(&[at(4)], Some(at(5)));
+        let text = elsewhere.unwrap_err().to_string();
+        assert!(text.contains("127.0.0.1:4") && text.contains("127.0.0.1:5"));
+        let nowhere = handed(&[("admin", 4)]).share(&[at(4)], None);
+        assert!(nowhere.unwrap_err().to_string().contains("not set"));
+    }
+
+    #[test]
+    fn the_status_is_one_line() {
+        let text = status(3, Some("a.toml:1:1: no\nREADY=1\r"));
+        assert!(text.starts_with("version ") && text.contains("configuration 3"));
+        assert!(text.ends_with("a.toml:1:1: no READY=1 ") && !text.contains('\n'));
+    }
+}

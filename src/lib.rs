@@ -24,6 +24,7 @@
 //! | [`admin`] | health, metrics and status, on an address of its own |
 //! | [`page`] | HTML that needs nothing besides itself |
 //! | [`telemetry`] | the log |
+//! | `spans` | spans for an OpenTelemetry collector (feature `otlp`) |
 //!
 //! The first six are pure: they see no clock, file, socket or environment; time is an argument.
 
@@ -48,6 +49,8 @@ pub mod gate;
 pub mod page;
 pub mod reload;
 pub mod server;
+#[cfg(feature = "otlp")]
+pub mod spans;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;

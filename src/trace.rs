@@ -28,6 +28,44 @@ impl fmt::Display for TraceId {
     }
 }
 
+impl TraceId {
+    /// As a number.
+    pub fn get(self) -> u128 {
+        self.0
+    }
+}
+
+/// Our own part of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The trace.
+    pub trace: TraceId,
+    /// Its own identity, never zero.
+    pub id: u64,
+    /// The client's, if it named one.
+    pub parent: Option<u64>,
+    /// Whether it is recorded: as the client has it, otherwise yes.
+    pub sampled: bool,
+}
+
+impl Span {
+    /// A child of the client's, or the beginning of a trace. Both numbers are random.
+    pub fn new(parent: Option<Parent>, trace: u128, id: u64) -> Self {
+        Self {
+            trace: parent.map_or(TraceId(trace.max(1)), |parent| parent.trace),
+            id: id.max(1),
+            parent: parent.map(|parent| parent.span),
+            sampled: parent.is_none_or(|parent| parent.sampled),
+        }
+    }
+
+    /// The `traceparent` for whom we ask.
+    pub fn header(&self) -> String {
+        let flags = u8::from(self.sampled);
+        format!("00-{}-{:016x}-{flags:02x}", self.trace, self.id)
+    }
+}
+
 /// What a valid `traceparent` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parent {
@@ -107,7 +145,7 @@ fn hex(text: &str, digits: usize) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Parent, TRACEPARENT, TRACESTATE, has_state};
+    use super::{Parent, Span, TRACEPARENT, TRACESTATE, TraceId, has_state};
     use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
@@ -191,6 +229,17 @@ mod tests {
             let parent = Parent::parse(&text).unwrap();
             prop_assert_eq!(parent.trace.to_string(), format!("{trace:032x}"));
             prop_assert_eq!((parent.span, parent.sampled), (span, flags % 2 == 1));
+        }
+
+        #[test]
+        fn ours_is_a_child_of_the_clients(trace in 1u128.., span in 1u64.., random: (u128, u64)) {
+            let parent = Parent { trace: TraceId(trace), span, sampled: false };
+            let ours = Span::new(Some(parent), random.0, random.1);
+            let named = Parent::parse(&ours.header()).unwrap();
+            prop_assert_eq!((named.trace, named.span, named.sampled), (parent.trace, ours.id, false));
+            prop_assert_eq!(ours.parent, Some(span));
+            let root = Span::new(None, random.0, random.1);
+            prop_assert!(root.sampled && Parent::parse(&root.header()).is_some());
         }
 
         #[test]

@@ -15,7 +15,7 @@ use super::tally::{Entry, Refused};
 use super::writer::{Audit, AuditError, Slot};
 use crate::identity::{Authentication, ClientCertificate, Identity};
 use crate::registry::Call;
-use crate::trace::TraceId;
+use crate::trace::{Span, TraceId};
 
 /// No field of a record is longer, in bytes; whatever an attacker sends.
 const MAX_FIELD: usize = 256;
@@ -170,6 +170,8 @@ pub(super) struct Fields {
     duration_us: u64,
     agent: Option<String>,
     trace: Option<String>,
+    #[serde(skip)]
+    span: Option<Span>,
     reason: Option<String>,
     count: Option<u64>,
     /// In checkpoints alone.
@@ -337,6 +339,11 @@ impl Record {
         self.set(|fields| fields.trace = Some(trace.to_string()));
     }
 
+    /// Notes its own part of a trace.
+    pub fn span(&mut self, span: Span) {
+        self.set(|fields| fields.span = Some(span));
+    }
+
     /// Notes why; for people who may read the trail, so it may say more than the client was told.
     pub fn reason(&mut self, reason: &str) {
         self.set(|fields| fields.reason = Some(bounded(reason)));
@@ -433,6 +440,7 @@ impl Fields {
             duration_us: 0,
             agent: None,
             trace: None,
+            span: None,
             reason: None,
             count: None,
             checkpoint: None,
@@ -509,11 +517,15 @@ impl Fields {
         });
         let is_request = matches!(self.event, Event::Login | Event::Request | Event::Token);
         let request = is_request.then(|| Request {
+            method: self.method.as_deref(),
             action: self.action,
+            repository: self.repository.as_deref(),
             status: self.status.unwrap_or_default(),
             outcome: self.outcome,
             rule: self.rule.as_deref(),
+            began: self.time,
             duration_us: self.duration_us,
+            span: self.span,
         });
         Entry {
             event: self.event,

@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use jiff::Timestamp;
+
 use super::record::Outcome;
 use crate::registry::Action;
+use crate::trace::Span;
 
 /// Upper bounds of the duration buckets, in microseconds.
 pub const BUCKETS: [u64; 10] = [
@@ -49,12 +52,25 @@ pub struct ActionTimes {
 
 /// One request that has been answered.
 #[derive(Clone, Copy)]
-pub(super) struct Request<'a> {
-    pub(super) action: Option<&'static str>,
-    pub(super) status: u16,
-    pub(super) outcome: Outcome,
-    pub(super) rule: Option<&'a str>,
-    pub(super) duration_us: u64,
+pub struct Request<'a> {
+    /// Its method.
+    pub method: Option<&'a str>,
+    /// What it was for, if that is an action on a repository.
+    pub action: Option<&'static str>,
+    /// On which.
+    pub repository: Option<&'a str>,
+    /// The status of the answer; 0 if there was none.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The rule that decided.
+    pub rule: Option<&'a str>,
+    /// When its head had been read.
+    pub began: Timestamp,
+    /// From then to the end of the answer.
+    pub duration_us: u64,
+    /// Its part of a trace.
+    pub span: Option<Span>,
 }
 
 impl Served {
@@ -127,6 +143,10 @@ mod tests {
     use crate::audit::Outcome;
 
     const PULL: Request<'_> = Request {
+        method: Some("GET"),
+        repository: Some("a"),
+        began: jiff::Timestamp::UNIX_EPOCH,
+        span: None,
         action: Some("pull"),
         status: 200,
         outcome: Outcome::Allowed,

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 
@@ -37,9 +37,24 @@ pub struct Refused {
 pub struct Tally {
     counts: [[AtomicU64; Outcome::ALL.len()]; Event::ALL.len()],
     served: Served,
+    watcher: Watcher,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     recent: Mutex<VecDeque<Refused>>,
+}
+
+/// Is told of each request that has ended.
+pub type Watch = Box<dyn Fn(&Request<'_>) + Send + Sync>;
+
+#[derive(Default)]
+struct Watcher(OnceLock<Watch>);
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Watcher")
+            .field(&self.0.get().is_some())
+            .finish()
+    }
 }
 
 /// What a record adds.
@@ -61,6 +76,9 @@ impl Tally {
         }
         if let Some(request) = entry.request {
             self.served.add(request);
+            if let Some(watch) = self.watcher.0.get() {
+                watch(&request);
+            }
         }
         self.bytes_in.fetch_add(entry.bytes_in, Ordering::Relaxed);
         self.bytes_out.fetch_add(entry.bytes_out, Ordering::Relaxed);
@@ -82,6 +100,16 @@ impl Tally {
         })
         .filter(|(_, _, count)| *count > 0)
         .collect()
+    }
+
+    /// Has somebody told of each request from now on. There is one; a second one is ignored.
+    pub fn watch(&self, watch: Watch) {
+        let _is_first = self.watcher.0.set(watch).is_ok();
+    }
+
+    /// Whether somebody is told.
+    pub fn is_watched(&self) -> bool {
+        self.watcher.0.get().is_some()
     }
 
     /// The requests among them.

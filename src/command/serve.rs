@@ -16,6 +16,8 @@ use portcullis::gate::{Guard, Ledger, Reloads};
 use portcullis::limit::{Quotas, Shield};
 use portcullis::reload::{self, BrokenLines, Foundation, Process};
 use portcullis::server::{self, Listeners, Proxy};
+#[cfg(feature = "otlp")]
+use portcullis::spans;
 use portcullis::supervisor::{self, Handed, Shared};
 use portcullis::telemetry;
 use portcullis::upstream::Pool;
@@ -151,6 +153,8 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     if let Some(store) = &rules.store {
         store.start(&audit).await;
     }
+    #[cfg(feature = "otlp")]
+    let spans = spans::start(&config.telemetry, audit.tally())?;
     let guard: Arc<Guard> = Arc::default();
     let watching = tokio::spawn(Arc::clone(&guard).watch(Arc::clone(&audit)));
     let proxy = Proxy::new(
@@ -174,9 +178,7 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     let watching_keys = tokio::spawn(reload::watch_keys(Arc::clone(&proxy)));
 
     let (stop, stopping) = watch::channel(false);
-    for address in public.addresses() {
-        tracing::info!(%address, "listening");
-    }
+    tell_addresses(&public);
     if let Some(admin) = admin {
         process.admin.take(admin, &proxy);
     }
@@ -201,8 +203,16 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     alive.abort();
     note(&audit, Event::Stop).await;
     audit.finish().await;
+    #[cfg(feature = "otlp")]
+    spans::finish(spans).await;
     tell_end(cut);
     Ok(ExitCode::SUCCESS)
+}
+
+fn tell_addresses(listeners: &Listeners) {
+    for address in listeners.addresses() {
+        tracing::info!(%address, "listening");
+    }
 }
 
 fn tell_end(cut: usize) {

@@ -122,6 +122,9 @@ pub(super) struct File {
     /// The log.
     #[serde(default)]
     pub(super) log: At<Log>,
+    /// What is told to observability systems.
+    #[serde(default)]
+    pub(super) telemetry: At<Telemetry>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -520,6 +523,13 @@ pub(super) struct Log {
     /// How lines look.
     #[schemars(extend("enum" = ["text", "json"]))]
     pub(super) format: Option<Text>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Telemetry {
+    /// An OpenTelemetry collector, for a span of each request (OTLP, HTTP with protobuf).
+    pub(super) otlp_endpoint: Option<Text>,
 }
 
 /// The JSON schema of the file, with every table in its place.

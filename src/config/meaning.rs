@@ -17,8 +17,8 @@ use super::value::{self, Wrong};
 use super::{
     Admin, Audit, AuditSync, Auth, Backend, CertificateField, Challenge, ClientCertificateMode,
     ClientCertificates, Config, Ldap, LdapGroups, LdapServer, LimitStore, Limits, Log, LogFormat,
-    PullLimit, Quota, Rates, Rotate, Server, Stdout, StoreUrl, Syslog, Tls, TlsVersion, Token,
-    Upstream, UpstreamUrl, WhenUnwritable, rules,
+    PullLimit, Quota, Rates, Rotate, Server, Stdout, StoreUrl, Syslog, Telemetry, Tls, TlsVersion,
+    Token, Upstream, UpstreamUrl, WhenUnwritable, rules,
 };
 use crate::authn::ldap::{FilterError, UserFilter};
 use crate::identity::Secret;
@@ -49,6 +49,7 @@ pub(super) fn understand(
     let audit = judge.audit(&file.audit.value);
     let admin = judge.admin(file.admin.as_ref());
     let log = judge.log(&file.log.value);
+    let telemetry = judge.telemetry(&file.telemetry.value);
     judge.check_replicas(file);
     judge.look_at_file(file, &path);
     if file.access.is_empty() && judge.found.iter().all(Diagnostic::is_warning) {
@@ -72,6 +73,7 @@ pub(super) fn understand(
         audit,
         admin,
         log,
+        telemetry,
         source,
     }
 }
@@ -597,6 +599,18 @@ impl Judge<'_> {
         }
         let listen = Some(listen);
         Admin { listen }
+    }
+
+    fn telemetry(&mut self, telemetry: &file::Telemetry) -> Telemetry {
+        let endpoint = telemetry.otlp_endpoint.as_ref();
+        if let Some(at) = endpoint.filter(|_| !cfg!(feature = "otlp")) {
+            let wrong = Wrong::new("`otlp_endpoint` has no effect: this program exports no spans");
+            let wrong = wrong.help("build it with `--features otlp`");
+            self.warning(&at.span, wrong);
+        }
+        Telemetry {
+            collector: self.text(endpoint, value::collector),
+        }
     }
 
     fn log(&mut self, log: &file::Log) -> Log {

@@ -63,6 +63,8 @@ pub struct Config {
     pub admin: Admin,
     /// `[log]`
     pub log: Log,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
     /// The text, to quote from.
     source: Source,
 }
@@ -558,6 +560,22 @@ pub enum LogFormat {
 pub struct Log {
     /// How the log is written.
     pub format: LogFormat,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// The OpenTelemetry collector that spans are sent to.
+    pub collector: Option<Collector>,
+}
+
+/// Where a collector listens for OTLP over plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    /// A name or address.
+    pub host: Box<str>,
+    /// Its port.
+    pub port: u16,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::nearest;
-use super::{StoreUrl, SyslogAddress, UpstreamUrl};
+use super::{Collector, StoreUrl, SyslogAddress, UpstreamUrl};
 
 /// What is wrong with a value, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,17 @@ pub(super) fn interval(text: &str) -> Result<Duration, Wrong> {
         return Err(Wrong::new("the time is under a second").help("leave the key out for never"));
     }
     Ok(length)
+}
+
+/// Where a collector listens.
+pub(super) fn collector(text: &str) -> Result<Collector, Wrong> {
+    match upstream(text)? {
+        UpstreamUrl::Http { host, port } => Ok(Collector { host, port }),
+        UpstreamUrl::Https { .. } | UpstreamUrl::Unix(_) => {
+            let help = "run the collector beside Portcullis: \"http://127.0.0.1:4318\"";
+            Err(Wrong::new("spans are sent over plain HTTP only").help(help))
+        }
+    }
 }
 
 /// Where a syslog receiver is.

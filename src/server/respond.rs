@@ -133,13 +133,14 @@ impl Proxy {
     }
 
     /// Turns a request away before anything of it is looked at, if its source makes too many.
-    async fn shielded(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn shielded(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<AnswerBody> {
         let (ledger, rates) = (&self.ledger, self.rules.load().rates);
         let from = Source::of(peer.address);
         match ledger.shield.request(from, rates, ledger.now()) {
             Ok(running) => {
+                let own = self.own_span(request.headers_mut());
                 let span = span_of(request.headers());
-                let mut response = self.exchange(peer, request).instrument(span).await;
+                let mut response = self.exchange(peer, request, own).instrument(span).await;
                 response.body_mut().hold(running);
                 response
             }
@@ -147,7 +148,12 @@ impl Proxy {
         }
     }
 
-    async fn exchange(&self, peer: &Peer, request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+        own: Option<trace::Span>,
+    ) -> Response<AnswerBody> {
         let rules = self.rules.load_full();
         let now = Timestamp::now();
         let (head, body) = request.into_parts();
@@ -178,6 +184,9 @@ impl Proxy {
         );
         if let Some(parent) = trace::Parent::of(&head.headers) {
             record.trace(parent.trace);
+        }
+        if let Some(span) = own {
+            record.span(span);
         }
 
         let authority = match front_door(&head, &rules) {
@@ -227,6 +236,25 @@ impl Proxy {
                     .await
             }
         }
+    }
+
+    /// While spans are exported, each request has one of its own, which the registry is told.
+    fn own_span(&self, headers: &mut HeaderMap) -> Option<trace::Span> {
+        if !self.ledger.audit.tally().is_watched() {
+            return None;
+        }
+        let (mut of_trace, mut of_span) = ([0; 16], [0; 8]);
+        aws_lc_rs::rand::fill(&mut of_trace).ok()?;
+        aws_lc_rs::rand::fill(&mut of_span).ok()?;
+        let parent = trace::Parent::of(headers);
+        let (trace, id) = (u128::from_be_bytes(of_trace), u64::from_be_bytes(of_span));
+        let span = trace::Span::new(parent, trace, id);
+        let value = HeaderValue::from_str(&span.header()).ok()?;
+        headers.insert(trace::TRACEPARENT, value);
+        if parent.is_none() {
+            headers.remove(trace::TRACESTATE);
+        }
+        Some(span)
     }
 
     async fn refuse(

@@ -42,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // running it
     ("supervisor", &[]),
+    ("spans", &["audit", "config"]),
     (
         "config",
         &[

@@ -36,6 +36,8 @@ mod login;
 mod memory;
 mod metrics;
 mod mtls;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod pull;
 mod push;
 mod reload;

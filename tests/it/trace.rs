@@ -1,6 +1,6 @@
 //! A client's trace reaches the registry, the audit trail and the log.
 
-use crate::support::{Lab, Reply, Upstream};
+use crate::support::{Lab, Reply, Upstream, eventually};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -20,13 +20,16 @@ async fn a_trace_is_passed_on_and_noted() {
     assert_eq!(seen[0].values("traceparent"), [PARENT]);
     assert_eq!(seen[0].values("tracestate"), ["vendor=x"]);
     assert!(!seen[1].has("traceparent") && !seen[1].has("tracestate"));
-    let records = lab.audit().records();
-    let traces: Vec<_> = records
-        .iter()
-        .filter(|record| record["repository"] == "team-a/app")
-        .map(|record| record["trace"].as_str())
-        .collect();
-    assert_eq!(traces, [Some(TRACE), None]);
+    let traces = eventually("two records", || {
+        let records = lab.audit().records().into_iter();
+        let of_lists = records.filter(|record| record["repository"] == "team-a/app");
+        let traces: Vec<_> = of_lists.map(|record| record["trace"].clone()).collect();
+        (traces.len() == 2).then_some(traces)
+    });
+    assert_eq!(
+        traces.await,
+        [serde_json::json!(TRACE), serde_json::Value::Null]
+    );
 }
 
 #[tokio::test]

@@ -186,7 +186,9 @@ async fn a_certificate_that_is_not_good_ends_the_handshake() {
         }
         let good = [pki.client("alice"), department(pki).client("alice")];
         for pair in &good {
+            let before = lab.audit().records().len();
             assert_eq!(ping(&lab.showing_by(pair, version)).await, 200);
+            lab.audit().after(before, 1).await;
         }
     }
     // And nobody else is in the way.

@@ -74,10 +74,22 @@ impl Cli {
             Command::Man(command) => command.run(),
         };
         result.unwrap_or_else(|error| {
-            complain(&format!("error: {error:#}"));
+            complain(&format!("error: {}", told(&error)));
             ExitCode::FAILURE
         })
     }
+}
+
+/// An error and its causes, but for those that it has named itself.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| {
+        let cause = cause.to_string();
+        match told.as_str() {
+            "" => cause,
+            _ if told.contains(&cause) => told,
+            _ => format!("{told}: {cause}"),
+        }
+    })
 }
 
 /// Where the configuration is.
@@ -111,4 +123,18 @@ fn complain(text: &str) {
 /// Whether stderr wants colours (<https://no-color.org>).
 fn colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = Err::<(), _>(anyhow!("no such file")).context("cannot read it: no such file");
+        assert_eq!(told(&error.unwrap_err()), "cannot read it: no such file");
+        let error = Err::<(), _>(anyhow!("no such file")).context("cannot read it");
+        assert_eq!(told(&error.unwrap_err()), "cannot read it: no such file");
+    }
 }

@@ -211,7 +211,7 @@ async fn rotation_under_load_loses_nothing() {
 async fn a_full_disk_refuses_changes_until_there_is_room() {
     let disk = Folder::new();
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
+        .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
         .arg(disk.path())
         .output();
     if !mounted.is_ok_and(|output| output.status.success()) {
@@ -227,7 +227,7 @@ async fn a_full_disk_refuses_changes_until_there_is_room() {
     let load = Load::start(&lab);
     load.answers(20).await;
     let filler = disk.join("filler");
-    let full = std::fs::write(&filler, vec![0; 300 << 10]).unwrap_err();
+    let full = std::fs::write(&filler, vec![0; 17 << 20]).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     load.pushes_get(503).await;
     // Machines that pull go on.

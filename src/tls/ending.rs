@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{TlsError, certificates, next_update, read_certificate, revocation_lists};
+use super::{TlsError, certificates, read_certificate, revocation_ends};
 use crate::config::{ClientCertificateMode, Config};
 
 /// Something that ends.
@@ -35,7 +35,7 @@ pub fn endings(config: &Config) -> (Vec<Ending>, Vec<TlsError>) {
         .into_iter()
         .filter_map(|(what, file)| Some((what, file?, first_end(file?))));
     let lists = clients.crl.iter().filter(|_| asks);
-    let lists = lists.map(|file| ("revocation list", file, first_update(file)));
+    let lists = lists.map(|file| ("revocation list", file, revocation_ends(file)));
     let (mut found, mut errors) = (Vec::new(), Vec::new());
     for (what, file, ends) in named.chain(lists) {
         match ends {
@@ -58,10 +58,4 @@ fn first_end(file: &Path) -> Result<Timestamp, TlsError> {
         .map(|one| one.not_after);
     ends.min()
         .ok_or_else(|| TlsError::NoCertificate(file.to_owned()))
-}
-
-fn first_update(file: &Path) -> Result<Timestamp, TlsError> {
-    let lists = revocation_lists(file)?;
-    let next = lists.iter().filter_map(|list| next_update(list));
-    next.min().ok_or_else(|| TlsError::NoCrl(file.to_owned()))
 }

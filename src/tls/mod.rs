@@ -174,7 +174,13 @@ pub fn client_verifier(
     let (mut lists, mut errors) = (Vec::new(), Vec::new());
     for path in &clients.crl {
         match revocation_lists(path) {
-            Ok(found) => lists.extend(found),
+            Ok((found, end)) => {
+                if end < Timestamp::now() {
+                    let path = path.display();
+                    tracing::warn!(%path, "revocation list has expired: nobody of its CA is let in");
+                }
+                lists.extend(found);
+            }
             Err(error) => errors.push(error),
         }
     }
@@ -197,8 +203,10 @@ pub fn client_verifier(
         })
 }
 
-/// Reads the lists of a file, in PEM or in DER.
-fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+/// Reads the lists of a file, in PEM or in DER, and when the first of them ends.
+fn revocation_lists(
+    path: &Path,
+) -> Result<(Vec<CertificateRevocationListDer<'static>>, Timestamp), TlsError> {
     let bytes = read(path, MAX_CRL)?;
     let lists = if bytes.first() == Some(&DER_SEQUENCE) {
         vec![bytes.into()]
@@ -207,29 +215,17 @@ fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'sta
             .collect::<Result<Vec<_>, _>>()
             .unwrap_or_default()
     };
-    if lists.is_empty() {
-        return Err(TlsError::NoCrl(path.to_owned()));
+    let ends: Option<Vec<_>> = lists.iter().map(|list| next_update(list)).collect();
+    // Without a list there is no end either.
+    match ends.and_then(|ends| ends.into_iter().min()) {
+        Some(end) => Ok((lists, end)),
+        None => Err(TlsError::NoCrl(path.to_owned())),
     }
-    if first_end(path, &lists)? < Timestamp::now() {
-        let path = path.display();
-        tracing::warn!(%path, "revocation list has expired: nobody of its CA is let in");
-    }
-    Ok(lists)
 }
 
 /// When the first of the revocation lists in a file ends.
 pub fn revocation_ends(path: &Path) -> Result<Timestamp, TlsError> {
-    first_end(path, &revocation_lists(path)?)
-}
-
-fn first_end(
-    path: &Path,
-    lists: &[CertificateRevocationListDer<'_>],
-) -> Result<Timestamp, TlsError> {
-    lists.iter().try_fold(Timestamp::MAX, |first, list| {
-        let end = next_update(list).ok_or_else(|| TlsError::NoCrl(path.to_owned()))?;
-        Ok(first.min(end))
-    })
+    revocation_lists(path).map(|(_, end)| end)
 }
 
 /// The first byte of every DER structure that stands alone.

@@ -244,9 +244,9 @@ async fn without_the_directory_everybody_else_goes_on() {
     let token = lab.token("erin", "repository:home/erin/app:pull").await;
     for frozen in [true, false] {
         if frozen {
-            slapd.freeze();
+            slapd.service.freeze();
         } else {
-            slapd.kill();
+            slapd.service.kill();
         }
         for _ in 0..2 {
             let begun = Instant::now();
@@ -281,7 +281,7 @@ async fn without_the_directory_everybody_else_goes_on() {
             begun.elapsed()
         );
         if frozen {
-            slapd.thaw();
+            slapd.service.thaw();
         } else {
             slapd.restart().await;
         }
@@ -304,7 +304,7 @@ async fn a_restart_between_two_logins_is_not_noticed() {
     let lab = builder(BOTH, &section).start().await;
     for _ in 0..3 {
         assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
-        slapd.kill();
+        slapd.service.kill();
         slapd.restart().await;
     }
 }
@@ -319,7 +319,7 @@ async fn the_next_server_takes_over() {
         .start()
         .await;
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
-    first.freeze();
+    first.service.freeze();
     // The first login waits for the first server's share of the time, the next ones do not.
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
     let begun = Instant::now();
@@ -329,9 +329,9 @@ async fn the_next_server_takes_over() {
         "{:?}",
         begun.elapsed()
     );
-    first.kill();
+    first.service.kill();
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
-    second.freeze();
+    second.service.freeze();
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 503);
 }
 
@@ -345,7 +345,7 @@ async fn what_was_verified_lately_is_believed_for_a_while() {
     assert_eq!(may(&lab, "erin").await, 404);
     let token = lab.token("erin", "repository:team-l/app:pull").await;
     assert_eq!(login(&lab, "frank", "wrong").await.status, 401);
-    slapd.kill();
+    slapd.service.kill();
     for _ in 0..2 {
         assert_eq!(may(&lab, "erin").await, 404);
         let stale = json!({"cached": true, "reason": "directory down", "groups": ["team-l"]});
@@ -381,7 +381,7 @@ async fn a_password_is_verified_once_in_a_while_and_anew_after_a_change() {
     let lab = builder(BOTH, &slapd.section("")).start().await;
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
     recorded(&lab, "erin", json!({"cached": false})).await;
-    slapd.kill();
+    slapd.service.kill();
     assert_eq!(login(&lab, "erin", &password("erin")).await.status, 200);
     recorded(&lab, "erin", json!({"cached": true})).await;
     // A reload that changes nothing about the back end keeps what it said.
@@ -757,7 +757,7 @@ async fn a_check_tells_what_is_asked_and_found() {
     assert_eq!(told["directory"][0]["error"], "unknown user");
     let (code, told, complaints) = check(&[]);
     assert_eq!(code, Some(0), "{told}{complaints}");
-    slapd.freeze();
+    slapd.service.freeze();
     let (code, _, complaints) = check(&[]);
     assert_eq!(code, Some(1), "{complaints}");
     assert!(complaints.contains("no answer in time"), "{complaints}");
@@ -780,7 +780,7 @@ async fn readiness_tells_of_the_directory_apart() {
     assert_eq!(said["directory"], "1 of 2 servers answer", "{said:#}");
     let servers = &said["directory_servers"];
     assert!(servers[0]["trouble"].is_null() && servers[1]["trouble"].is_string());
-    slapd.kill();
+    slapd.service.kill();
     let ready = admin.get("/readyz").send().await;
     let said = ready.json();
     assert_eq!(

@@ -355,7 +355,7 @@ async fn a_store_that_is_killed_and_comes_back_refuses_nothing() {
     let (mut redis, replicas) = (Redis::start().await, Replicas::new().await);
     let [one, two] = replicas.two(&anonymous(3), &redis).await;
     assert_eq!(left(&one.pull(V1).await), 2);
-    redis.kill();
+    redis.service.kill();
     // Each by its own count: one has made a pull, two has not.
     assert_eq!(left(&one.pull(V1).await), 1);
     assert_eq!(left(&two.pull(V1).await), 2);
@@ -395,7 +395,7 @@ async fn a_store_that_hangs_is_waited_for_once() {
     let (redis, replicas) = (Redis::start().await, Replicas::new().await);
     let [one, two] = replicas.two(&anonymous(9), &redis).await;
     assert_eq!(left(&one.pull(V1).await), 8);
-    redis.freeze();
+    redis.service.freeze();
     assert_eq!(left(&one.pull(V1).await), 7);
     one.told(&["error"]).await;
     let failures = one.metric("portcullis_limit_store_failures_total").await;
@@ -413,7 +413,7 @@ async fn a_store_that_hangs_is_waited_for_once() {
         one.metric("portcullis_limit_store_questions_total").await,
         questions
     );
-    redis.thaw();
+    redis.service.thaw();
     one.until_up(1).await;
     one.told(&["error", "allowed"]).await;
     // The store knows of the first pull, and perhaps of the one it was asked for when it hung.
@@ -430,7 +430,7 @@ async fn a_lock_holds_while_the_store_is_lost() {
         assert_eq!(one.guess("alice", &format!("wrong{number}")).await, 401);
     }
     assert_eq!(two.guess("alice", &password("alice")).await, 429);
-    redis.kill();
+    redis.service.kill();
     for replica in [&one, &two] {
         assert_eq!(replica.guess("alice", &password("alice")).await, 429);
         assert_eq!(replica.guess("bob", &password("bob")).await, 200);
@@ -597,7 +597,7 @@ async fn check_asks_the_store() {
     let (mut redis, replicas) = (Redis::start().await, Replicas::new().await);
     let one = replicas.start(&anonymous(5), &patient(&redis.url())).await;
     assert_eq!(check(&one.lab), (Some(0), vec![]));
-    redis.kill();
+    redis.service.kill();
     let (code, errors) = check(&one.lab);
     assert_eq!(code, Some(1), "{errors:?}");
     let message = errors[0]["message"].as_str().unwrap();

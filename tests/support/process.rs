@@ -107,6 +107,56 @@ impl Process {
     }
 }
 
+/// A server that a test kills, freezes and starts again on ports of its own, one plain and one with
+/// TLS.
+pub(crate) struct Service {
+    process: Option<Process>,
+    pub(crate) plain: u16,
+    pub(crate) tls: u16,
+}
+
+impl Service {
+    /// One that does not run yet.
+    pub(crate) fn on_free_ports() -> Self {
+        Self {
+            process: None,
+            plain: free_port(),
+            tls: free_port(),
+        }
+    }
+
+    /// Starts it; `false` if it ended before it listened on both ports.
+    pub(crate) async fn run(&mut self, command: &mut Command, log: &Path) -> bool {
+        let mut process = Process::start(command, log);
+        for port in [self.plain, self.tls] {
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            if process.listens(address).await.is_err() {
+                return false;
+            }
+        }
+        self.process = Some(process);
+        true
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        drop(self.process.take());
+    }
+
+    /// Lets it hang: connections are accepted by the system, and nobody answers.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.process.as_ref().expect("it runs").signal(signal);
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         if self.child.try_wait().ok().flatten().is_none() {

@@ -4,19 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::folder::Folder;
 use super::pki::Pki;
-use super::process::{Process, free_port, on_path};
+use super::process::{Service, on_path};
 
 pub(crate) struct Redis {
-    process: Option<Process>,
+    pub(crate) service: Service,
     folder: Folder,
-    plain: u16,
-    tls: u16,
     password: Option<&'static str>,
 }
 
@@ -37,18 +34,16 @@ impl Redis {
         folder.write("server.pem", &server.certificate);
         folder.write("server.key", &server.key);
         let mut redis = Self {
-            process: None,
+            service: Service::on_free_ports(),
             folder,
-            plain: 0,
-            tls: 0,
             password,
         };
         loop {
-            (redis.plain, redis.tls) = (free_port(), free_port());
             // Somebody else may have been faster on these ports.
             if redis.try_run().await {
                 return redis;
             }
+            redis.service = Service::on_free_ports();
         }
     }
 
@@ -62,8 +57,8 @@ impl Redis {
             "bind 127.0.0.1\nport {}\ntls-port {}\nunixsocket redis.sock\n\
              tls-cert-file server.pem\ntls-key-file server.key\ntls-ca-cert-file ca.pem\n\
              tls-auth-clients no\nsave \"\"\nappendonly no\ndir {}\n{}",
-            self.plain,
-            self.tls,
+            self.service.plain,
+            self.service.tls,
             self.folder.path().display(),
             self.password
                 .map_or_else(String::new, |password| format!("requirepass {password}\n")),
@@ -77,41 +72,16 @@ impl Redis {
         command
             .arg(self.folder.join("redis.conf"))
             .current_dir(self.folder.path());
-        let mut process = Process::start(&mut command, &self.folder.join("redis.log"));
-        for port in [self.plain, self.tls] {
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if process.listens(address).await.is_err() {
-                return false;
-            }
-        }
-        self.process = Some(process);
-        true
-    }
-
-    /// Ends it at once, as a power cut would.
-    pub(crate) fn kill(&mut self) {
-        drop(self.process.take());
-    }
-
-    /// Lets it hang: connections are accepted by the system, and nobody answers.
-    pub(crate) fn freeze(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    pub(crate) fn thaw(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        self.process.as_ref().expect("it runs").signal(signal);
+        let log = self.folder.join("redis.log");
+        self.service.run(&mut command, &log).await
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.plain)
+        format!("redis://127.0.0.1:{}/0", self.service.plain)
     }
 
     pub(crate) fn tls_url(&self) -> String {
-        format!("rediss://localhost:{}/0", self.tls)
+        format!("rediss://localhost:{}/0", self.service.tls)
     }
 
     pub(crate) fn ca(&self) -> PathBuf {
@@ -126,7 +96,7 @@ impl Redis {
     pub(crate) fn connect(&self) -> redis::Connection {
         let url = self.password.map_or_else(
             || self.url(),
-            |password| format!("redis://:{password}@127.0.0.1:{}/0", self.plain),
+            |password| format!("redis://:{password}@127.0.0.1:{}/0", self.service.plain),
         );
         redis::Client::open(url).unwrap().get_connection().unwrap()
     }

@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::folder::Folder;
 use super::pki::Pki;
-use super::process::{Process, free_port};
+use super::process::Service;
 
 pub(crate) const ADMIN: &str = "cn=admin,dc=example,dc=com";
 const ADMIN_PASSWORD: &str = "secret-of-admin";
@@ -125,10 +124,8 @@ gidNumber: 5000
 ";
 
 pub(crate) struct Slapd {
-    process: Option<Process>,
+    pub(crate) service: Service,
     folder: Folder,
-    plain: u16,
-    tls: u16,
 }
 
 impl Slapd {
@@ -143,18 +140,16 @@ impl Slapd {
         std::fs::create_dir(folder.join("db")).unwrap();
         folder.write("slapd.conf", config(&folder));
         let mut slapd = Self {
-            process: None,
+            service: Service::on_free_ports(),
             folder,
-            plain: 0,
-            tls: 0,
         };
         loop {
-            (slapd.plain, slapd.tls) = (free_port(), free_port());
             // Somebody else may have been faster on these ports.
             if slapd.try_run().await {
                 slapd.change("-a", PEOPLE);
                 return slapd;
             }
+            slapd.service = Service::on_free_ports();
         }
     }
 
@@ -170,41 +165,16 @@ impl Slapd {
             .arg("-f")
             .arg(self.folder.join("slapd.conf"))
             .args(["-d", "0", "-h", &urls]);
-        let mut process = Process::start(&mut command, &self.folder.join("slapd.log"));
-        for port in [self.plain, self.tls] {
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if process.listens(address).await.is_err() {
-                return false;
-            }
-        }
-        self.process = Some(process);
-        true
-    }
-
-    /// Ends it at once, as a power cut would.
-    pub(crate) fn kill(&mut self) {
-        drop(self.process.take());
-    }
-
-    /// Lets it hang: connections are accepted by the system, and nobody answers.
-    pub(crate) fn freeze(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    pub(crate) fn thaw(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        self.process.as_ref().expect("it runs").signal(signal);
+        let log = self.folder.join("slapd.log");
+        self.service.run(&mut command, &log).await
     }
 
     pub(crate) fn plain_url(&self) -> String {
-        format!("ldap://127.0.0.1:{}", self.plain)
+        format!("ldap://127.0.0.1:{}", self.service.plain)
     }
 
     pub(crate) fn tls_url(&self) -> String {
-        format!("ldaps://127.0.0.1:{}", self.tls)
+        format!("ldaps://127.0.0.1:{}", self.service.tls)
     }
 
     /// `[auth.ldap]`, over TLS, with `more` lines.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpSocket;
 
 use super::PATIENCE;
 
@@ -186,12 +187,22 @@ pub(crate) fn free_port() -> u16 {
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = FIRST + (start + step % COUNT) % COUNT;
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-            && (TcpListener::bind((Ipv6Addr::LOCALHOST, port)).is_ok() || !has_ipv6());
+        let free = is_free((Ipv4Addr::LOCALHOST, port).into())
+            && (is_free((Ipv6Addr::LOCALHOST, port).into()) || !has_ipv6());
         if free {
             return port;
         }
     }
+}
+
+/// Bound, never listened on: a child that is being started at this moment holds a copy of every
+/// descriptor until it runs its own program, and would seem to accept connections.
+fn is_free(address: SocketAddr) -> bool {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    socket.is_ok_and(|socket| socket.bind(address).is_ok())
 }
 
 /// Whether `::1` exists on this machine.

@@ -9,9 +9,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 
-/// What is logged unless `RUST_LOG` says otherwise. The pool's library calls a connection that
-/// closes while it is in use a warning; nobody needs to act on it.
-const DEFAULT: &str = "info,pingora_pool=error";
+/// What is logged unless `RUST_LOG` says otherwise.
+const DEFAULT: &str = "info";
 
 type Format = Box<dyn Layer<Registry> + Send + Sync>;
 

@@ -43,7 +43,7 @@ pub async fn judge(
     authority: &Authority,
     head: &http::request::Parts,
     record: &mut Record,
-) -> Result<Admission, Refusal> {
+) -> Result<Box<Admission>, Refusal> {
     let call = Call::parse(&head.method, head.uri.path(), head.uri.query());
     if let Ok(call) = &call {
         record.call(call);
@@ -130,12 +130,12 @@ pub async fn judge(
         .pulls
         .reserve(policy, counters, &who, from, permit.call());
     let pull = pull.await?;
-    Ok(Admission {
+    Ok(Box::new(Admission {
         permit,
         who,
         session,
         pull,
-    })
+    }))
 }
 
 /// What a request presents. Where that cannot be read, the record still says whose it is said to be.

@@ -1,21 +1,17 @@
-//! Answer bodies. The end of a streamed body is the end of its request: there the connection goes
-//! back to the pool and the audit record is closed; if the client leaves before, `Drop` does both
-//! otherwise.
+//! Answer bodies. The end of a streamed body is the end of its request: there the audit record is
+//! closed; if the client leaves before, `Drop` closes it otherwise.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::time::Sleep;
 
 use super::readers::Turn;
 use crate::audit::{Outcome, Record};
 use crate::limit::Running;
-use crate::upstream::Lease;
+use crate::upstream::{Cut, Incoming};
 
 /// An answer's body.
 pub(super) struct AnswerBody {
@@ -31,18 +27,12 @@ enum Content {
     Stream(Box<Tail>),
 }
 
-/// The registry broke off, so the client's answer must break off too: never end a cut body as if it
-/// were whole.
-#[derive(Debug, thiserror::Error)]
-#[error("the registry broke off in the middle of an answer")]
-pub(super) struct Cut;
-
 /// A body from the registry and what hangs on its end.
 pub(super) struct Tail {
     inner: Incoming,
-    end: Option<(Lease, Record)>,
-    timeout: Duration,
-    stall: Option<Pin<Box<Sleep>>>,
+    record: Option<Record>,
+    /// How it was cut short, until that has been told.
+    cut: Option<Cut>,
     running: Option<Running>,
 }
 
@@ -57,13 +47,12 @@ impl AnswerBody {
         Content::Full(None).into()
     }
 
-    /// A body from the registry; `timeout` is its longest pause.
-    pub(super) fn stream(inner: Incoming, lease: Lease, record: Record, timeout: Duration) -> Self {
+    /// A body from the registry.
+    pub(super) fn stream(inner: Incoming, record: Record) -> Self {
         let mut tail = Tail {
             inner,
-            end: Some((lease, record)),
-            timeout,
-            stall: None,
+            record: Some(record),
+            cut: None,
             running: None,
         };
         if tail.inner.is_end_stream() {
@@ -117,16 +106,16 @@ impl From<Content> for AnswerBody {
 impl Tail {
     fn finish(&mut self) {
         self.running = None;
-        if let Some((lease, record)) = self.end.take() {
-            lease.give_back();
+        if let Some(record) = self.record.take() {
             record.close();
         }
     }
 
-    fn cut(&mut self, why: &str) {
-        if let Some((_closed, mut record)) = self.end.take() {
+    /// Never ends a cut body as if it were whole: the client's answer breaks off as well.
+    fn cut(&mut self, how: Cut) {
+        if let Some(mut record) = self.record.take() {
             record.cut(Outcome::Error);
-            record.reason(why);
+            record.reason(&how.to_string());
             record.close();
         }
     }
@@ -136,7 +125,7 @@ impl Drop for Tail {
     fn drop(&mut self) {
         if self.inner.is_end_stream() {
             self.finish();
-        } else if let Some((_closed, mut record)) = self.end.take() {
+        } else if let Some(mut record) = self.record.take() {
             record.cut(Outcome::Aborted);
             record.close();
         }
@@ -152,38 +141,28 @@ impl Body for Tail {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            let timeout = this.timeout;
-            let stall = this
-                .stall
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-            ready!(stall.as_mut().poll(cx));
-            this.cut("the registry stalled in the middle of an answer");
-            return Poll::Ready(Some(Err(Cut)));
-        };
-        this.stall = None;
-        match frame {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    if let Some((_, record)) = &mut this.end {
-                        record.add_bytes_out(u64::try_from(data.len()).unwrap_or(u64::MAX));
-                    }
-                    Poll::Ready(Some(Ok(Frame::data(data))))
-                }
-                Err(_trailers) => {
-                    this.finish();
-                    Poll::Ready(None)
-                }
-            },
-            Some(Err(_cause)) => {
-                this.cut("the registry broke off in the middle of an answer");
-                Poll::Ready(Some(Err(Cut)))
-            }
-            None => {
-                this.finish();
-                Poll::Ready(None)
-            }
+        if let Some(cut) = this.cut.take() {
+            return Poll::Ready(Some(Err(cut)));
         }
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(record) = &mut this.record {
+                    record.add_bytes_out(u64::try_from(length).unwrap_or(u64::MAX));
+                }
+            }
+            Some(Err(how)) => {
+                this.cut(*how);
+                // An error ends the connection with what has not been sent yet: first the client is
+                // to have everything that came before.
+                this.cut = Some(*how);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            None => this.finish(),
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -95,7 +95,6 @@ async fn read(
         .await
         .map_err(|_elapsed| UpstreamError::Timeout)?
         .map_err(|_cause| UpstreamError::Unusable("the catalog broke off"))?;
-    answer.lease.give_back();
     let names: Repositories = serde_json::from_slice(&body.to_bytes()).map_err(unusable)?;
     Ok((names.repositories, is_final))
 }

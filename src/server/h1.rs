@@ -6,6 +6,7 @@
 //! is taken out of hyper, and handed to it again with the first byte of its next request.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -16,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::asked_to_stop;
@@ -24,8 +26,6 @@ use super::framing::Strict;
 use super::readers::Turn;
 use super::stream::Socket;
 
-/// Lines of a request's head.
-const MAX_HEADERS: usize = 100;
 /// Bytes read from a client in one go.
 const BUFFER: usize = 64 * 1024;
 /// How long a connection must have been quiet to be taken out of hyper: no longer than it takes a
@@ -83,16 +83,23 @@ async fn requests(
     let turn = Arc::new(Turn::default());
     let service = service_fn(|request| exchange.respond(Arc::clone(&turn), request));
     let mut connection = http().serve_connection(TokioIo::new(stream), service);
-    let mut rest = None;
+    let mut rest = pin!(tokio::time::sleep(QUIET));
+    let mut rests = false;
     let busy = poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(Pause::Ended(ended));
         }
-        if Arc::strong_count(&turn) > 1 || !is_quiet.load(Ordering::Relaxed) {
-            rest = None;
+        let rested = std::mem::replace(
+            &mut rests,
+            Arc::strong_count(&turn) == 1 && is_quiet.load(Ordering::Relaxed),
+        );
+        if !rests {
             return Poll::Pending;
         }
-        let rest = rest.get_or_insert_with(|| Box::pin(tokio::time::sleep(QUIET)));
+        if !rested {
+            let now = Instant::now();
+            rest.as_mut().reset(now.checked_add(QUIET).unwrap_or(now));
+        }
         rest.as_mut().poll(cx).map(|()| Pause::Quiet)
     });
     let pause = tokio::select! {
@@ -111,8 +118,8 @@ fn http() -> http1::Builder {
         .timer(TokioTimer::new())
         // A head's time is the stream's to watch, that between requests is ours.
         .header_read_timeout(None)
+        // Lines of a head are bounded by hyper's own 100: setting that makes each request dearer.
         .max_header_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER);
     builder
 }

@@ -210,8 +210,10 @@ impl Proxy {
             authority: &authority,
             head: &head,
         };
+        // What few requests go through is in boxes, so that the others have no room for it.
         let result = if is_token {
-            exchange.token(body, &mut record).await.map(Done::Whole)
+            let token = Box::pin(exchange.token(body, &mut record));
+            token.await.map(Done::Whole)
         } else {
             exchange.call(body, &mut record).await
         };
@@ -222,9 +224,8 @@ impl Proxy {
                     .await
             }
             Ok(Done::Streaming(answer)) => {
-                let Answer { head, body, lease } = answer;
-                let timeout = rules.upstream.response_timeout();
-                Response::from_parts(head, AnswerBody::stream(body, lease, record, timeout))
+                let Answer { head, body } = answer;
+                Response::from_parts(head, AnswerBody::stream(body, record))
             }
             Err(refusal) => {
                 if refusal.is_wrong_credential() {
@@ -476,7 +477,7 @@ impl Exchange<'_> {
     /// What the policy allows.
     async fn admitted(
         &self,
-        admission: Admission,
+        admission: Box<Admission>,
         body: Incoming,
         record: &mut Record,
     ) -> Result<Done, Refusal> {
@@ -499,8 +500,8 @@ impl Exchange<'_> {
                     .whole_catalog(&admission.who, peer.address, now);
                 if !matches!(whole, Decision::Allow(_)) {
                     let who = &admission.who;
-                    let response =
-                        catalog::filtered(rules, who, peer, authority, page, now).await?;
+                    let filtered = catalog::filtered(rules, who, peer, authority, page, now);
+                    let response = Box::pin(filtered).await?;
                     record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
                     return Ok(Done::Whole(response));
                 }
@@ -517,7 +518,7 @@ impl Exchange<'_> {
 
     async fn forward(
         &self,
-        admission: Admission,
+        admission: Box<Admission>,
         body: Incoming,
         record: &mut Record,
     ) -> Result<Done, Refusal> {
@@ -526,10 +527,14 @@ impl Exchange<'_> {
             who,
             session,
             pull,
-        } = admission;
+        } = *admission;
         let reads = permit.call().is_read();
         let body = self.body(permit.call(), body, record)?;
-        let (_claim, body) = self.claim_new_tags(&permit, body).await?;
+        let (_claim, body) = if reads {
+            (None, body)
+        } else {
+            Box::pin(self.claim_new_tags(&permit, body)).await?
+        };
         let with = Forward {
             headers: &self.head.headers,
             authority: self.authority.as_str(),
@@ -558,7 +563,12 @@ impl Exchange<'_> {
         if reads {
             Ok(Done::Streaming(answer))
         } else {
-            whole(answer, self.rules.upstream.response_timeout(), record).await
+            Box::pin(whole(
+                answer,
+                self.rules.upstream.response_timeout(),
+                record,
+            ))
+            .await
         }
     }
 
@@ -632,14 +642,13 @@ fn sha256(manifest: &[u8]) -> String {
 /// Reads the answer to a push or delete to its end, so that its record can be closed before the
 /// client sees it.
 async fn whole(answer: Answer, timeout: Duration, record: &mut Record) -> Result<Done, Refusal> {
-    let Answer { head, body, lease } = answer;
+    let Answer { head, body } = answer;
     let arriving = tokio::time::timeout(timeout, Limited::new(body, MAX_WRITE_ANSWER).collect());
     let body = arriving
         .await
         .map_err(|_elapsed| UpstreamError::Timeout)?
         .map_err(|_cause| UpstreamError::Broken("its answer broke off".to_owned()))?
         .to_bytes();
-    lease.give_back();
     record.add_bytes_out(u64::try_from(body.len()).unwrap_or(u64::MAX));
     let body = if body.is_empty() {
         AnswerBody::empty()

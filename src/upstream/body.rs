@@ -27,8 +27,8 @@ pub enum Fault {
 }
 
 /// How far a body is, shared between the body and whoever waits for the answer.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
     bytes: Arc<AtomicU64>,
     fault: Arc<AtomicU8>,
 }
@@ -39,7 +39,7 @@ impl Progress {
     }
 
     /// What the client did wrong, if it did.
-    pub fn fault(&self) -> Option<Fault> {
+    pub(super) fn fault(&self) -> Option<Fault> {
         match self.fault.load(Ordering::Relaxed) {
             1 => Some(Fault::Gone),
             2 => Some(Fault::Stalled),
@@ -84,11 +84,6 @@ impl ClientBody {
             timeout,
             stall: None,
         }
-    }
-
-    /// The shared view of how far the body is.
-    pub fn progress(&self) -> Progress {
-        self.progress.clone()
     }
 }
 
@@ -148,11 +143,11 @@ pub enum RequestBody {
 }
 
 impl RequestBody {
-    /// The shared view of how far the body is.
-    pub fn progress(&self) -> Progress {
+    /// The shared view of how far the body is, if that depends on the client.
+    pub(super) fn progress(&self) -> Option<Progress> {
         match self {
-            Self::Client(body) => body.progress(),
-            Self::Empty | Self::Whole(_) => Progress::default(),
+            Self::Client(body) => Some(body.progress.clone()),
+            Self::Empty | Self::Whole(_) => None,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The registry behind us: connections, and forwarding what has a permit.
 //!
 //! hyper is the client, as it is the server: beside nginx it costs 0.9 of the CPU for a manifest and
-//! 0.6 for a blob, where pingora's proxy framework costs 1.6 and more per request. Of pingora the
-//! small connection pool is used. What goes upstream is written anew from the parsed call; of the
-//! client's request only headers that mean nothing to us are passed on.
+//! 0.6 for a blob, where pingora's proxy framework costs 1.6 and more per request. What goes upstream
+//! is written anew from the parsed call; of the client's request only headers that mean nothing to us
+//! are passed on.
 
+mod answer;
 mod body;
 mod headers;
 mod location;
@@ -16,16 +17,17 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, HOST, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use jiff::Timestamp;
 use tokio_rustls::TlsConnector;
 
+pub use answer::{Cut, Incoming};
 pub use body::{ClientBody, Fault, RequestBody};
 use headers::{CHALLENGES, is_framed_once};
 pub use headers::{hop_by_hop, passed_on};
-pub use pool::{Lease, Pool};
+pub use pool::Pool;
+use pool::{Failure, Lease};
 pub use session::{Seal, Session};
 
 use crate::config::UpstreamUrl;
@@ -90,14 +92,12 @@ pub struct Forward<'a> {
     pub now: Timestamp,
 }
 
-/// The registry's answer: a head ready for the client, the body, and the connection to give back.
+/// The registry's answer: a head ready for the client, and the body.
 pub struct Answer {
     /// Status and headers as the client may see them.
     pub head: http::response::Parts,
     /// The body, still streaming.
     pub body: Incoming,
-    /// The connection, to be given back after the body's end.
-    pub lease: Lease,
 }
 
 impl Upstream {
@@ -159,7 +159,7 @@ impl Upstream {
         }
     }
 
-    /// Time without progress after which an answer's body is given up.
+    /// How long an answer to a push or delete may take to arrive as a whole.
     pub fn response_timeout(&self) -> Duration {
         self.response_timeout
     }
@@ -172,6 +172,25 @@ impl Upstream {
         body: RequestBody,
     ) -> Result<Answer, UpstreamError> {
         let call = permit.into_call();
+        let request = self.request_for(&call, &with, body)?;
+        let again = || {
+            let made = call
+                .is_read()
+                .then(|| self.request_for(&call, &with, RequestBody::Empty));
+            made?.ok()
+        };
+        let mut answer = self.send(request, again).await?;
+        self.clean(&call, &with, &mut answer.head)?;
+        Ok(answer)
+    }
+
+    /// What goes upstream for a call.
+    fn request_for(
+        &self,
+        call: &Call,
+        with: &Forward<'_>,
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, UpstreamError> {
         let mut target = call.target();
         if let Some(session) = &with.session
             && !session.query.is_empty()
@@ -179,13 +198,10 @@ impl Upstream {
             target.push(if target.contains('?') { '&' } else { '?' });
             target.push_str(&session.query);
         }
-        let mut request = self.request(method(&call), &target, with.authority, body)?;
-        passed_on(with.headers, &call, request.headers_mut());
+        let mut request = self.request(method(call), &target, with.authority, body)?;
+        passed_on(with.headers, call, request.headers_mut());
         forwarded(with.address, request.headers_mut());
-        let (response, lease) = self.send(request).await?;
-        let (mut head, body) = response.into_parts();
-        self.clean(&call, &with, &mut head)?;
-        Ok(Answer { head, body, lease })
+        Ok(request)
     }
 
     /// Asks on our own behalf what a tag points to, for callers who may not move tags: `None` if it
@@ -201,16 +217,18 @@ impl Upstream {
             return Ok(None);
         };
         let target = format!("/v2/{repo}/manifests/{tag}");
-        let mut request = self.request(Method::HEAD, &target, authority, RequestBody::Empty)?;
-        // Any manifest will do, whatever its type.
-        request
-            .headers_mut()
-            .insert(http::header::ACCEPT, HeaderValue::from_static(MANIFESTS));
-        let (response, lease) = self.send(request).await?;
-        lease.give_back();
-        match response.status() {
+        let accept = HeaderValue::from_static(MANIFESTS);
+        let make = || {
+            let mut request = self.request(Method::HEAD, &target, authority, RequestBody::Empty)?;
+            // Any manifest will do, whatever its type.
+            request.headers_mut().insert(ACCEPT, accept.clone());
+            Ok(request)
+        };
+        let Answer { head, body } = self.ask(make).await?;
+        drop(body);
+        match head.status {
             StatusCode::OK => {
-                let digest = response.headers().get(CONTENT_DIGEST);
+                let digest = head.headers.get(CONTENT_DIGEST);
                 let digest = digest.and_then(|digest| digest.to_str().ok());
                 Ok(Some(digest.unwrap_or_default().to_owned()))
             }
@@ -228,20 +246,19 @@ impl Upstream {
         authority: &str,
     ) -> Result<Answer, UpstreamError> {
         let target = Call::Catalog(page.clone()).target();
-        let request = self.request(Method::GET, &target, authority, RequestBody::Empty)?;
-        let (response, lease) = self.send(request).await?;
-        let (head, body) = response.into_parts();
-        if head.status != StatusCode::OK {
+        let make = || self.request(Method::GET, &target, authority, RequestBody::Empty);
+        let answer = self.ask(make).await?;
+        if answer.head.status != StatusCode::OK {
             return Err(UpstreamError::Unusable("the catalog could not be read"));
         }
-        Ok(Answer { head, body, lease })
+        Ok(answer)
     }
 
     /// Whether the registry answers at all.
     pub async fn probe(&self) -> Result<StatusCode, UpstreamError> {
-        let request = self.request(Method::GET, "/v2/", "localhost", RequestBody::Empty)?;
-        let (response, _lease) = self.send(request).await?;
-        Ok(response.status())
+        let make = || self.request(Method::GET, "/v2/", "localhost", RequestBody::Empty);
+        let answer = self.ask(make).await?;
+        Ok(answer.head.status)
     }
 
     fn request(
@@ -267,39 +284,46 @@ impl Upstream {
         Ok(request)
     }
 
+    /// Asks what only reads, on our own behalf.
+    async fn ask(
+        &self,
+        make: impl Fn() -> Result<Request<RequestBody>, UpstreamError>,
+    ) -> Result<Answer, UpstreamError> {
+        self.send(make()?, || make().ok()).await
+    }
+
     /// Sends on a pooled connection, or on a new one. A request of which nothing was sent is sent
-    /// again; one of which something was sent only when it is safe (RFC 9110 section 9.2.2).
+    /// again; one of which something was sent only when `again` makes it another time, because it is
+    /// safe (RFC 9110 section 9.2.2).
     async fn send(
         &self,
         mut request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+        again: impl Fn() -> Option<Request<RequestBody>>,
+    ) -> Result<Answer, UpstreamError> {
         loop {
             let (mut lease, reused) = match self.pool.get(self.key) {
                 Some(lease) => (lease, true),
-                None => (self.connect().await?, false),
+                // In a box, so that requests on open connections have no room for it.
+                None => (Box::pin(self.connect()).await?, false),
             };
-            let again = if reused { safe_copy(&request) } else { None };
             let progress = request.body().progress();
-            let sent = lease.send(request);
-            let result = tokio::select! {
-                result = sent => result,
-                () = no_progress(&progress, self.response_timeout) => {
-                    return Err(UpstreamError::Timeout);
+            let mut error = match lease.send(request, self.response_timeout).await {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    let body = Incoming::new(body, lease, self.response_timeout);
+                    return Ok(Answer { head, body });
                 }
+                Err(Failure::Stalled) => return Err(UpstreamError::Timeout),
+                Err(Failure::Broken(error)) => error,
             };
-            match result {
-                Ok(response) => return Ok((response, lease)),
-                Err(mut error) => {
-                    if let Some(fault) = progress.fault() {
-                        return Err(UpstreamError::Client(fault));
-                    }
-                    let unsent = error.take_message().filter(|_| reused);
-                    let Some(next) = unsent.or(again) else {
-                        return Err(UpstreamError::Broken(error.into_error().to_string()));
-                    };
-                    request = next;
-                }
+            if let Some(fault) = progress.and_then(|progress| progress.fault()) {
+                return Err(UpstreamError::Client(fault));
             }
+            let unsent = error.take_message();
+            let Some(next) = unsent.or_else(&again).filter(|_| reused) else {
+                return Err(UpstreamError::Broken(error.into_error().to_string()));
+            };
+            request = next;
         }
     }
 
@@ -455,29 +479,5 @@ fn method(call: &Call) -> Method {
             UploadVerb::Finish(_) => Method::PUT,
             UploadVerb::Status(read) => reading(*read),
         },
-    }
-}
-
-/// A second copy of a request that may be sent twice; `None` for all others.
-fn safe_copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !request.method().is_safe() || !matches!(request.body(), RequestBody::Empty) {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::Empty);
-    request.method().clone_into(copy.method_mut());
-    request.uri().clone_into(copy.uri_mut());
-    request.headers().clone_into(copy.headers_mut());
-    Some(copy)
-}
-
-/// Ends when the body has made no progress for a whole `limit`: the registry has stopped reading,
-/// or has read all and does not answer.
-async fn no_progress(progress: &body::Progress, limit: Duration) {
-    loop {
-        let before = progress.bytes();
-        tokio::time::sleep(limit).await;
-        if progress.bytes() == before {
-            return;
-        }
     }
 }

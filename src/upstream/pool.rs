@@ -1,28 +1,31 @@
 //! Connections to the registry, kept alive between requests.
 //!
-//! A connection goes back when the body of its last answer has ended and hyper says it is ready for
-//! another; it is taken out only while it still says so.
+//! A connection is driven by whoever has it, in the task that serves the client: what one reads the
+//! other writes on the same processor, and no task waits for another to be woken. An idle one is
+//! driven by nobody; before it is used again it is asked once whether it is still good.
 
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
+use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
-use pingora_pool::{ConnectionMeta, ConnectionPool};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep};
 
+use super::body::Progress;
 use super::{RequestBody, Target};
 use crate::config::UpstreamUrl;
 
@@ -36,77 +39,158 @@ const READY_TIME: Duration = Duration::from_secs(5);
 /// holds several of them.
 const BUFFER: usize = 64 * 1024;
 
-type Sender = SendRequest<RequestBody>;
+/// The idle connections, by where they lead to. One for the life of the process.
+#[derive(Default)]
+pub struct Pool(Mutex<HashMap<u64, Vec<Idle>>>);
 
-/// The idle connections. One for the life of the process.
-pub struct Pool {
-    idle: ConnectionPool<(Sender, ConnectionMeta, Instant)>,
-    next: AtomicI32,
+struct Idle {
+    link: Box<Link>,
+    since: Instant,
 }
 
-/// A connection taken out of the pool, or new.
-pub struct Lease {
-    sender: Sender,
-    meta: ConnectionMeta,
+/// A connection in use. Dropping it closes it.
+pub(super) struct Lease {
+    link: Box<Link>,
+    key: u64,
     pool: Arc<Pool>,
 }
 
-impl Default for Pool {
-    fn default() -> Self {
-        Self {
-            idle: ConnectionPool::new(IDLE),
-            next: AtomicI32::new(0),
-        }
-    }
+/// A connection and what goes on with it.
+struct Link {
+    sender: SendRequest<RequestBody>,
+    connection: Connection<TokioIo<Stream>, RequestBody>,
+    has_ended: bool,
+    /// One for all its requests: to put a timer off is much cheaper than to make another.
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Why there is no answer.
+pub(super) enum Failure {
+    /// The connection broke; the request is in it if nothing was sent.
+    Broken(Box<TrySendError<Request<RequestBody>>>),
+    /// Nothing went on for too long.
+    Stalled,
 }
 
 impl Pool {
-    /// A connection that is ready, if one is idle.
+    /// A connection that is ready, if one is idle; of several the one used last.
     pub(super) fn get(self: &Arc<Self>, key: u64) -> Option<Lease> {
-        while let Some((sender, meta, since)) = self.idle.get(&key) {
-            if sender.is_ready() && since.elapsed() < IDLE_TIME {
-                return Some(Lease {
-                    sender,
-                    meta,
-                    pool: Arc::clone(self),
-                });
+        loop {
+            let Idle { mut link, since } = self.idle().get_mut(&key)?.pop()?;
+            if since.elapsed() < IDLE_TIME && link.is_ready() {
+                let pool = Arc::clone(self);
+                return Some(Lease { link, key, pool });
             }
         }
-        None
+    }
+
+    /// Keeps a connection, and closes those that nobody has needed for too long.
+    fn put(&self, key: u64, link: Box<Link>) {
+        let since = Instant::now();
+        let mut all = self.idle();
+        let idle = all.entry(key).or_default();
+        let old = idle.partition_point(|one| since.duration_since(one.since) >= IDLE_TIME);
+        let closed: Vec<_> = idle.drain(..old).collect();
+        if idle.len() < IDLE {
+            idle.push(Idle { link, since });
+        }
+        drop(all);
+        drop(closed);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, HashMap<u64, Vec<Idle>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lease {
-    /// Sends a request.
-    pub(super) fn send(
+    /// Sends a request and waits for the head of its answer. It fails when for a whole `limit` the
+    /// body has made no progress: the registry has stopped reading, or has read all and does not
+    /// answer.
+    pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<>
-    {
-        self.sender.try_send_request(request)
+        limit: Duration,
+    ) -> Result<Response<Incoming>, Failure> {
+        let progress = request.body().progress();
+        let sent_so_far = || progress.as_ref().map_or(0, Progress::bytes);
+        let link = &mut *self.link;
+        let mut answer = pin!(link.sender.try_send_request(request));
+        let mut before = sent_so_far();
+        link.put_off(limit);
+        poll_fn(|cx| {
+            link.drive(cx);
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(answer.map_err(|error| Failure::Broken(Box::new(error))));
+            }
+            loop {
+                ready!(link.timer.as_mut().poll(cx));
+                if sent_so_far() == before {
+                    return Poll::Ready(Err(Failure::Stalled));
+                }
+                before = sent_so_far();
+                link.put_off(limit);
+            }
+        })
+        .await
+    }
+
+    /// Lets the connection do what it can.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        self.link.drive(cx);
+    }
+
+    /// Starts the time anew in which something has to happen.
+    pub(super) fn put_off(&mut self, limit: Duration) {
+        self.link.put_off(limit);
+    }
+
+    /// Ends when that time is over.
+    pub(super) fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.link.timer.as_mut().poll(cx)
     }
 
     /// Gives the connection back after an answer has been read to its end.
-    pub fn give_back(self) {
-        if self.sender.is_ready() {
+    pub(super) fn give_back(mut self) {
+        if self.link.is_ready() {
             self.put();
-        } else if !self.sender.is_closed() {
+        } else if !self.link.has_ended {
             // The answer came before the request was through: it may be ready in a moment.
             tokio::spawn(async move {
-                let mut lease = self;
-                let ready = tokio::time::timeout(READY_TIME, lease.sender.ready()).await;
-                if matches!(ready, Ok(Ok(()))) {
-                    lease.put();
+                let ready = poll_fn(|cx| {
+                    self.link.drive(cx);
+                    self.link.sender.poll_ready(cx)
+                });
+                if matches!(tokio::time::timeout(READY_TIME, ready).await, Ok(Ok(()))) {
+                    self.put();
                 }
             });
         }
     }
 
     fn put(self) {
-        let Self { sender, meta, pool } = self;
-        let kept = (sender, meta.clone(), Instant::now());
-        // Both notifications are for watcher tasks, which `connect` makes unnecessary.
-        let _watchers = pool.idle.put(&meta, kept);
+        let Self { link, key, pool } = self;
+        pool.put(key, link);
+    }
+}
+
+impl Link {
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        // How it ended is told to whoever waits for the answer.
+        self.has_ended = self.has_ended || Pin::new(&mut self.connection).poll(cx).is_ready();
+    }
+
+    /// Whether another request can be sent; not if the registry has closed the connection, or has
+    /// sent what nobody asked for.
+    fn is_ready(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.has_ended && self.sender.is_ready()
+    }
+
+    fn put_off(&mut self, limit: Duration) {
+        let now = Instant::now();
+        let end = now.checked_add(limit).unwrap_or(now);
+        self.timer.as_mut().reset(end);
     }
 }
 
@@ -118,25 +202,23 @@ pub(super) fn key(url: &UpstreamUrl, ca: Option<&Path>) -> u64 {
     hasher.finish()
 }
 
-/// Opens a connection and starts driving it.
+/// Opens a connection.
 pub(super) async fn connect(target: &Target, pool: &Arc<Pool>, key: u64) -> io::Result<Lease> {
     let stream = dial(target).await?;
     let (sender, connection) = Builder::new()
         .max_buf_size(BUFFER)
-        .max_headers(128)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
-    let meta = ConnectionMeta::new(key, pool.next.fetch_add(1, Ordering::Relaxed));
-    let (ended, in_pool) = (meta.clone(), Arc::clone(pool));
-    tokio::spawn(async move {
-        // How a connection ended is told to whoever waits for its answer.
-        let _ended = connection.await;
-        in_pool.idle.pop_closed(&ended);
-    });
-    Ok(Lease {
+    let link = Link {
         sender,
-        meta,
+        connection,
+        has_ended: false,
+        timer: Box::pin(tokio::time::sleep(IDLE_TIME)),
+    };
+    Ok(Lease {
+        link: Box::new(link),
+        key,
         pool: Arc::clone(pool),
     })
 }

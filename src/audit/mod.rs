@@ -10,6 +10,7 @@ mod entry;
 mod file;
 mod fold;
 mod head;
+mod members;
 mod record;
 mod resume;
 mod served;

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::fold::{Folded, Kind, source_of};
+use super::members::Members;
 use super::served::Request;
 use super::sign::Checkpoint;
 use super::tally::{Entry, Refused};
@@ -140,11 +141,9 @@ pub enum Outcome {
 
 /// The members of a record, in the order in which they are written. Absent ones are `null`, so
 /// that every record has the same keys, but for the last.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub(super) struct Fields {
-    #[serde(serialize_with = "microseconds")]
     time: Timestamp,
-    #[serde(rename = "ref")]
     reference_id: String,
     event: Event,
     outcome: Outcome,
@@ -170,17 +169,15 @@ pub(super) struct Fields {
     duration_us: u64,
     agent: Option<String>,
     trace: Option<String>,
-    #[serde(skip)]
     span: Option<Span>,
     reason: Option<String>,
     count: Option<u64>,
     /// In checkpoints alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
     checkpoint: Option<Checkpoint>,
 }
 
 /// The certificate of a connection, as a record names it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 struct Shown {
     subject: String,
     sha256: String,
@@ -537,44 +534,58 @@ impl Fields {
         }
     }
 
-    /// The members as JSON, without the braces, in ASCII: what an attacker sends cannot break the
-    /// line, colour a terminal or reorder text.
+    /// As they stand in a line, without the braces around them.
     pub(super) fn write(&self) -> String {
-        let mut out = Vec::with_capacity(512);
-        let mut serializer = serde_json::Serializer::with_formatter(&mut out, Ascii);
-        // A struct of strings and numbers always serialises, and Ascii writes ASCII.
-        let _ok = self.serialize(&mut serializer);
-        let text = String::from_utf8(out).unwrap_or_default();
-        text.strip_prefix('{')
-            .and_then(|t| t.strip_suffix('}'))
-            .unwrap_or_default()
-            .to_owned()
+        let mut to = Members::new();
+        to.plain("time", format_args!("{:.6}", self.time));
+        to.text("ref", Some(&self.reference_id));
+        to.text("event", Some(self.event.as_str()));
+        to.text("outcome", Some(self.outcome.as_str()));
+        match self.client {
+            Some(client) => to.plain("client", client),
+            None => to.text("client", None),
+        }
+        to.text("user", self.user.as_deref());
+        to.texts("groups", self.groups.iter().map(String::as_str));
+        let outside = self.outside_groups.iter().map(String::as_str);
+        to.texts("outside_groups", outside);
+        to.text("auth", self.auth);
+        to.texts("proof", self.proof.iter().copied());
+        to.flag("cached", self.cached);
+        match &self.certificate {
+            Some(certificate) => to.json("certificate", &certificate.write()),
+            None => to.text("certificate", None),
+        }
+        to.text("tls", self.tls.as_deref());
+        to.text("method", self.method.as_deref());
+        to.text("action", self.action);
+        to.text("object", self.object);
+        to.text("repository", self.repository.as_deref());
+        to.text("reference", self.reference.as_deref());
+        to.text("rule", self.rule.as_deref());
+        to.number("status", self.status);
+        to.number("upstream_status", self.upstream_status);
+        to.number("bytes_in", Some(self.bytes_in));
+        to.number("bytes_out", Some(self.bytes_out));
+        to.number("duration_us", Some(self.duration_us));
+        to.text("agent", self.agent.as_deref());
+        to.text("trace", self.trace.as_deref());
+        to.text("reason", self.reason.as_deref());
+        to.number("count", self.count);
+        if let Some(checkpoint) = &self.checkpoint {
+            to.json("checkpoint", &checkpoint.write());
+        }
+        to.into_text()
     }
 }
 
-struct Ascii;
-
-impl serde_json::ser::Formatter for Ascii {
-    fn write_string_fragment<W: ?Sized + std::io::Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> std::io::Result<()> {
-        if fragment.bytes().all(|b| b.is_ascii() && b != 0x7f) {
-            return writer.write_all(fragment.as_bytes());
-        }
-        for unit in fragment.encode_utf16() {
-            match u8::try_from(unit) {
-                Ok(ascii) if ascii.is_ascii() && ascii != 0x7f => writer.write_all(&[ascii])?,
-                Ok(_) | Err(_) => write!(writer, "\\u{unit:04x}")?,
-            }
-        }
-        Ok(())
+impl Shown {
+    fn write(&self) -> String {
+        let mut to = Members::new();
+        to.text("subject", Some(&self.subject));
+        to.text("sha256", Some(&self.sha256));
+        format!("{{{}}}", to.into_text())
     }
-}
-
-fn microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{time:.6}"))
 }
 
 /// What a rule can `require` of a caller and this one has.

@@ -9,7 +9,9 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+
+use super::members::Members;
 
 /// Why a key cannot sign or verify checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +31,7 @@ pub enum SigningError {
 }
 
 /// The member `checkpoint` of a record.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub(super) struct Checkpoint {
     /// `EdDSA` or `ES256`.
     pub(super) algorithm: String,
@@ -37,6 +39,17 @@ pub(super) struct Checkpoint {
     pub(super) key: String,
     /// Of [`signed_text`], base64 without padding.
     pub(super) signature: String,
+}
+
+impl Checkpoint {
+    /// As it stands in a record.
+    pub(super) fn write(&self) -> String {
+        let mut to = Members::new();
+        to.text("algorithm", Some(&self.algorithm));
+        to.text("key", Some(&self.key));
+        to.text("signature", Some(&self.signature));
+        format!("{{{}}}", to.into_text())
+    }
 }
 
 /// What is signed: number and hash of the record before the checkpoint, and with it everything

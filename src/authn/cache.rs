@@ -6,7 +6,6 @@
 //! entries of a user who was removed, or who got another password, are never found again.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,9 +123,10 @@ impl Cache {
     pub(super) async fn answer(
         &self,
         key: Key,
-        verify: impl Future<Output = Result<Arc<Verified>, Refused>>,
+        verify: impl AsyncFnOnce() -> Result<Arc<Verified>, Refused>,
     ) -> Result<(Arc<Verified>, Source), Refused> {
-        let accepted = self.accepted.load().1.clone();
+        let current = self.accepted.load_full();
+        let accepted = &current.1;
         if let Some(verified) = accepted.get(&key).await {
             return Ok((verified, Source::Remembered));
         }
@@ -134,7 +134,7 @@ impl Cache {
             return Err(Refused::Reject(rejection));
         }
         let verify = async {
-            let answer = verify.await;
+            let answer = verify().await;
             if let Err(Refused::Reject(rejection)) = answer {
                 self.rejected.insert(key, rejection).await;
             }
@@ -221,10 +221,10 @@ mod tests {
     async fn what_was_right_is_remembered() {
         let cache = Cache::new(HOUR);
         let key = key(&cache, "alice", "secret");
-        let (_, source) = cache.answer(key, async { Ok(accept()) }).await.unwrap();
+        let (_, source) = cache.answer(key, async || Ok(accept())).await.unwrap();
         assert_eq!(source, Source::Verified);
         let (verified, source) = cache
-            .answer(key, async { panic!("asked again") })
+            .answer(key, async || panic!("asked again"))
             .await
             .unwrap();
         assert_eq!((&*verified.user, source), ("alice", Source::Remembered));
@@ -236,21 +236,21 @@ mod tests {
         let cache = Cache::new(HOUR);
         let first = key(&cache, "alice", "wrong");
         assert_eq!(
-            cache.answer(first, async { wrong.clone() }).await,
+            cache.answer(first, async || { wrong.clone() }).await,
             Err(Refused::Reject(Rejection::WrongPassword))
         );
-        let again = cache.answer(first, async { panic!("asked again") }).await;
+        let again = cache.answer(first, async || panic!("asked again")).await;
         assert_eq!(again, Err(Refused::Reject(Rejection::WrongPassword)));
 
         let forgetful = Cache::with(HOUR, Duration::ZERO);
         let second = key(&forgetful, "alice", "wrong");
         forgetful
-            .answer(second, async { wrong.clone() })
+            .answer(second, async || wrong.clone())
             .await
             .unwrap_err();
         assert!(
             forgetful
-                .answer(second, async { Ok(accept()) })
+                .answer(second, async || { Ok(accept()) })
                 .await
                 .is_ok()
         );
@@ -261,8 +261,8 @@ mod tests {
         let cache = Cache::new(HOUR);
         let key = key(&cache, "alice", "secret");
         let busy = Refused::Fail(Failure::Busy);
-        assert_eq!(cache.answer(key, async { Err(busy) }).await, Err(busy));
-        assert!(cache.answer(key, async { Ok(accept()) }).await.is_ok());
+        assert_eq!(cache.answer(key, async || { Err(busy) }).await, Err(busy));
+        assert!(cache.answer(key, async || { Ok(accept()) }).await.is_ok());
     }
 
     #[tokio::test]
@@ -271,12 +271,12 @@ mod tests {
         let key = key(&cache, "alice", "secret");
         for ttl in [Duration::ZERO, HOUR, 2 * HOUR] {
             cache.set_ttl(ttl);
-            let (_, source) = cache.answer(key, async { Ok(accept()) }).await.unwrap();
+            let (_, source) = cache.answer(key, async || Ok(accept())).await.unwrap();
             assert_eq!(source, Source::Verified, "{ttl:?}");
         }
         cache.set_ttl(2 * HOUR);
         let (_, source) = cache
-            .answer(key, async { panic!("asked again") })
+            .answer(key, async || panic!("asked again"))
             .await
             .unwrap();
         assert_eq!(source, Source::Remembered);
@@ -291,7 +291,7 @@ mod tests {
             let calls: Vec<_> = (0..100)
                 .map(|_| {
                     let (cache, back_end) = (Arc::clone(&cache), Arc::clone(&back_end));
-                    tokio::spawn(async move { cache.answer(key, back_end.verify()).await })
+                    tokio::spawn(async move { cache.answer(key, || back_end.verify()).await })
                 })
                 .collect();
             back_end.until_asked(1).await;
@@ -309,7 +309,7 @@ mod tests {
         let key = key(&cache, "alice", "secret");
         let call = || {
             let (cache, back_end) = (Arc::clone(&cache), Arc::clone(&back_end));
-            tokio::spawn(async move { cache.answer(key, back_end.verify()).await })
+            tokio::spawn(async move { cache.answer(key, || back_end.verify()).await })
         };
         let leader = call();
         back_end.until_asked(1).await;

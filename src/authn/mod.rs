@@ -316,7 +316,7 @@ impl Authenticator {
             .memory
             .cache
             .key(method.as_str(), entry, user, password);
-        let verify = self.ask_htpasswd(users, user, password);
+        let verify = async || self.ask_htpasswd(users, user, password).await;
         match self.memory.cache.answer(key, verify).await {
             Ok((verified, source)) => accepted(&verified, method, source),
             Err(Refused::Reject(rejection)) => Outcome::Reject(rejection),
@@ -334,7 +334,7 @@ impl Authenticator {
         let configuration = Some(directory.fingerprint());
         let cache = &self.memory.cache;
         let key = cache.key(method.as_str(), configuration, user, password);
-        let verify = self.ask_directory(directory, user, password);
+        let verify = async || self.ask_directory(directory, user, password).await;
         match cache.answer(key, verify).await {
             Ok((verified, Source::Verified)) => {
                 directory.believe(key, &verified);

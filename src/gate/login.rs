@@ -86,7 +86,7 @@ impl Login<'_> {
         });
         let mut trial = guard.begin(attempt, setting, &self.ledger.audit)?;
         if let Some((store, guess)) = guess {
-            trial.join(store, guess).await?;
+            Box::pin(trial.join(store, guess)).await?;
         }
         Ok(Some(trial))
     }

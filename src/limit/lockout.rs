@@ -24,6 +24,7 @@
 //!   15 MiB in all. Where there is no room, whoever has the fewest wrong passwords is forgotten first, and
 //!   a lock only where everything around it is a lock too.
 
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -132,6 +133,7 @@ pub enum Became {
 #[derive(Debug)]
 pub struct Lockout {
     secret: [u8; 32],
+    names: (RandomState, RandomState),
     pairs: Table,
     sources: Table,
     changes: Vec<Change>,
@@ -142,6 +144,7 @@ impl Lockout {
     pub fn new(secret: [u8; 32]) -> Self {
         Self {
             secret,
+            names: (RandomState::new(), RandomState::new()),
             pairs: Table::new(BUCKETS),
             sources: Table::new(BUCKETS),
             changes: Vec::new(),
@@ -161,13 +164,16 @@ impl Lockout {
             Standing::VerifiedCertificate => return None,
         }
         let network = network(from);
-        let (user, place) = (&same_for_all(user), network.to_string());
+        let user = same_for_all(user);
         Some(Attempt {
-            pair: wide(&self.hash(&["pair", user, &place])),
-            source: wide(&self.hash(&["source", &place])),
+            pair: self.name(&(Some(&*user), network)),
+            source: self.name(&(None::<&str>, network)),
             // The user is part of it, so that nobody sees two users with the same password.
-            tag: narrow(&self.hash(&["password", user, password.expose()])),
-            user: user.as_str().into(),
+            tag: narrow(&keyed(
+                &self.secret,
+                &["password", &user, password.expose()],
+            )),
+            user,
             network,
         })
     }
@@ -282,8 +288,10 @@ impl Lockout {
         }
     }
 
-    fn hash(&self, parts: &[&str]) -> [u8; 32] {
-        keyed(&self.secret, parts)
+    /// Two hashes under keys of this process: nobody can aim at another's place.
+    fn name(&self, of: &impl Hash) -> u128 {
+        let (high, low) = (self.names.0.hash_one(of), self.names.1.hash_one(of));
+        u128::from(high) << 64 | u128::from(low)
     }
 }
 
@@ -299,9 +307,15 @@ fn keyed(key: &[u8; 32], parts: &[&str]) -> [u8; 32] {
 /// One spelling for all that a directory may take for the same user: without regard to case and to
 /// superfluous spaces (RFC 4518 section 2). Whatever else it takes for the same is bounded by what a
 /// network has over all users.
-fn same_for_all(user: &str) -> String {
+fn same_for_all(user: &str) -> Box<str> {
+    if user
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
+    {
+        return user.into();
+    }
     let words: Vec<_> = user.split_whitespace().map(str::to_lowercase).collect();
-    words.join(" ")
+    words.join(" ").into()
 }
 
 /// What an address counts as: one IPv4 address, or the IPv6 /64 that a single line has.
@@ -309,11 +323,6 @@ fn network(address: IpAddr) -> IpNet {
     let address = address.to_canonical();
     let length = if address.is_ipv4() { 32 } else { 64 };
     IpNet::new(address, length).map_or_else(|_never| address.into(), |network| network.trunc())
-}
-
-fn wide(hash: &[u8; 32]) -> u128 {
-    hash.first_chunk()
-        .map_or(0, |bytes| u128::from_le_bytes(*bytes))
 }
 
 fn narrow(hash: &[u8; 32]) -> u64 {

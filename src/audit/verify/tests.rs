@@ -61,7 +61,7 @@ impl Chain {
         let made = signer
             .checkpoint(self.link.last(), &self.link.hash)
             .unwrap();
-        let json = serde_json::to_string(&made).unwrap();
+        let json = made.write();
         self.add("checkpoint", &format!(",\"checkpoint\":{json}"));
         self
     }

@@ -213,10 +213,12 @@ fn what_a_right_password_elsewhere_cleared_counts_no_more() {
     assert_eq!(world.guess("alice", HERE, "another", 2), 1);
     let mut world = World::new();
     world.guess("alice", HERE, "wrong", 2);
+    let attempt = world.attempt("alice", HERE, "wrong0");
     world.lockout.agree(&attempt, 1);
     assert_eq!(world.guess("alice", HERE, "another", 3), 2);
     let mut world = World::new();
     world.guess("alice", HERE, "wrong", 2);
+    let attempt = world.attempt("alice", HERE, "wrong0");
     world.lockout.agree(&attempt, 0);
     assert_eq!(world.guess("alice", HERE, "wrong", 4), 3);
 }

@@ -242,6 +242,15 @@ impl Record {
         });
     }
 
+    /// Notes the connection, and the method if that was read, of what came instead of a request.
+    pub fn unread(&mut self, address: IpAddr, tls: Option<&str>, method: Option<&str>) {
+        self.set(|fields| {
+            fields.client = Some(address);
+            fields.tls = tls.map(Into::into);
+            fields.method = method.map(bounded);
+        });
+    }
+
     /// Notes where it came from, when there is no head to note.
     pub fn source(&mut self, address: IpAddr) {
         self.set(|fields| fields.client = Some(address));

@@ -5,6 +5,7 @@
 //! answer.
 
 mod authority;
+mod bad_head;
 mod creating;
 mod issue;
 mod judge;
@@ -15,6 +16,7 @@ mod shared;
 mod state;
 
 pub use authority::Authority;
+pub use bad_head::BadHead;
 pub use creating::{Claim, Creating};
 pub use issue::{MAX_FORM, Minted, issue};
 pub use judge::{Admission, judge};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use super::{Authority, PullsExceeded, Standing};
+use super::{Authority, BadHead, PullsExceeded, Standing};
 use crate::audit::{AuditError, Outcome};
 use crate::authn::{CertificateError, Failure, Rejection};
 use crate::config::Challenge;
@@ -26,6 +26,8 @@ pub enum Refusal {
     AuditUnwritable,
     /// A password that is not right, of a user who may not exist.
     BadCredential(Rejection),
+    /// What came is no request.
+    BadHead(BadHead),
     /// A request whose framing or host cannot be trusted; the connection ends.
     BadRequest(&'static str),
     /// A token that is not ours, or not any more.
@@ -106,6 +108,8 @@ impl Wanted {
     }
 }
 
+/// All methods that some end point has.
+const METHODS: &str = "GET, HEAD, PUT, POST, PATCH, DELETE";
 /// Seconds after which a client may try again when something behind us is down.
 const RETRY_SOON: u32 = 5;
 /// The longest `Retry-After`, in seconds. Before it shows the message, which has the whole truth,
@@ -171,7 +175,11 @@ impl Refusal {
             Self::Unauthenticated => {
                 reply.challenge = challenge(how, authority, wanted, None);
             }
-            Self::BadRequest(_) | Self::Body(_) => reply.close = true,
+            Self::BadHead(BadHead::Connect) => {
+                reply.close = true;
+                reply.allow = Some(METHODS);
+            }
+            Self::BadHead(_) | Self::BadRequest(_) | Self::Body(_) => reply.close = true,
             Self::NotTheApi(CallError::Method { allow }) => reply.allow = Some(allow),
             Self::OAuth { error, .. } => reply.oauth = Some(error),
             Self::Limited(exceeded) => {
@@ -202,6 +210,7 @@ impl Refusal {
         match self {
             Self::BadCredential(_) | Self::BadToken(_) | Self::Revoked { .. } => true,
             Self::AuditUnwritable
+            | Self::BadHead(_)
             | Self::BadRequest(_)
             | Self::Body(_)
             | Self::Certificate(_)
@@ -227,6 +236,7 @@ impl Refusal {
         match self {
             Self::AuditUnwritable => "audit file not writable".to_owned(),
             Self::BadCredential(rejection) => rejection.as_str().to_owned(),
+            Self::BadHead(fault) => fault.text().2.to_owned(),
             Self::BadToken(error) => error.to_string(),
             Self::Body(fault) => fault.to_string(),
             Self::Certificate(error) => error.to_string(),
@@ -267,7 +277,8 @@ impl Refusal {
             | Self::OAuth { .. }
             | Self::Revoked { .. }
             | Self::Unauthenticated => Outcome::Failed,
-            Self::BadRequest(_)
+            Self::BadHead(_)
+            | Self::BadRequest(_)
             | Self::Denied(_)
             | Self::InsufficientScope
             | Self::Misdirected
@@ -300,6 +311,10 @@ impl Refusal {
                 Code::Unauthorized,
                 "incorrect user name or password".into(),
             ),
+            Self::BadHead(fault) => {
+                let (status, code, message) = fault.text();
+                (status, code, message.into())
+            }
             Self::BadRequest(what) => (StatusCode::BAD_REQUEST, Code::Unknown, (*what).into()),
             Self::BadToken(_) | Self::Revoked { .. } => (
                 StatusCode::UNAUTHORIZED,

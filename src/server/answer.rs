@@ -75,6 +75,34 @@ pub(super) fn refused(
     response
 }
 
+/// The bytes of an answer that ends its connection, for where there is no HTTP engine to write it.
+pub(super) fn written(response: Response<AnswerBody>) -> Vec<u8> {
+    let (head, body) = response.into_parts();
+    let body = body.into_known();
+    let reason = head.status.canonical_reason().unwrap_or_default();
+    let mut out = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&jiff::Timestamp::now())
+        .unwrap_or_default();
+    let length = body.len().to_string();
+    let ours = [
+        ("connection", "close"),
+        ("content-length", &length),
+        ("date", &date),
+    ];
+    let headers = head.headers.iter().filter(|(name, _)| **name != CONNECTION);
+    let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+    for (name, value) in headers.chain(ours.map(|(name, value)| (name, value.as_bytes()))) {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&body);
+    out
+}
+
 /// Says what is left of a limit, as Docker Hub says it. A name that no header can carry is left out.
 pub(super) fn limited(headers: &mut HeaderMap, standing: &Standing) {
     let Standing {

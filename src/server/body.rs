@@ -70,6 +70,14 @@ impl AnswerBody {
         }
     }
 
+    /// A body that is known as a whole.
+    pub(super) fn into_known(self) -> Bytes {
+        match self.content {
+            Content::Full(bytes) => bytes.unwrap_or_default(),
+            Content::Stream(_) => Bytes::new(),
+        }
+    }
+
     /// The body of an answer to HEAD: what is known is not sent, what comes from the registry is
     /// nothing.
     pub(super) fn withheld(self) -> Self {

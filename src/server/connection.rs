@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::{Caps, Place, asked_to_stop};
+use super::answer::written;
 use super::body::AnswerBody;
 use super::forwarded;
 use super::h1;
@@ -27,13 +28,15 @@ use super::readers::{Readers, Turn};
 use super::respond::Proxy;
 use super::stream::Socket;
 use crate::config;
+use crate::gate::BadHead;
 use crate::identity::{Peer, PeerCertificate, TlsSession};
 use crate::tls::read_certificate;
 
 /// The first byte of a TLS handshake record (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 0x16;
-/// Bytes of a request's head, headers included.
-pub(super) const MAX_HEAD: usize = 32 * 1024;
+/// Bytes of an HTTP/2 request's head, as HTTP/2 counts them, that are read at all. Twice of what is
+/// allowed: what is read is answered by us, and what is not by the engine, without a body and a record.
+const MAX_H2_HEAD: u32 = 64 * 1024;
 /// Bytes of an answer that wait for a client.
 const BUFFER: usize = 64 * 1024;
 /// Requests at a time on one HTTP/2 connection.
@@ -144,6 +147,15 @@ impl Exchange {
         let peer = on_behalf_of(&self.peer, &request, &self.limits.trusted_proxies);
         Box::pin(async move { Ok(proxy.respond(&peer, turn, request).await) })
     }
+
+    /// The bytes of the answer to what came instead of a request, of which so much was good.
+    pub(super) async fn refuse(&self, fault: BadHead, head: &[u8]) -> Vec<u8> {
+        let tls = Some(&*self.peer.tls.description);
+        let refused = self
+            .proxy
+            .refuse_unread(self.peer.address, tls, fault, head);
+        written(refused.await)
+    }
 }
 
 async fn over_h2(
@@ -214,7 +226,7 @@ impl Arrival {
             Header::Own => {}
             Header::None => {
                 // Plain HTTP begins like version 1.
-                let _told = speaks_tls(&mut self.stream).await;
+                let _told = speaks_tls(&mut self.stream, proxy, self.address).await;
                 return None;
             }
         }
@@ -254,7 +266,7 @@ fn h2() -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .max_header_list_size(MAX_H2_HEAD)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .max_send_buf_size(BUFFER)
@@ -289,7 +301,7 @@ async fn shake_hands(
         }
         [letter] if letter.is_ascii_uppercase() => {
             // Best effort: whoever speaks plain HTTP here may as well be gone.
-            let _told = speaks_tls(&mut stream).await;
+            let _told = speaks_tls(&mut stream, proxy, address).await;
             None
         }
         [_] => None,
@@ -307,19 +319,17 @@ fn certificate_refused(error: &std::io::Error) -> Option<String> {
 }
 
 /// Answers plain HTTP on the TLS port in a way that clients show to people.
-async fn speaks_tls(stream: &mut TcpStream) -> std::io::Result<()> {
-    const BODY: &str = "{\"errors\":[{\"code\":\"UNSUPPORTED\",\"message\":\"this port speaks TLS: \
-                        use https:// instead of http://\",\"detail\":null}]}";
-    let mut head = [0; 1024];
-    let _seen = stream.read(&mut head).await?;
-    let answer = format!(
-        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json; charset=utf-8\r\n\
-         Docker-Distribution-Api-Version: registry/2.0\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{BODY}",
-        BODY.len()
-    );
-    stream.write_all(answer.as_bytes()).await?;
-    stream.shutdown().await
+async fn speaks_tls(stream: &mut TcpStream, proxy: &Proxy, address: IpAddr) -> std::io::Result<()> {
+    let mut head = vec![0; 4096];
+    let read = stream.read(&mut head).await?;
+    let head = head.get(..read).unwrap_or_default();
+    let refused = proxy.refuse_unread(address, None, BadHead::Plain, head);
+    stream.write_all(&written(refused.await)).await?;
+    stream.shutdown().await?;
+    // Closed with bytes unread, the connection would be reset, and the answer lost.
+    let rest = async { tokio::io::copy(stream, &mut tokio::io::sink()).await };
+    let _read = tokio::time::timeout(FAREWELL, rest).await;
+    Ok(())
 }
 
 /// What the client showed; the handshake has verified it. A certificate that cannot be read is none.

@@ -8,7 +8,6 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,8 +20,8 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::asked_to_stop;
-use super::connection::{Exchange, MAX_HEAD};
-use super::framing::Strict;
+use super::connection::Exchange;
+use super::framing::{MAX_HEAD, MAX_HEADERS, Strict};
 use super::readers::Turn;
 use super::stream::Socket;
 
@@ -42,6 +41,8 @@ type Stream = Strict<TlsStream<Socket>>;
 enum Pause {
     Ended(hyper::Result<()>),
     Quiet,
+    /// What came is no request.
+    Stuck,
 }
 
 /// Serves a connection to its end.
@@ -56,8 +57,13 @@ pub(super) async fn serve(
         // In a box of its own, which is gone while the connection is quiet.
         let pause;
         (stream, pause) = Box::pin(requests(exchange, stream, shutdown)).await;
-        if let Pause::Ended(ended) = pause {
-            break ended;
+        match pause {
+            Pause::Ended(ended) => break ended,
+            Pause::Quiet => {}
+            Pause::Stuck => {
+                Box::pin(refuse(exchange, &mut stream)).await;
+                break Ok(());
+            }
         }
         let next = tokio::time::timeout(limits.idle_timeout, stream.next());
         let goes_on = tokio::select! {
@@ -78,7 +84,7 @@ async fn requests(
     stream: Stream,
     shutdown: &mut watch::Receiver<bool>,
 ) -> (Stream, Pause) {
-    let is_quiet = stream.quiet();
+    let watch = stream.watch();
     // Each request and its answer hold a clone.
     let turn = Arc::new(Turn::default());
     let service = service_fn(|request| exchange.respond(Arc::clone(&turn), request));
@@ -89,10 +95,11 @@ async fn requests(
         if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(Pause::Ended(ended));
         }
-        let rested = std::mem::replace(
-            &mut rests,
-            Arc::strong_count(&turn) == 1 && is_quiet.load(Ordering::Relaxed),
-        );
+        let is_idle = Arc::strong_count(&turn) == 1;
+        if is_idle && watch.is_stuck() {
+            return Poll::Ready(Pause::Stuck);
+        }
+        let rested = std::mem::replace(&mut rests, is_idle && watch.is_quiet());
         if !rests {
             return Poll::Pending;
         }
@@ -110,6 +117,20 @@ async fn requests(
         }
     };
     (connection.into_parts().io.into_inner(), pause)
+}
+
+/// Answers what came instead of a request, after the answers to those before.
+async fn refuse(exchange: &Exchange, stream: &mut Stream) {
+    let Some((fault, head)) = stream.bad_head() else {
+        return;
+    };
+    let answer = exchange.refuse(fault, head).await;
+    let told = async {
+        stream.write_all(&answer).await?;
+        stream.flush().await
+    };
+    // Whoever sends such things may as well be gone.
+    let _told = told.await.is_ok();
 }
 
 fn http() -> http1::Builder {

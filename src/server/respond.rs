@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT, WARNING};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -22,10 +22,11 @@ use super::answer::{json, limited, refused, unstored};
 use super::body::AnswerBody;
 use super::catalog;
 use super::flood::{Floods, Handshakes};
+use super::framing::{MAX_HEAD, MAX_HEADERS};
 use super::readers::Turn;
 use crate::audit::{Effect, Event, Outcome, Record};
 use crate::gate::{
-    Admission, Authority, Claim, Ledger, MAX_FORM, Refusal, Rules, Wanted, issue, judge,
+    Admission, Authority, BadHead, Claim, Ledger, MAX_FORM, Refusal, Rules, Wanted, issue, judge,
 };
 use crate::identity::Peer;
 use crate::limit::Source;
@@ -129,6 +130,33 @@ impl Proxy {
             response = without_body(response);
         }
         response.body_mut().watch(turn);
+        response
+    }
+
+    /// Answers what came instead of a request that can be read; what of its head was good is `head`.
+    pub(super) async fn refuse_unread(
+        &self,
+        address: IpAddr,
+        tls: Option<&str>,
+        fault: BadHead,
+        head: &[u8],
+    ) -> Response<AnswerBody> {
+        let (audit, rules) = (&self.ledger.audit, self.rules.load_full());
+        let (from, now) = (Source::of(address), self.ledger.now());
+        let _running = match self.ledger.shield.request(from, rules.rates, now) {
+            Ok(running) => running,
+            Err(why) => return self.floods.turn_away(audit, address, why),
+        };
+        let mut record = Record::open(audit, audit.slot().await, Event::Request);
+        let method = fault.method(head);
+        record.unread(address, tls, method);
+        let wanted = Wanted::Call { scope: None };
+        let refusal = Refusal::BadHead(fault);
+        let response = refused(&refusal, rules.challenge, None, &wanted, &mut record);
+        record.close();
+        if method == Some("HEAD") {
+            return without_body(response);
+        }
         response
     }
 
@@ -379,6 +407,9 @@ fn span_of(headers: &HeaderMap) -> Span {
 
 /// What does not depend on who is calling or what for: framing and host.
 fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
+    if head.version == Version::HTTP_2 && is_large(&head.headers) {
+        return Err(Refusal::BadHead(BadHead::TooLarge));
+    }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
         && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
@@ -406,6 +437,17 @@ fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
         Some(public) if !authority.is(public) => Err(Refusal::Misdirected),
         Some(_) | None => Ok(authority),
     }
+}
+
+/// Whether it is more than what the head of an HTTP/1 request may have, by HTTP/2's way of counting
+/// (RFC 9113 section 10.5.1).
+fn is_large(headers: &HeaderMap) -> bool {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| {
+        let bytes = name.as_str().len().saturating_add(value.len());
+        bytes.saturating_add(32)
+    };
+    headers.len() > MAX_HEADERS
+        || headers.iter().map(size).fold(0, usize::saturating_add) > MAX_HEAD
 }
 
 /// What all steps of one request share.

@@ -1,50 +1,97 @@
-//! Tags that are being created by callers who may not move them.
+//! Tags that are being written while somebody creates them who may not move them.
 //!
-//! Whether a tag exists is asked of the registry before the manifest is sent. Two callers who ask at
-//! the same time would both be told "no"; the second one to claim the tag is refused instead.
+//! Whether a tag exists is asked of the registry before the manifest is sent. Whoever writes the tag in
+//! between would have it moved by somebody who may not. So one who creates is alone with his tags from
+//! the question to the answer, or refused if they are being written already; one who may move them
+//! waits for him. He cannot be kept waiting for long: who creates has sent his manifest before.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::registry::{RepoName, Tag};
 
 /// The claims in force. They are this process's alone.
 #[derive(Debug, Default)]
-pub struct Creating(Mutex<HashSet<String>>);
+pub struct Creating(Mutex<HashMap<String, Arc<RwLock<()>>>>);
 
 /// A claim on some tags, until it is dropped.
 #[derive(Debug)]
 #[must_use = "a claim ends when it is dropped"]
 pub struct Claim {
+    held: Vec<Held>,
     names: Vec<String>,
     of: Arc<Creating>,
 }
 
+#[derive(Debug)]
+enum Held {
+    Alone(#[expect(dead_code, reason = "held for its Drop")] OwnedRwLockWriteGuard<()>),
+    Among(#[expect(dead_code, reason = "held for its Drop")] OwnedRwLockReadGuard<()>),
+}
+
 impl Creating {
-    /// Claims tags; `None` if one of them is claimed already.
-    pub fn claim(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> Option<Claim> {
-        let mut names: Vec<String> = tags.iter().map(|tag| format!("{repo}:{tag}")).collect();
-        names.sort_unstable();
-        names.dedup();
-        let mut claimed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if names.iter().any(|name| claimed.contains(name)) {
-            return None;
+    /// Claims tags for one who may only create them; `None` if one of them is being written.
+    pub fn create(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> Option<Claim> {
+        let mut claim = Claim::none(self);
+        for name in names(repo, tags) {
+            let held = claim.add(name).try_write_owned().ok()?;
+            claim.held.push(Held::Alone(held));
         }
-        claimed.extend(names.iter().cloned());
-        Some(Claim {
-            names,
-            of: Arc::clone(self),
-        })
+        Some(claim)
+    }
+
+    /// Claims tags for one who may move them, among others.
+    pub async fn write(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> Claim {
+        let mut claim = Claim::none(self);
+        // In the order of their names, so that no two wait for each other.
+        for name in names(repo, tags) {
+            let held = claim.add(name).read_owned().await;
+            claim.held.push(Held::Among(held));
+        }
+        claim
+    }
+}
+
+impl Claim {
+    fn none(of: &Arc<Creating>) -> Self {
+        Self {
+            held: Vec::new(),
+            names: Vec::new(),
+            of: Arc::clone(of),
+        }
+    }
+
+    fn add(&mut self, name: String) -> Arc<RwLock<()>> {
+        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = Arc::clone(all.entry(name.clone()).or_default());
+        self.names.push(name);
+        lock
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut claimed = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.held.clear();
+        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
         for name in &self.names {
-            claimed.remove(name);
+            // Those who wait or hold have a clone.
+            if all
+                .get(name)
+                .is_some_and(|lock| Arc::strong_count(lock) == 1)
+            {
+                all.remove(name);
+            }
         }
     }
+}
+
+fn names(repo: &RepoName, tags: &[&Tag]) -> Vec<String> {
+    let mut names: Vec<_> = tags.iter().map(|tag| format!("{repo}:{tag}")).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 #[cfg(test)]
@@ -53,17 +100,43 @@ mod tests {
     use crate::registry::{RepoName, Tag};
     use std::sync::Arc;
 
-    #[test]
-    fn a_tag_is_claimed_by_one_at_a_time() {
+    #[tokio::test]
+    async fn who_creates_is_alone_and_who_moves_waits_for_him() {
         let creating = Arc::new(Creating::default());
         let (a, b) = (RepoName::parse("a").unwrap(), RepoName::parse("b").unwrap());
         let (v1, v2) = (Tag::parse("v1").unwrap(), Tag::parse("v2").unwrap());
-        let claim = creating.claim(&a, &[&v1, &v1]).unwrap();
-        assert!(creating.claim(&a, &[&v2, &v1]).is_none());
-        let other = creating.claim(&b, &[&v1]).unwrap();
+        let claim = creating.create(&a, &[&v1, &v1]).unwrap();
+        assert!(creating.create(&a, &[&v2, &v1]).is_none());
+        let other = creating.create(&b, &[&v1]).unwrap();
+        let tags = [&v2, &v1];
+        let mut mover = Box::pin(creating.write(&a, &tags));
+        tokio::select! {
+            biased;
+            _early = &mut mover => panic!("it did not wait"),
+            () = std::future::ready(()) => {}
+        }
         drop(claim);
-        assert!(creating.claim(&a, &[&v2, &v1]).is_some());
+        let moving = mover.await;
+        let also = creating.write(&a, &[&v1]).await;
+        assert!(creating.create(&a, &[&v1]).is_none());
+        drop((moving, also));
+        drop(creating.create(&a, &[&v2, &v1]).unwrap());
         drop(other);
+        assert!(creating.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_leaves_nothing_behind() {
+        let creating = Arc::new(Creating::default());
+        let (a, v1) = (RepoName::parse("a").unwrap(), Tag::parse("v1").unwrap());
+        let claim = creating.create(&a, &[&v1]).unwrap();
+        let tags = [&v1];
+        tokio::select! {
+            biased;
+            _early = creating.write(&a, &tags) => panic!("it did not wait"),
+            () = std::future::ready(()) => {}
+        }
+        drop(claim);
         assert!(creating.0.lock().unwrap().is_empty());
     }
 }

@@ -181,6 +181,11 @@ impl Framing {
         let part = bytes.get(..taken).unwrap_or_default();
         self.measure(taken)?;
         if found.is_none() {
+            // Binary junk has no end of line to wait for.
+            let legal = |byte: &u8| matches!(byte, b' '..=b'~' | b'\r');
+            if self.state == (State::Head { first: true }) && !part.iter().all(legal) {
+                return Err(REQUEST_LINE);
+            }
             self.line.extend_from_slice(part);
             return Ok(taken);
         }

@@ -575,7 +575,7 @@ impl Exchange<'_> {
         let (_claim, body) = if reads {
             (None, body)
         } else {
-            Box::pin(self.claim_new_tags(&permit, body)).await?
+            Box::pin(self.claim_tags(&permit, body)).await?
         };
         let with = Forward {
             headers: &self.head.headers,
@@ -615,36 +615,31 @@ impl Exchange<'_> {
     }
 
     /// Makes sure that a caller who may only create tags moves none: those written must not exist,
-    /// or point to this very manifest already, which then is read to be told by its digest. Nobody
-    /// else may be creating them meanwhile.
-    async fn claim_new_tags(
+    /// or point to this very manifest already, which is read before to be told by its digest. Nobody
+    /// else may be writing them meanwhile.
+    async fn claim_tags(
         &self,
         permit: &Permit,
-        mut body: RequestBody,
+        body: RequestBody,
     ) -> Result<(Option<Claim>, RequestBody), Refusal> {
         let tags = permit.call().tags_written();
         let Some(repo) = permit.call().repository().filter(|_| !tags.is_empty()) else {
             return Ok((None, body));
         };
+        let creating = &self.proxy.ledger.creating;
         if permit.tags() == Tags::Move {
-            return Ok((None, body));
+            return Ok((Some(creating.write(repo, &tags).await), body));
         }
-        let claim = self
-            .proxy
-            .ledger
-            .creating
-            .claim(repo, &tags)
-            .ok_or(Refusal::TagExists)?;
+        let manifest = body.collect().await.map_err(Refusal::Body)?.to_bytes();
+        let claim = creating.create(repo, &tags).ok_or(Refusal::TagExists)?;
         for tag in tags {
             let authority = self.authority.as_str();
-            if let Some(there) = self.rules.upstream.tagged(permit, tag, authority).await? {
-                let manifest = body.collect().await.map_err(Refusal::Body)?.to_bytes();
-                if there != sha256(&manifest) {
-                    return Err(Refusal::TagExists);
-                }
-                body = RequestBody::Whole(Full::new(manifest));
+            let there = self.rules.upstream.tagged(permit, tag, authority).await?;
+            if there.is_some_and(|there| there != sha256(&manifest)) {
+                return Err(Refusal::TagExists);
             }
         }
+        let body = RequestBody::Whole(Full::new(manifest));
         Ok((Some(claim), body))
     }
 

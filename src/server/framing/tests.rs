@@ -95,6 +95,14 @@ fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
+fn what_is_no_text_is_not_waited_for() {
+    for junk in ["\x16\x03\x01", "\0", "\u{fffd}", "GET / \x7f", "GET\t"] {
+        assert!(feed(junk).is_err(), "{junk:?}");
+    }
+    assert!(feed("GET /v2/ HTTP/1.1\r").is_ok());
+}
+
+#[test]
 fn a_request_line_is_a_method_a_path_and_a_version() {
     for line in [
         "",
@@ -156,7 +164,7 @@ async fn read(parts: &[&[u8]], room: usize) -> (Vec<u8>, bool) {
     for part in parts {
         client.write_all(part).await.unwrap();
         // Until it waits for more.
-        while let Some(Ok(read @ 1..)) = futures_now(strict.read(&mut buffer)).await {
+        while let Some(Ok(read @ 1..)) = at_once(strict.read(&mut buffer)).await {
             seen.extend_from_slice(&buffer[..read]);
         }
     }
@@ -164,10 +172,10 @@ async fn read(parts: &[&[u8]], room: usize) -> (Vec<u8>, bool) {
 }
 
 /// What a future has to say without waiting.
-async fn futures_now<T>(future: impl Future<Output = T>) -> Option<T> {
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
-        output = future => Some(output),
+        output = tokio::task::unconstrained(future) => Some(output),
         () = std::future::ready(()) => None,
     }
 }

@@ -67,7 +67,7 @@ impl BadHead {
             Self::Version => (
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 Code::Unsupported,
-                "this version of HTTP is not supported: use HTTP/1.1 or HTTP/2",
+                "this version of HTTP is not supported",
             ),
         }
     }

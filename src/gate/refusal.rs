@@ -321,7 +321,7 @@ impl Refusal {
                 Code::Unauthorized,
                 "the token is not valid any more; log in again".into(),
             ),
-            Self::Body(fault) | Self::Upstream(UpstreamError::Client(fault)) => body(*fault),
+            Self::Body(fault) => body(*fault),
             Self::Certificate(error) => certificate(*error),
             Self::Denied(denial) => (
                 StatusCode::FORBIDDEN,
@@ -392,18 +392,24 @@ impl Refusal {
                 Code::BlobUploadUnknown,
                 "this upload is unknown; begin it again".into(),
             ),
-            Self::Upstream(UpstreamError::Timeout) => (
-                StatusCode::GATEWAY_TIMEOUT,
-                Code::Unavailable,
-                "the registry did not answer in time; try again shortly".into(),
-            ),
-            Self::Upstream(_) => (
-                StatusCode::BAD_GATEWAY,
-                Code::Unavailable,
-                "the registry cannot be reached; try again shortly".into(),
-            ),
+            Self::Upstream(error) => upstream(error),
         }
     }
+}
+
+fn upstream(error: &UpstreamError) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+    let (status, message) = match error {
+        UpstreamError::Client(fault) => return body(*fault),
+        UpstreamError::Timeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "the registry did not answer in time; try again shortly",
+        ),
+        UpstreamError::Broken(_) | UpstreamError::Connect(_) | UpstreamError::Unusable(_) => (
+            StatusCode::BAD_GATEWAY,
+            "the registry cannot be reached; try again shortly",
+        ),
+    };
+    (status, Code::Unavailable, message.into())
 }
 
 /// The same whether or not there is such a user.

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora_limits::inflight::{Guard, Inflight};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -20,6 +20,9 @@ use crate::limit::Source;
 const BACKLOG: i32 = 4096;
 /// Pause after `accept` failed for want of descriptors or memory.
 const BREATH: Duration = Duration::from_millis(50);
+
+/// It is told of no more often than this: it may go on for long.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long a connection that was accepted at the last moment has for its handshake and the head of
 /// its first request: its client has been let in, and a restart is no reason to send it away.
@@ -161,6 +164,7 @@ pub async fn serve(
                 shutdown: shutdown.clone(),
                 ending: ending.clone(),
                 alive: alive.clone(),
+                told: None,
             };
             tokio::spawn(task.run(listener))
         })
@@ -192,6 +196,8 @@ struct Accepting {
     /// The end of what has been accepted.
     ending: watch::Receiver<bool>,
     alive: watch::Receiver<bool>,
+    /// When it was told last that connections cannot be accepted.
+    told: Option<Instant>,
 }
 
 impl Accepting {
@@ -245,7 +251,14 @@ impl Accepting {
                 Ok((Err(_closed), _)) => return None,
                 Err(error) if is_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept connections at the moment");
+                    let now = Instant::now();
+                    if self
+                        .told
+                        .is_none_or(|told| now.duration_since(told) > SILENCE)
+                    {
+                        self.told = Some(now);
+                        tracing::warn!(%error, "cannot accept connections at the moment");
+                    }
                     tokio::time::sleep(BREATH).await;
                 }
             }

@@ -29,7 +29,7 @@ const MAX_CHUNK_LINE: usize = 256;
 /// The longest body there is; hyper counts a little less far than 64 bits.
 const MAX_LENGTH: u64 = u64::MAX >> 1;
 
-const REQUEST_LINE: BadHead = BadHead::Framing("the request line must be METHOD PATH HTTP/1.1");
+const REQUEST_LINE: BadHead = BadHead::Framing("the request line is not METHOD PATH VERSION");
 const TARGET: BadHead =
     BadHead::Framing("the request target must be a path, without odd characters");
 const FIELD: BadHead =
@@ -336,7 +336,7 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
     let colon = memchr::memchr(b':', line).ok_or(FIELD)?;
     let (name, value) = line.split_at_checked(colon).ok_or(FIELD)?;
     let value = value.get(1..).unwrap_or_default();
-    if is_token(name) && value.iter().all(is_text) {
+    if is_token(name) && value.iter().copied().all(is_text) {
         Ok((name, value.trim_ascii()))
     } else {
         Err(FIELD)
@@ -351,8 +351,8 @@ fn is_token(word: &[u8]) -> bool {
     !word.is_empty() && word.iter().all(legal)
 }
 
-fn is_text(byte: &u8) -> bool {
-    *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f)
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
@@ -365,7 +365,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 fn chunk_size(line: &[u8]) -> Result<u64, BadHead> {
     let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
     let is_hex = !size.is_empty() && size.len() <= 15 && size.iter().all(u8::is_ascii_hexdigit);
-    if !is_hex || !line.iter().all(is_text) {
+    if !is_hex || !line.iter().copied().all(is_text) {
         return Err(CHUNK);
     }
     let text = std::str::from_utf8(size).map_err(|_not_hex| CHUNK)?;

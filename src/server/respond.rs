@@ -421,14 +421,14 @@ fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(Refusal::BadRequest("Content-Length must stand once"));
     }
-    if head.version == Version::HTTP_2 && head.uri.scheme() != Some(&Scheme::HTTPS) {
-        return Err(Refusal::BadRequest("the scheme must be https"));
-    }
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(CallError::Method {
             allow: "GET, HEAD, PUT, POST, PATCH, DELETE",
         }
         .into());
+    }
+    if head.version == Version::HTTP_2 && head.uri.scheme() != Some(&Scheme::HTTPS) {
+        return Err(Refusal::BadRequest("the scheme must be https"));
     }
     let authority = Authority::of(head).ok_or(Refusal::BadRequest(
         "the request must name one host, in the Host header",

@@ -18,7 +18,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use jiff::Timestamp;
 use tokio_rustls::TlsConnector;
 
@@ -354,6 +354,12 @@ impl Upstream {
                 "it asks for credentials that it was not given",
             ));
         }
+        if head.status.as_u16() >= 600 {
+            return Err(UpstreamError::Unusable("its status is none"));
+        }
+        // However old the registry is: without this, an answer of unknown length would go on as one
+        // whose end nobody can tell from a break.
+        head.version = Version::HTTP_11;
         if !is_framed_once(&head.headers) {
             return Err(UpstreamError::Unusable("its length is told in two ways"));
         }

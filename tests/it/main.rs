@@ -52,5 +52,6 @@ mod tls;
 mod token;
 mod trace;
 mod trail;
+mod unreadable;
 mod upstream_faults;
 mod upstream_kinds;

@@ -22,7 +22,7 @@ use crate::gate::BadHead;
 
 /// Bytes of a head at most, and of a line after a body.
 pub(super) const MAX_HEAD: usize = 32 * 1024;
-/// Lines of a head at most.
+/// Lines of a head at most; hyper has the same limit by default.
 pub(super) const MAX_HEADERS: usize = 100;
 /// Bytes of a chunk's size line at most, extensions included.
 const MAX_CHUNK_LINE: usize = 256;

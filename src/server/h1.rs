@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::accept::asked_to_stop;
 use super::connection::Exchange;
-use super::framing::{MAX_HEAD, MAX_HEADERS, Strict};
+use super::framing::{MAX_HEAD, Strict};
 use super::readers::Turn;
 use super::stream::Socket;
 

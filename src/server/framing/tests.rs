@@ -211,10 +211,23 @@ async fn hyper_takes(text: &[u8]) -> bool {
         Ok::<_, Infallible>(hyper::Response::new(Empty::<bytes::Bytes>::new()))
     });
     let ended = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(server), service)
         .await;
     !ended.is_err_and(|error| error.is_parse())
+}
+
+#[tokio::test]
+async fn the_largest_heads_are_good_for_hyper_too() {
+    let line = "GET / HTTP/1.1\r\n";
+    let many = format!("{line}{}\r\n", "A: b\r\n".repeat(MAX_HEADERS));
+    let rest = MAX_HEAD - line.len() - "A: \r\n\r\n".len();
+    let large = format!("{line}A: {}\r\n\r\n", "a".repeat(rest));
+    assert_eq!(large.len(), MAX_HEAD);
+    for head in [many, large] {
+        assert!(feed(&head).is_ok());
+        assert!(hyper_takes(head.as_bytes()).await);
+    }
 }
 
 proptest! {

@@ -22,6 +22,8 @@ use crate::gate::BadHead;
 
 /// Bytes of a head at most, and of a line after a body.
 pub(super) const MAX_HEAD: usize = 32 * 1024;
+/// Bytes of empty lines before a head at most.
+const MAX_BLANK: usize = 64;
 /// Lines of a head at most; hyper has the same limit by default.
 pub(super) const MAX_HEADERS: usize = 100;
 /// Bytes of a chunk's size line at most, extensions included.
@@ -223,7 +225,10 @@ impl Framing {
     fn line_ended(&mut self, line: &[u8]) -> Result<State, BadHead> {
         let line = line.strip_suffix(b"\r\n").ok_or(LINE_END)?;
         match self.state {
-            // Old clients send an empty line too many after a body.
+            // Old clients send an empty line too many after a body. hyper sees these as they come.
+            State::Head { first: true } if line.is_empty() && self.head.size > MAX_BLANK => {
+                Err(REQUEST_LINE)
+            }
             State::Head { first: true } if line.is_empty() => Ok(self.state),
             State::Head { first: true } => {
                 self.head.old = is_old(line)?;

@@ -130,6 +130,7 @@ async fn every_bad_head_has_an_answer_with_a_body_and_a_record() {
     let fields = BAD_FIELDS.iter().map(|bad| (field(bad), 400));
     let mut cases: Vec<_> = lines.chain(versions).chain(fields).collect();
     cases.push((line("CONNECT localhost:443 HTTP/1.1"), 405));
+    cases.push((b"\r\n".repeat(20_000), 400));
     cases.push((b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505));
     let old = format!("POST /v2/ HTTP/1.0\r\n{host}Transfer-Encoding: chunked\r\n\r\n");
     cases.push((old.into_bytes(), 400));

@@ -142,11 +142,8 @@ fn heads_have_a_size() {
     let line = |length| format!("GET /{} HTTP/1.1\r\n", "a".repeat(length));
     assert!(feed(&line(MAX_HEAD - 100)).is_ok());
     assert_eq!(feed(&line(MAX_HEAD)), Err(BadHead::TargetTooLong));
-    assert_eq!(
-        feed(&("\r\n".repeat(MAX_HEAD))),
-        Err(BadHead::TooLarge),
-        "empty lines"
-    );
+    assert!(feed(&"\r\n".repeat(3)).is_ok());
+    assert!(feed(&"\r\n".repeat(100)).is_err());
     let field = format!("{}A: {}\r\n", line(1), "a".repeat(MAX_HEAD));
     assert_eq!(feed(&field), Err(BadHead::TooLarge));
     let fields = |count| format!("{}{}\r\n", line(1), "A: b\r\n".repeat(count));

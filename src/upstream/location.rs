@@ -19,7 +19,10 @@ pub(super) fn relative(url: &str, own: impl Fn(&str) -> bool) -> Option<Cow<'_, 
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end)?;
     own(authority).then(|| {
-        if path.starts_with('/') {
+        if path.starts_with("//") {
+            // By itself it would name another host (RFC 3986 section 4.2).
+            format!("/.{path}").into()
+        } else if path.starts_with('/') {
             path.into()
         } else {
             // A URL without a path names the root.
@@ -73,6 +76,7 @@ mod tests {
             ("/v2/a", "/v2/a"),
             ("http://registry:5000", "/"),
             ("http://registry:5000?x=1", "/?x=1"),
+            ("http://registry:5000//evil/v2/", "/.//evil/v2/"),
         ] {
             assert_eq!(relative(url, own).as_deref(), Some(expected), "{url}");
         }

@@ -79,13 +79,11 @@ pub fn passed_on(from: &HeaderMap, call: &Call, to: &mut HeaderMap) {
 }
 
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let values = headers.get_all(CONNECTION).iter();
     values
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        // One that is no name does not save the others.
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect()
 }
 
@@ -183,6 +181,18 @@ mod tests {
         let mut to = HeaderMap::new();
         passed_on(&from, &upload(), &mut to);
         assert_eq!(lines(&to), lines(&from));
+    }
+
+    #[test]
+    fn what_is_no_name_in_connection_does_not_save_the_names_beside_it() {
+        let mut from = map(&[("x-one", "1"), ("x-two", "2"), ("accept", "a/b")]);
+        let named = HeaderValue::from_bytes(b"x-one, \xee,,X-Two ").unwrap();
+        from.insert("connection", named);
+        let mut to = HeaderMap::new();
+        passed_on(&from, &upload(), &mut to);
+        assert_eq!(lines(&to), [("accept", "a/b")]);
+        hop_by_hop(&mut from);
+        assert_eq!(lines(&from), [("accept", "a/b")]);
     }
 
     #[test]

@@ -98,10 +98,14 @@ impl Link {
     /// The link after a line of an existing file; `None` when the line is no record.
     pub(super) fn after(line: &str) -> Option<Self> {
         let tail: Tail = serde_json::from_str(line).ok()?;
-        Some(Self {
-            next: tail.seq.checked_add(1)?,
-            hash: tail.hash,
-        })
+        Self::of(tail.seq, tail.hash)
+    }
+
+    /// The link after a record; `None` for what is no hash, which the next record could not name.
+    pub(super) fn of(seq: u64, hash: String) -> Option<Self> {
+        let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let next = seq.checked_add(1)?;
+        (hash.len() == DIGITS && hash.bytes().all(digit)).then_some(Self { next, hash })
     }
 
     /// The number of the last record; 0 at the very beginning.
@@ -184,6 +188,22 @@ mod tests {
         );
         assert_eq!(Link::after(lines[1]), Some(link));
         assert_eq!(Link::after("{\"seq\":1,"), None);
+    }
+
+    #[test]
+    fn the_chain_does_not_go_on_from_what_is_no_hash() {
+        for hash in [
+            "",
+            "abc",
+            "\\\",\\\"seq\\\":9",
+            &"g".repeat(64),
+            &"A".repeat(64),
+        ] {
+            let line = format!("{{\"seq\":7,\"hash\":\"{hash}\"}}");
+            assert_eq!(Link::after(&line), None, "{line}");
+        }
+        let line = format!("{{\"seq\":7,\"hash\":\"{}\"}}", "a".repeat(64));
+        assert_eq!(Link::after(&line).map(|link| link.next), Some(8));
     }
 
     #[test]

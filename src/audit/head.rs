@@ -65,12 +65,9 @@ pub(super) fn read(trail: &Path) -> io::Result<Beside> {
     Ok(Beside::Junk)
 }
 
-fn parse(text: &str) -> Option<Link> {
+pub(super) fn parse(text: &str) -> Option<Link> {
     let written: Written = serde_json::from_str(text).ok()?;
-    let link = Link {
-        next: written.seq.checked_add(1)?,
-        hash: written.hash,
-    };
+    let link = Link::of(written.seq, written.hash)?;
     (written.check == check(&link)).then_some(link)
 }
 

@@ -49,7 +49,7 @@ impl Syslog {
     ) -> Self {
         let uname = rustix::system::uname();
         let host = uname.nodename().to_string_lossy();
-        let is_fit = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_fit = !host.is_empty() && host.bytes().all(is_graphic);
         Self {
             address,
             tls,
@@ -169,13 +169,12 @@ impl Connection {
     }
 
     fn send(&mut self, message: &str) -> io::Result<()> {
-        let counted = || format!("{} {message}", message.len());
         match self {
             Self::Datagram(socket) => socket.send(message.as_bytes()).map(drop),
             Self::Local(stream) => all(stream, format!("{message}\n").as_bytes()),
-            Self::Tcp(stream) => all(stream, counted().as_bytes()),
+            Self::Tcp(stream) => all(stream, counted(message).as_bytes()),
             Self::Tls(stream) => {
-                all(stream, counted().as_bytes())?;
+                all(stream, counted(message).as_bytes())?;
                 stream.flush().map_err(timed_out)
             }
         }
@@ -208,8 +207,17 @@ fn timed_out(error: io::Error) -> io::Error {
     }
 }
 
+fn is_graphic(byte: u8) -> bool {
+    byte.is_ascii_graphic()
+}
+
+/// A message on a stream of messages (RFC 6587 section 3.4.1).
+pub(super) fn counted(message: &str) -> String {
+    format!("{} {message}", message.len())
+}
+
 /// The message of a record.
-fn message(line: &str, host: &str) -> String {
+pub(super) fn message(line: &str, host: &str) -> String {
     #[derive(Default, Deserialize)]
     struct Parts<'a> {
         time: &'a str,
@@ -223,7 +231,9 @@ fn message(line: &str, host: &str) -> String {
         _ => NOTICE,
     };
     let priority = AUTHPRIV.saturating_mul(8).saturating_add(severity);
-    let or_nil = |text| if str::is_empty(text) { "-" } else { text };
+    // What stands before the record is in words, also where the record is none of ours.
+    let is_word = |text: &str| (1..=32).contains(&text.len()) && text.bytes().all(is_graphic);
+    let or_nil = |text| if is_word(text) { text } else { "-" };
     let (time, event) = (or_nil(parts.time), or_nil(parts.event));
     let process = std::process::id();
     format!("<{priority}>1 {time} {host} portcullis {process} {event} - {line}")
@@ -261,6 +271,10 @@ mod tests {
     fn a_message_is_as_rfc_5424_has_it() {
         assert_eq!(message(LINE, "host"), expected());
         assert!(message("junk", "-").starts_with("<85>1 - - portcullis "));
+        let process = std::process::id();
+        let odd = "{\"time\":\"a b\",\"event\":\"c d\",\"outcome\":\"error\"}";
+        let head = format!("<84>1 - host portcullis {process} - - ");
+        assert_eq!(message(odd, "host"), head + odd);
     }
 
     #[test]

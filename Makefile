@@ -1,5 +1,5 @@
 # `make help` says what there is.
-.PHONY: help demo test check bench bench-quick fmt clippy docs
+.PHONY: help demo test fuzz check bench bench-quick fmt clippy docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|'
@@ -11,7 +11,10 @@ test: ## installs what the tests need, and runs them all
 	tests/install-deps
 	tests/run
 
-check: fmt clippy docs test ## what CI runs: format, lints, documentation, tests
+fuzz: ## every fuzz target for 10 seconds
+	tests/fuzz/run
+
+check: fmt clippy docs test fuzz ## what CI runs: format, lints, documentation, tests, fuzzing
 
 bench: ## what one request costs, step by step; then the same work beside nginx and others
 	cargo bench --locked --bench micro
@@ -23,11 +26,14 @@ bench-quick: ## the main cases beside nginx, in a minute
 fmt: ## the code is formatted
 	cargo fmt --check
 	cargo fmt --check --manifest-path bench/load/Cargo.toml
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 
 clippy: ## the lints, all of them errors
 	cargo clippy --locked --all-targets -- -D warnings
 	CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}" \
 		cargo clippy --locked --manifest-path bench/load/Cargo.toml --all-targets -- -D warnings
+	CARGO_TARGET_DIR="$${CARGO_TARGET_DIR:-$(CURDIR)/target}" \
+		cargo clippy --locked --manifest-path tests/fuzz/Cargo.toml -- -D warnings
 
 docs: ## the documentation builds and says nothing that is not so
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

@@ -25,6 +25,7 @@
 //! | [`page`] | HTML that needs nothing besides itself |
 //! | [`telemetry`] | the log |
 //! | `spans` | spans for an OpenTelemetry collector (feature `otlp`) |
+//! | `fuzz` | what holds for every input, for the fuzzers of tests/fuzz (feature `fuzzing`) |
 //!
 //! The first six are pure: they see no clock, file, socket or environment; time is an argument.
 
@@ -45,6 +46,8 @@ pub mod admin;
 pub mod audit;
 pub mod authn;
 pub mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod gate;
 pub mod page;
 pub mod reload;

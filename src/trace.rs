@@ -3,6 +3,9 @@
 //! A client's word for it is passed on to the registry and noted beside what we write ourselves; it
 //! decides nothing. What is not exactly as the specification has it is taken for absent.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+
 use std::fmt;
 
 use http::{HeaderMap, HeaderName};

@@ -9,6 +9,8 @@ mod chain;
 mod entry;
 mod file;
 mod fold;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod head;
 mod members;
 mod record;

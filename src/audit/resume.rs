@@ -61,13 +61,9 @@ impl Resumed {
         if !torn.is_empty() {
             self.set_aside(path, &mut file, length, torn)?;
         }
-        let lines = whole.split(|byte| *byte == b'\n').rev();
-        let mut records = lines.filter_map(|line| Some((line, std::str::from_utf8(line).ok()?)));
-        if let Some((line, link)) =
-            records.find_map(|(line, text)| Some((line, Link::after(text)?)))
-        {
+        if let Some((link, same_key)) = last(whole, key) {
             self.link = link;
-            self.same_key = Line::parse(line).is_some_and(|line| line.is_whole(key));
+            self.same_key = same_key;
         }
         Ok(())
     }
@@ -119,6 +115,15 @@ impl Resumed {
         // What the last record is hashed with cannot be told.
         self.same_key = *key == ChainKey::NONE;
     }
+}
+
+/// The link after the last of these lines that is a record, and whether that is hashed with the key.
+pub(super) fn last(whole: &[u8], key: &ChainKey) -> Option<(Link, bool)> {
+    let lines = whole.split(|byte| *byte == b'\n').rev();
+    let mut records = lines.filter_map(|line| Some((line, std::str::from_utf8(line).ok()?)));
+    let (record, link) = records.find_map(|(line, text)| Some((line, Link::after(text)?)))?;
+    let same_key = Line::parse(record).is_some_and(|line| line.is_whole(key));
+    Some((link, same_key))
 }
 
 fn keep(path: &Path, torn: &[u8]) -> io::Result<PathBuf> {

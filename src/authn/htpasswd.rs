@@ -8,6 +8,8 @@
 mod apr1;
 mod edit;
 mod finding;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hash;
 mod line;
 

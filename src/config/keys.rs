@@ -137,7 +137,7 @@ pub fn write_digest(digest: &[u8; 32]) -> String {
     text
 }
 
-fn read_digest(text: &str) -> Result<[u8; 32], Wrong> {
+pub(super) fn read_digest(text: &str) -> Result<[u8; 32], Wrong> {
     let wrong = || {
         Wrong::new("this is no digest of a key")
             .help("write \"sha256:\" and 64 hexadecimal digits, or make a key with `portcullis key create`")

@@ -17,6 +17,8 @@ use crate::policy::{Pattern, Policy, Who};
 
 mod error;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keys;
 mod mask;
 mod meaning;

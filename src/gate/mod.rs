@@ -7,6 +7,8 @@
 mod authority;
 mod bad_head;
 mod creating;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod issue;
 mod judge;
 mod login;

@@ -4,6 +4,8 @@
 mod certificate;
 mod confinement;
 mod credential;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod peer;
 mod principal;
 

@@ -4,6 +4,8 @@
 //! the same way, and whatever goes upstream is written from these types. Pure: no clock, no socket.
 
 mod call;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod name;
 mod pattern;
 mod problem;

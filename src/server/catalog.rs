@@ -79,7 +79,6 @@ async fn read(
     authority: &Authority,
     last: Option<String>,
 ) -> Result<(Vec<String>, bool), Refusal> {
-    let unusable = |_cause| UpstreamError::Unusable("the catalog is not JSON");
     let page = Page {
         n: Some(MAX_PAGE),
         last,
@@ -95,12 +94,23 @@ async fn read(
         .await
         .map_err(|_elapsed| UpstreamError::Timeout)?
         .map_err(|_cause| UpstreamError::Unusable("the catalog broke off"))?;
-    let names: Repositories = serde_json::from_slice(&body.to_bytes()).map_err(unusable)?;
-    Ok((names.repositories, is_final))
+    let names = names(&body.to_bytes());
+    let names = names.ok_or(UpstreamError::Unusable("the catalog is not JSON"))?;
+    Ok((names, is_final))
+}
+
+/// What the registry's page names; `None` if it is none.
+pub(super) fn names(body: &[u8]) -> Option<Vec<String>> {
+    let page: Repositories = serde_json::from_slice(body).ok()?;
+    Some(page.repositories)
 }
 
 /// `next` is the entry after which there is more to see.
-fn answer(shown: Vec<String>, n: usize, next: Option<&str>) -> http::Response<AnswerBody> {
+pub(super) fn answer(
+    shown: Vec<String>,
+    n: usize,
+    next: Option<&str>,
+) -> http::Response<AnswerBody> {
     // A struct of strings always serialises.
     let body = serde_json::to_string(&Repositories {
         repositories: shown,

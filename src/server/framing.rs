@@ -55,13 +55,13 @@ pub(super) struct Framing {
 
 /// What became of some bytes.
 #[derive(Debug, Default)]
-struct Fed {
+pub(super) struct Fed {
     /// So many belong to whole heads and to bodies.
     whole: usize,
     /// So many, with those of a head that is not whole, break no rule.
-    fine: usize,
+    pub(super) fine: usize,
     /// Which rule the next one breaks.
-    fault: Option<BadHead>,
+    pub(super) fault: Option<BadHead>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,18 @@ impl Framing {
         matches!(self.state, State::Head { .. })
     }
 
+    /// Whether the next byte is one of a body.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn in_data(&self) -> bool {
+        matches!(self.state, State::Data { .. })
+    }
+
+    /// Whether the first line of a request has been seen, and not yet its end.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn in_message(&self) -> bool {
+        self.state != State::Head { first: true }
+    }
+
     /// Whether it stands between two requests.
     fn is_between(&self) -> bool {
         self.begun && self.line.is_empty() && self.state == State::Head { first: true }
@@ -133,7 +145,7 @@ impl Framing {
     }
 
     /// Takes the next bytes.
-    fn feed(&mut self, bytes: &[u8]) -> Fed {
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Fed {
         let mut fed = Fed::default();
         while let Some(rest) = bytes.get(fed.fine..).filter(|rest| !rest.is_empty()) {
             match self.step(rest) {

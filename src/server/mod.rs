@@ -16,6 +16,8 @@ mod connection;
 mod flood;
 mod forwarded;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod h1;
 mod proxy_protocol;
 mod readers;

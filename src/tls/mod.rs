@@ -6,6 +6,8 @@
 
 mod certificate;
 mod ending;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -5,6 +5,8 @@
 //! every request again. Pure: time, randomness and key material are arguments.
 
 mod claims;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keys;
 mod scope;
 

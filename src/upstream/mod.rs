@@ -7,6 +7,8 @@
 
 mod answer;
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod headers;
 mod location;
 mod pool;

@@ -22,6 +22,25 @@ use read::{Reader, Tail};
 /// A checkpoint comes after so many records, and earlier when a minute has passed.
 pub(super) const CHECKPOINT_EVERY: u64 = 1000;
 
+/// Whether these whole lines are the chain from one end to another, each a number and a hash.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn holds(bytes: &[u8], from: (u64, &str), to: (u64, &str)) -> bool {
+    let end = |(seq, hash): (u64, &str)| End {
+        seq,
+        hash: hash.as_bytes().to_vec(),
+    };
+    let means = Means {
+        keys: &[ChainKey::NONE],
+        public: &[],
+        known: &[],
+    };
+    let block = Block::scan(bytes, &means);
+    bytes.ends_with(b"\n")
+        && block.problem.is_none()
+        && block.first == Some(end(from))
+        && block.last == Some(end(to))
+}
+
 /// What a trail is verified with.
 #[derive(Debug, Default)]
 pub struct Proofs {

@@ -11,6 +11,8 @@
 
 mod breaker;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod groups;
 mod journal;
 mod message;

@@ -75,10 +75,10 @@ async fn converse(stream: TcpStream) -> Result<(), Broken> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             if stream.read_until(b'\n', &mut head).await? == 0 {
-                return match head.is_empty() {
-                    true => Err(Broken::Gone),
-                    false => Err(format!("a head without an end: {head:?}").into()),
-                };
+                if head.is_empty() {
+                    return Err(Broken::Gone);
+                }
+                return Err(format!("a head without an end: {head:?}").into());
             }
         }
         let head = String::from_utf8_lossy(&head).into_owned();

@@ -79,7 +79,7 @@ impl Service {
         let faults = Faults::default();
         let address = runtime.block_on(async {
             let upstream = registry::start(Arc::clone(&faults)).await;
-            serve(&folder, upstream).await
+            serve(&folder, upstream)
         });
         // All of it has been read.
         std::fs::remove_dir_all(&folder).expect("the folder goes");
@@ -138,7 +138,7 @@ fn connector(certificate: &CertificateDer<'static>, protocol: &[u8]) -> TlsConne
 }
 
 /// Starts the server as `portcullis serve` does.
-async fn serve(folder: &Path, upstream: SocketAddr) -> SocketAddr {
+fn serve(folder: &Path, upstream: SocketAddr) -> SocketAddr {
     let text = format!(
         r#"
         [server]

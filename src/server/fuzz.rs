@@ -1,8 +1,11 @@
 //! Fuzz targets: framing, who a connection is for, the catalog.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,7 +34,9 @@ pub(crate) fn framing(bytes: &[u8]) {
     let size = usize::from(*size).saturating_add(1);
     let (mut whole, mut pieces) = (Framing::default(), Framing::default());
     let verdict = whole.feed(stream);
-    let by_pieces = stream.chunks(size).all(|piece| pieces.feed(piece).fault.is_none());
+    let by_pieces = stream
+        .chunks(size)
+        .all(|piece| pieces.feed(piece).fault.is_none());
     assert_eq!(verdict.fault.is_none(), by_pieces);
     if by_pieces {
         assert_eq!(verdict.fine, stream.len());
@@ -93,11 +98,18 @@ fn served(stream: &[u8], size: usize) -> Vec<Read> {
         }
     });
     let strict = Strict::new(Pieces::new(stream, size), Duration::MAX);
-    let connection = http1::Builder::new()
+    let watch = strict.watch();
+    let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(strict), service);
-    // How it ends is hyper's to say.
-    let _ended = now(connection).is_ok();
+    // How it ends is hyper's to say; behind what is no request it never does.
+    now(poll_fn(|cx| {
+        if Pin::new(&mut connection).poll(cx).is_ready() || watch.is_stuck() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }));
     let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
     std::mem::take(&mut *read)
 }

@@ -28,6 +28,7 @@ mod delete;
 mod demo;
 mod differential;
 mod drain;
+mod faults;
 mod http2;
 mod keys;
 mod ldap;

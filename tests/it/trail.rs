@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::disk::SmallDisk;
 use crate::support::folder::Folder;
 use crate::support::http::Client;
 use crate::support::lab::PROGRAM;
-use crate::support::process::skip;
 use crate::support::{Lab, eventually};
 
 /// Clients that log in, ask for tokens, push and delete, and remember each answer that they have
@@ -209,32 +209,23 @@ async fn rotation_under_load_loses_nothing() {
 
 #[tokio::test]
 async fn a_full_disk_refuses_changes_until_there_is_room() {
-    let disk = Folder::new();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
-        .arg(disk.path())
-        .output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        skip("a small disk cannot be mounted; that takes root");
+    let Some(disk) = SmallDisk::mount(16) else {
         return;
-    }
-    let _disk = Mounted(&disk);
-    let file = disk.join("audit.jsonl");
+    };
+    let file = disk.folder.join("audit.jsonl");
     let lab = Lab::builder()
         .audit(&format!("file = \"{}\"", file.display()))
         .start()
         .await;
     let load = Load::start(&lab);
     load.answers(20).await;
-    let filler = disk.join("filler");
-    let full = std::fs::write(&filler, vec![0; 17 << 20]).unwrap_err();
-    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    disk.fill();
     load.pushes_get(503).await;
     // Machines that pull go on.
     let pull = lab.user("gina").get("/v2/team-a/app/tags/list");
     assert_eq!(pull.header("user-agent", "probe").send().await.status, 404);
     assert_eq!(verify(std::slice::from_ref(&file)).status.code(), Some(0));
-    std::fs::remove_file(filler).unwrap();
+    disk.free();
     load.pushes_get(202).await;
     load.answers(20).await;
     let shared = load.stop().await;
@@ -244,15 +235,6 @@ async fn a_full_disk_refuses_changes_until_there_is_room() {
         lines.contains("requests refused, 0 records lost"),
         "{lines}"
     );
-}
-
-/// Unmounted at the end.
-struct Mounted<'a>(&'a Folder);
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
-    }
 }
 
 #[tokio::test]

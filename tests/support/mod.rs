@@ -18,7 +18,11 @@
 )]
 
 pub(crate) mod audit;
+pub(crate) mod book;
 pub(crate) mod browser;
+pub(crate) mod caller;
+pub(crate) mod chance;
+pub(crate) mod disk;
 pub(crate) mod folder;
 pub(crate) mod http;
 pub(crate) mod image;
@@ -29,6 +33,7 @@ pub(crate) mod redis;
 pub(crate) mod registry;
 pub(crate) mod slapd;
 pub(crate) mod upstream;
+pub(crate) mod world;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

@@ -144,6 +144,10 @@ impl Service {
         drop(self.process.take());
     }
 
+    pub(crate) fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Lets it hang: connections are accepted by the system, and nobody answers.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);

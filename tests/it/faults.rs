@@ -52,7 +52,7 @@ async fn faults_that_overlap_lose_no_push_and_let_nobody_in() {
 }
 
 async fn run(seed: u64, waves: Vec<Wave>, mut chance: Chance) {
-    let server = "drain_timeout = \"20s\"";
+    let server = "drain_timeout = \"20s\"\nhandshake_timeout = \"1s\"";
     let Some(mut world) = World::start(Some(64), server).await else {
         return;
     };

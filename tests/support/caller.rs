@@ -259,6 +259,8 @@ impl Caller {
         let outcome = self.send(call, dawdles.then_some(attempts)).await;
         if outcome.is_err() {
             self.connection = None;
+            // Nobody knocks at a closed door without a pause.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         let attempt = Attempt {
             who: self.who,

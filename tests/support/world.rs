@@ -13,6 +13,7 @@ use super::caller::{Caller, Diet, Proof, compare};
 use super::chance::Chance;
 use super::disk::SmallDisk;
 use super::http::{Client, Http};
+use super::image::{MANIFEST, digest};
 use super::lab::{Builder, Lab, PROGRAM, htpasswd, password};
 use super::process::free_port;
 use super::redis::Redis;
@@ -31,8 +32,8 @@ authenticated_pulls = { count = 100000, per = \"6h\" }
 
 const BOTH: &str = r#"["htpasswd", "ldap"]"#;
 
-/// How many connections eat descriptors.
-const IDLERS: usize = 64;
+/// How many connections eat descriptors, until they are cut off for saying nothing.
+const IDLERS: usize = 12;
 
 pub(crate) struct World {
     pub(crate) lab: Lab,
@@ -152,6 +153,7 @@ impl World {
         tokio::spawn(async move {
             let tags = "/v2/team-a/app/tags/list";
             let uploads = "/v2/team-a/app/blobs/uploads/";
+            let gone = format!("/v2/team-a/app/manifests/{}", digest(b"gone"));
             while !book.stopping() {
                 // A pull of what is there, too.
                 let there = book.one_of("team-a/app", 0);
@@ -165,7 +167,7 @@ impl World {
                     5 => (&erin, erin.get(&path), 403, What::Read),
                     6 => (&stranger, stranger.post(uploads), 403, What::Write),
                     7 => (&gina, gina.post(uploads), 403, What::Write),
-                    _ => (&bob, bob.delete(&path), 403, What::Write),
+                    _ => (&bob, bob.delete(&gone), 403, What::Write),
                 };
                 let is_of_directory = std::ptr::eq(client, &raw const directory)
                     || std::ptr::eq(client, &raw const erin);
@@ -371,7 +373,8 @@ impl World {
         let mut connection = self.lab.user("ada").connect().await;
         for kept in self.book.kept() {
             let call = self.lab.user("ada").get(&kept.path);
-            let answer = connection.send(call.header("user-agent", "probe")).await;
+            let call = call.header("accept", MANIFEST).header("user-agent", "probe");
+            let answer = connection.send(call).await;
             assert_eq!(answer.status, 200, "{}: {answer:?}", kept.path);
             compare(&self.book, &kept, &answer);
         }

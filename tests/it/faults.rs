@@ -116,16 +116,11 @@ async fn happen(world: &mut World, wave: Wave, chance: &mut Chance) {
 
 /// Connections to the registry and the directory are kept for a while, at most one for each that a
 /// request had: a dozen for the callers and as many again for those that broke. A leak would be one
-/// for each idle connection or reload. Pooled threads live for ten seconds more. The allocator keeps
-/// what the worst moment took, as often as it has arenas.
+/// for each reload or broken transfer. Pooled threads live for ten seconds more. The allocator keeps
+/// some of what the worst moment took; buffers of a few transfers more than before are 16 MiB.
 fn assert_given_back(before: Footprint, after: Footprint) {
-    assert!(
-        after.descriptors <= before.descriptors + 24,
-        "{before:?} {after:?}"
-    );
-    assert!(after.threads <= before.threads + 16, "{before:?} {after:?}");
-    assert!(
-        after.resident <= before.resident * 2 + (32 << 20),
-        "{before:?} {after:?}"
-    );
+    let is_like = after.descriptors <= before.descriptors + 24
+        && after.threads <= before.threads + 16
+        && after.resident <= before.resident + before.resident / 4 + (16 << 20);
+    assert!(is_like, "{before:?} {after:?}");
 }

@@ -125,6 +125,7 @@ struct State {
     flights: HashMap<u64, u8>,
     half_way: usize,
     struck: usize,
+    large: Option<Kept>,
     kept: Vec<Kept>,
     told: HashMap<u64, u16>,
     wrong: Vec<String>,
@@ -233,6 +234,15 @@ impl Book {
             state.counts.acknowledged += 1;
             state.kept.push(kept);
         });
+    }
+
+    /// Something that is more than fits into the buffers on the way.
+    pub(crate) fn keep_large(&self, kept: Kept) {
+        self.with(|state| state.large = Some(kept));
+    }
+
+    pub(crate) fn large(&self) -> Option<Kept> {
+        self.with(|state| state.large.clone())
     }
 
     pub(crate) fn kept(&self) -> Vec<Kept> {

@@ -102,9 +102,10 @@ impl Caller {
             let blob = self.blob();
             return self.push_blob(&client, &blob).await;
         }
-        match self.chance.below(10) {
-            0 => drop(self.exchange(client.get("/v2/"), What::Own, &[200]).await),
-            1 => {
+        match self.chance.below(20) {
+            0 => return self.pull_large(&client).await,
+            1 => drop(self.exchange(client.get("/v2/"), What::Own, &[200]).await),
+            2 => {
                 let path = format!("/v2/{}/tags/list", self.repository);
                 drop(
                     self.exchange(client.get(&path), What::Read, &[200, 404])
@@ -221,6 +222,19 @@ impl Caller {
         Some(())
     }
 
+    /// A pull that stays half-way for a while.
+    async fn pull_large(&mut self, client: &Client) -> Option<()> {
+        let large = self.book.large();
+        let kept = large.filter(|kept| kept.repository == self.repository)?;
+        let attempts = u64::try_from(self.chance.between(5, 40)).unwrap();
+        let call = client.get(&kept.path);
+        let answer = self
+            .judged(call, What::Read, &[200], Some(attempts))
+            .await?;
+        compare(&self.book, &kept, &answer);
+        Some(())
+    }
+
     /// One of the things that nobody may do, done by somebody.
     pub(crate) async fn trespass(&mut self, client: &Client, call: Call, right: u16, what: What) {
         self.client = client.clone();
@@ -251,12 +265,20 @@ impl Caller {
         what: What,
         right: &[u16],
     ) -> Option<Answer> {
+        self.judged(call, what, right, None).await
+    }
+
+    async fn judged(
+        &mut self,
+        call: Call,
+        what: What,
+        right: &[u16],
+        dawdles: Option<u64>,
+    ) -> Option<Answer> {
         let told = format!("{call} over {:?}", self.http);
-        let dawdles = what == What::Read && self.chance.percent(20);
-        let attempts = u64::try_from(self.chance.between(2, 20)).unwrap();
         let flight = self.book.depart();
         let call = call.header("user-agent", flight.name());
-        let outcome = self.send(call, dawdles.then_some(attempts)).await;
+        let outcome = self.send(call, dawdles).await;
         if outcome.is_err() {
             self.connection = None;
             // Nobody knocks at a closed door without a pause.

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
-use super::book::{Book, Fault, What, Who};
+use super::book::{Book, Fault, Kept, What, Who};
 use super::caller::{Caller, Diet, Proof, compare};
 use super::chance::Chance;
 use super::disk::SmallDisk;
 use super::http::{Client, Http};
-use super::image::{MANIFEST, digest};
+use super::image::{MANIFEST, digest, noise, push_blob};
 use super::lab::{Builder, Lab, PROGRAM, htpasswd, password};
 use super::process::free_port;
 use super::redis::Redis;
@@ -31,6 +31,9 @@ authenticated_pulls = { count = 100000, per = \"6h\" }
 ";
 
 const BOTH: &str = r#"["htpasswd", "ldap"]"#;
+
+/// Bytes of a blob that does not fit into the buffers of two connections.
+const LARGE: usize = 24 << 20;
 
 /// How many connections eat descriptors, until they are cut off for saying nothing.
 const IDLERS: usize = 12;
@@ -93,6 +96,13 @@ impl World {
             slowest: Duration::ZERO,
         };
         world.settle().await;
+        let large = noise(7, LARGE);
+        push_blob(&world.lab.registry().client(), "team-a/app", &large).await;
+        world.book.keep_large(Kept {
+            repository: "team-a/app",
+            path: format!("/v2/team-a/app/blobs/{}", digest(&large)),
+            digest: digest(&large),
+        });
         Some(world)
     }
 
@@ -373,7 +383,9 @@ impl World {
         let mut connection = self.lab.user("ada").connect().await;
         for kept in self.book.kept() {
             let call = self.lab.user("ada").get(&kept.path);
-            let call = call.header("accept", MANIFEST).header("user-agent", "probe");
+            let call = call
+                .header("accept", MANIFEST)
+                .header("user-agent", "probe");
             let answer = connection.send(call).await;
             assert_eq!(answer.status, 200, "{}: {answer:?}", kept.path);
             compare(&self.book, &kept, &answer);

@@ -47,6 +47,7 @@ mod report;
 mod roles;
 mod slow_client;
 mod smuggling;
+mod soak;
 mod store;
 mod store_scripts;
 mod supervisor;

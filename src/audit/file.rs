@@ -399,6 +399,17 @@ mod tests {
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "x\nx\n");
         assert_eq!(names(&folder).len(), 5);
+        // A clock that was ahead when the file was begun rotates it late, and not at each record.
+        std::fs::write(
+            &path,
+            "{\"seq\":1,\"time\":\"2999-11-20T00:00:00.000000Z\"}\n",
+        )
+        .unwrap();
+        let mut target = FileTarget::open(&path, rotate, AuditSync::Never, &syncer).unwrap();
+        for _ in 0..2 {
+            target.write(&mut Batch::new("x\n".to_owned())).unwrap();
+        }
+        assert_eq!(names(&folder).len(), 5);
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

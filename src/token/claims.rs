@@ -9,6 +9,10 @@ use super::scope::write_scope;
 use crate::identity::Grant;
 use crate::registry::{Action, RepoName};
 
+/// How far the clock of who reads a token may be behind that of who minted it: another replica, or
+/// this one before its clock was set back. The registry's own verifier allows as much.
+const BEHIND: i64 = 60;
+
 /// What a token is good for. One kind is never accepted as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -91,7 +95,8 @@ impl Claims {
 
     /// Whether the token is good at a moment.
     pub(super) fn covers(&self, at: Timestamp) -> bool {
-        self.nbf <= at.as_second() && at.as_second() < self.exp
+        let now = at.as_second();
+        self.nbf <= now.saturating_add(BEHIND) && now < self.exp
     }
 
     /// What was granted, as typed values.

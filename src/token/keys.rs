@@ -217,7 +217,7 @@ mod tests {
             |kind, service, second| keys.verify(&token, kind, service, &[at(second)]).err();
         assert_eq!(verify(Kind::Access, "host:443", 1000), None);
         assert_eq!(
-            verify(Kind::Access, "host:443", 999),
+            verify(Kind::Access, "host:443", 939),
             Some(TokenError::Expired)
         );
         assert_eq!(
@@ -232,6 +232,27 @@ mod tests {
             verify(Kind::Refresh, "host:443", 1500),
             Some(TokenError::Audience)
         );
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ends_no_token_early_and_revives_none_for_good() {
+        let keys = keys();
+        let token = keys.mint(&claims()).unwrap();
+        let good = |second| {
+            let verified = keys.verify(&token, Kind::Access, "host:443", &[at(second)]);
+            verified.is_ok()
+        };
+        // Set back by a minute after it was minted, far back, ahead, and right again.
+        for (second, expected) in [
+            (1001, true),
+            (941, true),
+            (0, false),
+            (1_000_000, false),
+            (1999, true),
+            (2000, false),
+        ] {
+            assert_eq!(good(second), expected, "{second}");
+        }
     }
 
     #[test]

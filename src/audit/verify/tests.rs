@@ -116,6 +116,17 @@ fn a_whole_trail_is_good_and_says_what_is_proven() {
     assert_eq!(of(b"").unwrap().records, 0);
 }
 
+/// A clock that was set says nothing about the chain.
+#[test]
+fn times_that_go_back_or_jump_ahead_break_nothing() {
+    let mut chain = Chain::default();
+    for time in ["2026-11-22", "1970-01-01", "2999-12-31", "2026-11-22"] {
+        let fields = format!("\"time\":\"{time}T03:04:05.678901Z\",\"event\":\"request\"");
+        chain.link.append(&chain.key, &fields, &mut chain.text);
+    }
+    assert_eq!(of(chain.text.as_bytes()).unwrap().records, 4);
+}
+
 #[test]
 fn each_kind_of_tampering_is_named_with_its_line() {
     let chain = Chain::default().records(5);

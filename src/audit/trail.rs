@@ -409,14 +409,22 @@ impl Trail {
             .collect()
     }
 
-    /// Whether every sink that works has written everything.
+    /// Whether every sink that works or must work has written everything.
     pub(super) fn is_drained(&self) -> bool {
         let state = self.state();
-        let mut working = state
+        let mut wanted = state
             .outlets
             .iter()
-            .filter(|outlet| !outlet.ends && outlet.failing.is_none());
-        working.all(|outlet| outlet.pending.is_empty() && outlet.in_hand == 0)
+            .filter(|outlet| !outlet.ends && (outlet.required || outlet.failing.is_none()));
+        wanted.all(|outlet| outlet.pending.is_empty() && outlet.in_hand == 0)
+    }
+
+    /// Records that a sink which must work does not have; with the process they are gone.
+    pub(super) fn unwritten(&self) -> u64 {
+        let state = self.state();
+        let required = state.outlets.iter().filter(|outlet| outlet.required);
+        let behind = required.map(|outlet| state.link.last().saturating_sub(outlet.written));
+        behind.max().unwrap_or(0).saturating_add(state.lost)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

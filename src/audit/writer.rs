@@ -336,13 +336,20 @@ impl Audit {
         floods.count(kind, reference, Instant::now())
     }
 
-    /// Signs what is not signed yet and waits, for a while, until every sink that works has
-    /// everything. For the end of the process.
+    /// Signs what is not signed yet and waits, for a while, until every sink has everything. For the
+    /// end of the process; what cannot be written even now is told to the log alone.
     pub async fn finish(&self) {
         self.trail.sign();
         let begun = Instant::now();
         while !self.trail.is_drained() && begun.elapsed() < self.trail.timeout() {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let records = self.trail.unwritten();
+        if records > 0 {
+            tracing::error!(
+                records,
+                "audit records are lost: the process ended while they could not be written"
+            );
         }
     }
 

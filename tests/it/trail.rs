@@ -238,6 +238,46 @@ async fn a_full_disk_refuses_changes_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_stop_on_a_full_disk_says_how_many_records_it_lost() {
+    let Some(disk) = SmallDisk::mount(16) else {
+        return;
+    };
+    let file = disk.folder.join("audit.jsonl");
+    let mut lab = Lab::builder()
+        .audit(&format!("file = \"{}\"\ntimeout = \"1s\"", file.display()))
+        .start()
+        .await;
+    let gina = lab.user("gina");
+    assert_eq!(gina.get("/v2/").send().await.status, 200);
+    disk.fill();
+    // What is left of the last block goes first.
+    for _ in 0..20 {
+        assert_eq!(
+            gina.get("/v2/team-a/app/tags/list").send().await.status,
+            404
+        );
+    }
+    lab.process.signal(Signal::TERM);
+    assert!(lab.process.wait().await.success());
+    let written = assert_good(std::slice::from_ref(&file));
+    let written = written.lines().filter(|line| line.contains("tags"));
+    let log = lab.process.log();
+    let told = log
+        .lines()
+        .find(|line| line.contains("audit records are lost"));
+    let lost: usize = told.unwrap().rsplit_once('=').unwrap().1.parse().unwrap();
+    // Besides those of the requests, the records of the failure and of the stop.
+    assert!(lost >= 20 - written.count(), "{log}");
+    // What has room again is not told of.
+    lab.restart().await;
+    disk.free();
+    lab.process.signal(Signal::TERM);
+    assert!(lab.process.wait().await.success());
+    assert!(!lab.process.log().contains("audit records are lost"));
+    assert_good(&[file]);
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_counts_as_a_failure_and_misses_nothing() {
     let folder = Folder::new();
     let fifo = folder.join("audit.fifo");

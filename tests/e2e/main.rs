@@ -15,6 +15,7 @@ mod support;
 
 mod containerd;
 mod docker;
+mod faults;
 mod podman;
 mod skopeo;
 mod tool;

@@ -104,9 +104,7 @@ async fn happen(world: &mut World, wave: Wave, chance: &mut Chance) {
     }
     let mut ends = wave;
     chance.shuffle(&mut ends);
-    // A reload needs descriptors.
-    ends.sort_by_key(|fault| *fault == Fault::Hangups);
-    for fault in ends {
+    for fault in Fault::in_order_of_end(ends) {
         world.end(fault).await;
         world.book.attempts(chance.next() % 10).await;
     }

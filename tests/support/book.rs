@@ -41,6 +41,12 @@ impl Fault {
         Self::Store,
     ];
 
+    /// The order in which the faults of a wave may end: a reload needs descriptors.
+    pub(crate) fn in_order_of_end(mut wave: Vec<Self>) -> Vec<Self> {
+        wave.sort_by_key(|fault| *fault == Self::Hangups);
+        wave
+    }
+
     fn bit(self) -> u8 {
         1 << self as u8
     }
@@ -125,6 +131,7 @@ struct State {
     flights: HashMap<u64, u8>,
     half_way: usize,
     struck: usize,
+    lost: u64,
     large: Option<Kept>,
     kept: Vec<Kept>,
     told: HashMap<u64, u16>,
@@ -219,8 +226,28 @@ impl Book {
                 ));
             }
         });
-        self.ended.send_modify(|ended| *ended += 1);
+        self.ended();
         outcome.ok().filter(|_| is_right)
+    }
+
+    /// An attempt has ended.
+    pub(crate) fn ended(&self) {
+        self.ended.send_modify(|ended| *ended += 1);
+    }
+
+    /// How many faults there were so far, and whether one is in force.
+    pub(crate) fn weather(&self) -> (u64, bool) {
+        self.with(|state| (state.counts.faults.values().sum(), state.active != 0))
+    }
+
+    /// Whether there was no fault since then.
+    pub(crate) fn calm_since(&self, weather: (u64, bool)) -> bool {
+        !weather.1 && self.weather() == weather
+    }
+
+    /// The proxy says that it ended without having been able to write so many records.
+    pub(crate) fn lost_records(&self, records: u64) {
+        self.with(|state| state.lost += records);
     }
 
     /// Something that was seen outside of an answer's status.
@@ -358,7 +385,8 @@ impl Book {
     }
 
     /// Each answer that arrived as a whole has one record that says the same, and no attempt has
-    /// two; refusals for want of room may be without one, and so may as many as were folded.
+    /// two; refusals for want of room may be without one, and so may as many as were folded, or told
+    /// to be lost.
     pub(crate) fn assert_recorded<'a>(&self, lines: impl Iterator<Item = &'a str>) {
         let mut recorded: HashMap<u64, u16> = HashMap::new();
         let mut folded = 0;
@@ -389,9 +417,10 @@ impl Book {
                     None => missing += 1,
                 }
             }
+            let told = folded + state.lost;
             assert!(
-                missing <= folded,
-                "{missing} answers without a record, {folded} folded"
+                missing <= told,
+                "{missing} answers without a record, {told} told of"
             );
             state.counts.records = state.told.len() - usize::try_from(missing).unwrap();
         });

@@ -194,11 +194,16 @@ impl World {
         })
     }
 
-    /// Lets it happen.
+    /// Lets it happen, where it matters while a body is half-way.
     pub(crate) async fn begin(&mut self, fault: Fault, chance: &mut Chance) {
         if matches!(fault, Fault::Registry | Fault::Restart) {
             self.book.body_half_way().await;
         }
+        self.begin_at_once(fault, chance).await;
+    }
+
+    /// Lets it happen now.
+    pub(crate) async fn begin_at_once(&mut self, fault: Fault, chance: &mut Chance) {
         self.book.begins(fault);
         match fault {
             Fault::Descriptors => self.starve(),
@@ -289,7 +294,14 @@ impl World {
     async fn restart(&mut self) {
         self.lab.process.signal(Signal::TERM);
         let status = self.lab.process.wait().await;
-        assert_eq!(status.code(), Some(0), "{}", self.lab.process.log());
+        let log = self.lab.process.log();
+        assert_eq!(status.code(), Some(0), "{log}");
+        let lost = log
+            .lines()
+            .find(|line| line.contains("audit records are lost"));
+        if let Some((_, records)) = lost.and_then(|line| line.rsplit_once('=')) {
+            self.book.lost_records(records.parse().unwrap());
+        }
         self.lab.restart().await;
     }
 

@@ -7,6 +7,7 @@
     clippy::print_stderr,
     clippy::indexing_slicing,
     clippy::large_futures,
+    clippy::arithmetic_side_effects,
     reason = "a test fails by panicking, also in the helpers that are no #[test] themselves"
 )]
 

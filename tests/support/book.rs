@@ -106,7 +106,7 @@ pub(crate) struct Flight(u64);
 
 impl Flight {
     /// The name that the record of it has.
-    pub(crate) fn name(&self) -> String {
+    pub(crate) fn name(self) -> String {
         format!("{AGENT}{}", self.0)
     }
 }

@@ -1,5 +1,5 @@
 # `make help` says what there is.
-.PHONY: help demo test fuzz check bench bench-quick fmt clippy docs
+.PHONY: help demo test fuzz check soak bench bench-quick fmt clippy docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|'
@@ -15,6 +15,12 @@ fuzz: ## every fuzz target for 10 seconds
 	tests/fuzz/run
 
 check: fmt clippy docs test fuzz ## what CI runs: format, lints, documentation, tests, fuzzing
+
+# Half an hour; `make soak DURATION=600` is ten minutes.
+DURATION ?= 1800
+soak: ## clients of every kind and attackers for half an hour: nothing may grow
+	tests/install-deps
+	SOAK_SECONDS=$(DURATION) cargo test --locked --test it -- soak:: --nocapture
 
 bench: ## what one request costs, step by step; then the same work beside nginx and others
 	cargo bench --locked --bench micro

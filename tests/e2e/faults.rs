@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::support::book::{Book, Fault, Kept};
+use crate::support::caller::joined;
 use crate::support::chance::{Chance, seeds};
 use crate::support::folder::Folder;
 use crate::support::image::{MANIFEST, digest, noise};
@@ -22,8 +23,6 @@ struct Skopeo {
     repository: &'static str,
     chance: Chance,
     book: Arc<Book>,
-    copies: u64,
-    failures: u64,
 }
 
 impl Skopeo {
@@ -37,8 +36,6 @@ impl Skopeo {
             repository,
             chance,
             book: Arc::clone(&world.book),
-            copies: 0,
-            failures: 0,
         }
     }
 
@@ -58,52 +55,40 @@ impl Skopeo {
         self.run(&line, &password(user)).ok();
     }
 
-    /// Copies until everybody is to stop. Whoever is told that it worked keeps it in mind.
+    /// Copies until everybody is to stop. What was told to have worked is kept in mind.
     fn work(&mut self) {
+        let path = format!("{}/{}", self.host, self.repository);
         while !self.book.stopping() {
-            let weather = self.book.weather();
             let tag = format!("t{}", self.chance.next());
-            let manifest = self.layout(&tag);
-            let path = format!("{}/{}", self.host, self.repository);
-            let ran = self.run(
-                &format!(
-                    "copy --preserve-digests --dest-cert-dir certs oci:{tag}:v1 docker://{path}:{tag}"
-                ),
-                "",
-            );
-            std::fs::remove_dir_all(self.folder.join(&tag)).unwrap();
-            self.copies += 1;
-            if ran.worked {
+            let digest = self.layout(&tag);
+            let there = format!("docker://{path}:{tag}");
+            let stored = self.copy(&format!(
+                "copy --preserve-digests --dest-cert-dir certs oci:{tag}:v1 {there}"
+            ));
+            if stored {
                 self.book.keep(Kept {
                     repository: self.repository,
                     path: format!("/v2/{}/manifests/{tag}", self.repository),
-                    digest: manifest,
+                    digest,
                 });
-                self.pull(&path, &tag);
-            } else {
-                self.failures += 1;
-                if self.book.calm_since(weather) {
-                    self.book.wrong(format!("without any fault: {ran:?}"));
-                }
+                // It compares every digest itself.
+                self.copy(&format!(
+                    "copy --src-cert-dir certs {there} oci:back-{tag}:v1"
+                ));
             }
-            self.book.ended();
+            for folder in [tag.clone(), format!("back-{tag}")] {
+                drop(std::fs::remove_dir_all(self.folder.join(folder)));
+            }
         }
     }
 
-    /// Copies it back; skopeo compares every digest itself.
-    fn pull(&mut self, path: &str, tag: &str) {
-        let weather = self.book.weather();
-        let back = format!("back-{tag}");
-        let line = format!("copy --src-cert-dir certs docker://{path}:{tag} oci:{back}:v1");
-        let ran = self.run(&line, "");
-        self.copies += 1;
-        if !ran.worked {
-            self.failures += 1;
-            if self.book.calm_since(weather) {
-                self.book.wrong(format!("without any fault: {ran:?}"));
-            }
-        }
-        drop(std::fs::remove_dir_all(self.folder.join(back)));
+    /// Whether it worked.
+    fn copy(&self, line: &str) -> bool {
+        let flight = self.book.depart();
+        let ran = self.run(line, "");
+        let failed = (!ran.worked).then(|| format!("{ran:?}"));
+        self.book.arrive(flight, failed);
+        ran.worked
     }
 
     /// An image of two layers that was never there before, as an OCI layout; its digest.
@@ -167,10 +152,7 @@ async fn skopeo_loses_no_image_to_any_fault() {
     .map(|((user, repository), stream)| {
         let mut skopeo = Skopeo::new(&world, repository, Chance::of(seed, stream));
         skopeo.login(user);
-        tokio::task::spawn_blocking(move || {
-            skopeo.work();
-            (skopeo.copies, skopeo.failures)
-        })
+        tokio::task::spawn_blocking(move || skopeo.work())
     })
     .collect();
     world.book.attempts(3).await;
@@ -192,18 +174,10 @@ async fn skopeo_loses_no_image_to_any_fault() {
         world.book.attempts(chance.next() % 3).await;
     }
     world.book.stop(true);
-    let (mut copies, mut failures) = (0, 0);
-    for worker in workers {
-        let (more, failed) = worker.await.unwrap();
-        copies += more;
-        failures += failed;
-    }
+    joined(workers).await;
     world.book.assert_right();
     world.pull_back().await;
     world.book.assert_right();
     world.assert_trail().await;
-    eprintln!(
-        "seed {seed}: {copies} copies, {failures} failed\n{}",
-        world.book.counts()
-    );
+    eprintln!("seed {seed}: {}", world.book.counts());
 }

@@ -230,19 +230,26 @@ impl Book {
         outcome.ok().filter(|_| is_right)
     }
 
-    /// An attempt has ended.
-    pub(crate) fn ended(&self) {
+    fn ended(&self) {
         self.ended.send_modify(|ended| *ended += 1);
     }
 
-    /// How many faults there were so far, and whether one is in force.
-    pub(crate) fn weather(&self) -> (u64, bool) {
-        self.with(|state| (state.counts.faults.values().sum(), state.active != 0))
-    }
-
-    /// Whether there was no fault since then.
-    pub(crate) fn calm_since(&self, weather: (u64, bool)) -> bool {
-        !weather.1 && self.weather() == weather
+    /// Judges a client that only says whether it worked, and tries each thing once or more often.
+    pub(crate) fn arrive(&self, Flight(number): Flight, failed: Option<String>) {
+        self.with(|state| {
+            let mut seen = state.flights.remove(&number).unwrap();
+            for harmless in [Fault::Hangups, Fault::Store] {
+                seen &= !harmless.bit();
+            }
+            match failed {
+                None => state.counts.right += 1,
+                Some(_) if seen != 0 => {
+                    *state.counts.excused.entry("failed".to_owned()).or_default() += 1;
+                }
+                Some(told) => state.wrong.push(format!("no fault explains it: {told}")),
+            }
+        });
+        self.ended();
     }
 
     /// The proxy says that it ended without having been able to write so many records.

@@ -52,11 +52,11 @@ async fn nothing_grows_and_nobody_is_answered_wrongly() {
     joined(workers).await;
     joined(attackers).await;
     let rest = world.at_rest().await;
+    eprintln!("{}", table(&samples));
     world.book.assert_right();
     world.pull_back().await;
     world.book.assert_right();
     world.assert_trail().await;
-    eprintln!("{}", table(&samples));
     eprintln!("seed {seed}, {seconds} s: {}", world.book.counts());
     eprintln!("attacks: {tried}; at rest {rest:?}");
     assert_level(&samples);

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! - **Distinct** wrong passwords are counted, since clients repeat the same wrong one by
-//!   themselves. Passwords are known by a hash under a key of this process.
+//!   themselves, also when the right one has come in between. Passwords are known by a hash under a key
+//!   of this process.
 //! - An attempt whose password is still being verified counts until its answer is known, so that
 //!   sending many guesses at once is no way around.
 //! - A lock holds for one user from one network (an IPv4 address, an IPv6 /64): nobody can lock out
@@ -206,10 +207,7 @@ impl Lockout {
         now: Duration,
     ) -> Vec<Change> {
         match judged {
-            Judged::Right => {
-                let entry = self.pairs.remove(attempt.pair);
-                self.changes.extend(entry.and_then(Entry::into_change));
-            }
+            Judged::Right => self.right(attempt),
             Judged::Unknown => {
                 if let Some(entry) = self.pairs.find(attempt.pair) {
                     entry.leave(attempt.tag);
@@ -253,9 +251,6 @@ impl Lockout {
     pub fn agree(&mut self, attempt: &Attempt, wrong: u32) {
         if let Some(entry) = self.pairs.find(attempt.pair) {
             entry.count = entry.count.min(wrong);
-            if wrong == 0 {
-                entry.wrong.clear();
-            }
         }
     }
 
@@ -265,6 +260,21 @@ impl Lockout {
             table.end_locks(now, &mut self.changes);
         }
         std::mem::take(&mut self.changes)
+    }
+
+    /// The count begins anew. What is known to be wrong stays known: otherwise a forgotten job that
+    /// repeats an old password would count against its network each time that somebody logs in.
+    fn right(&mut self, attempt: &Attempt) {
+        let Some(entry) = self.pairs.find(attempt.pair) else {
+            return;
+        };
+        entry.count = 0;
+        entry.pending.clear();
+        self.changes
+            .extend(entry.lock.take().map(Lock::into_change));
+        if entry.wrong.is_empty() {
+            self.pairs.remove(attempt.pair);
+        }
     }
 
     fn wrong(&mut self, attempt: &Attempt, setting: Setting, now: Duration) {
@@ -358,10 +368,8 @@ impl Table {
         entry
     }
 
-    fn remove(&mut self, key: u128) -> Option<Entry> {
-        let bucket = self.bucket(key);
-        let at = bucket.iter().position(|entry| entry.key == key)?;
-        Some(bucket.swap_remove(at))
+    fn remove(&mut self, key: u128) {
+        self.bucket(key).retain(|entry| entry.key != key);
     }
 
     fn find(&mut self, key: u128) -> Option<&mut Entry> {

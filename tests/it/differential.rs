@@ -336,7 +336,7 @@ fn guess(dice: &mut Dice, digests: &[String]) -> (Method, String) {
             let piece = [
                 "/", ".", "%2F", "%3A", "?", "&", "a", "-", ";", "+", "=", "../", "%",
             ];
-            path.insert_str(at, *dice.one::<&str>(&piece));
+            path.insert_str(at, dice.one::<&str>(&piece));
         } else if at < path.len() {
             path.remove(at);
         }

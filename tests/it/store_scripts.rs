@@ -237,7 +237,7 @@ async fn a_network_is_locked_and_memory_is_bounded() {
         .arg("w")
         .query(&mut server.connect())
         .unwrap();
-    assert_eq!(fields, 2 + 32);
+    assert_eq!(fields, 3 + 32);
     // An old one is not remembered and counts anew; a late one does not.
     assert_eq!(wrong(499, 501, 1), [0, 0]);
     assert_eq!(wrong(0, 501, 1), [60_000, 60_000]);

@@ -175,11 +175,24 @@ fn a_right_password_clears_the_count_and_an_outage_changes_nothing() {
         assert!(world.login("alice", HERE, "down"));
         assert!(world.login("alice", HERE, "right"));
     }
+    // Those are known, and do not count again.
     assert_eq!(world.guess("alice", HERE, "wrong", 2), 2);
+    assert_eq!(world.guess("alice", HERE, "other", 2), 2);
     for _ in 0..10 {
         assert!(world.login("alice", HERE, "down"));
     }
     assert_eq!(world.guess("alice", HERE, "another", 2), 1);
+}
+
+#[test]
+fn a_forgotten_job_beside_good_logins_locks_nobody() {
+    let mut world = World::new();
+    for _ in 0..10 * SETTING.count * SOURCE_FACTOR {
+        assert!(world.login("alice", HERE, "old"));
+        assert!(world.login("alice", HERE, "right"));
+    }
+    assert!(world.login("bob", HERE, "right"));
+    assert!(world.told.is_empty(), "{:?}", world.told);
 }
 
 #[test]
@@ -220,7 +233,8 @@ fn what_a_right_password_elsewhere_cleared_counts_no_more() {
     world.guess("alice", HERE, "wrong", 2);
     let attempt = world.attempt("alice", HERE, "wrong0");
     world.lockout.agree(&attempt, 0);
-    assert_eq!(world.guess("alice", HERE, "wrong", 4), 3);
+    // Two that are known, and three that count.
+    assert_eq!(world.guess("alice", HERE, "wrong", 6), 5);
 }
 
 #[test]
@@ -431,21 +445,27 @@ impl Dice {
 /// for each question.
 #[derive(Default)]
 struct Reference {
-    /// Per user and network: when a wrong password was counted, since the last fresh start.
-    counted: HashMap<(u64, u64), Vec<(Duration, u64)>>,
+    /// Per user and network.
+    counted: HashMap<(u64, u64), Counted>,
     locked: HashMap<(u64, u64), Duration>,
     sources: HashMap<u64, Vec<Duration>>,
     locked_sources: HashMap<u64, Duration>,
 }
 
+/// Wrong passwords since a fresh start: when the first of them was counted, how many were since the
+/// last right one, and all that are known.
+#[derive(Default)]
+struct Counted {
+    since: Duration,
+    count: usize,
+    known: Vec<u64>,
+}
+
 impl Reference {
     fn admits(&mut self, pair: (u64, u64), now: Duration) -> bool {
         let counted = self.counted.entry(pair).or_default();
-        if counted
-            .first()
-            .is_some_and(|(first, _)| now - *first >= SETTING.per)
-        {
-            counted.clear();
+        if now - counted.since >= SETTING.per {
+            *counted = Counted::default();
         }
         let is_over = |until: Option<&Duration>| until.is_none_or(|until| *until <= now);
         is_over(self.locked.get(&pair)) && is_over(self.locked_sources.get(&pair.1))
@@ -453,12 +473,16 @@ impl Reference {
 
     fn wrong(&mut self, pair: (u64, u64), password: u64, now: Duration) {
         let counted = self.counted.entry(pair).or_default();
-        if counted.iter().any(|(_, known)| *known == password) {
+        if counted.known.contains(&password) {
             return;
         }
-        counted.push((now, password));
-        if counted.len() == 3 {
-            counted.clear();
+        if counted.count == 0 {
+            counted.since = now;
+        }
+        counted.count += 1;
+        counted.known.push(password);
+        if counted.count == 3 {
+            *counted = Counted::default();
             self.locked.insert(pair, now + SETTING.per);
         }
         let source = self.sources.entry(pair.1).or_default();
@@ -502,7 +526,7 @@ fn simulate(seed: u64) {
         );
         if verified {
             match password {
-                0 => drop(reference.counted.remove(&pair)),
+                0 => reference.counted.entry(pair).or_default().count = 0,
                 1 => {}
                 other => reference.wrong(pair, other, world.now),
             }

@@ -146,6 +146,8 @@ pub(crate) fn page(conditions: &Conditions, outcomes: &[Outcome]) -> String {
     }
     text += "\n![Portcullis and its peers](results.svg)\n\n";
     text += &goals(outcomes);
+    text += "\n";
+    text += include_str!("../../BOUNDS.md");
     text += "\n## Figures\n";
     for outcome in outcomes {
         text += &table(outcome);

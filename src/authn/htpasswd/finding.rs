@@ -239,13 +239,15 @@ pub enum Weakness {
     Unsalted,
 }
 
-/// Whether a name can stand in a file: not empty, at most 256 bytes, no control character, no `:`,
-/// no `#` in front, no white space around it.
+/// Whether a name can stand in a file: not empty, at most 256 bytes, no control character and no byte
+/// order mark, no `:`, no `#` in front, no white space around it.
 pub fn check_user(user: &str) -> Result<(), Problem> {
     match user {
         "" => Err(Problem::UserEmpty),
         long if long.len() > MAX_USER => Err(Problem::UserTooLong),
-        odd if odd.chars().any(char::is_control) => Err(Problem::UserControl),
+        odd if odd.contains(|c: char| c.is_control() || c == '\u{feff}') => {
+            Err(Problem::UserControl)
+        }
         odd if odd.contains(':') => Err(Problem::UserColon),
         odd if odd.trim() != odd => Err(Problem::UserSpace),
         odd if odd.starts_with('#') => Err(Problem::UserComment),

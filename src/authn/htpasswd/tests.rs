@@ -416,6 +416,9 @@ fn odd_names_are_refused() {
         Err(super::Problem::UserComment)
     );
     assert_eq!(super::check_user("al:ice"), Err(super::Problem::UserColon));
+    // In the first line it would be the file's.
+    let marked = super::check_user("\u{feff}alice");
+    assert_eq!(marked, Err(super::Problem::UserControl));
     assert_eq!(super::check_user("alice"), Ok(()));
 }
 

@@ -63,7 +63,11 @@ pub(crate) struct Conditions {
 
 impl Conditions {
     pub(crate) fn gather(portcullis: &std::path::Path, remarks: Vec<String>) -> Self {
-        let command: Vec<_> = std::env::args().skip(1).collect();
+        let mut command: Vec<_> = std::env::args().skip(1).collect();
+        // Where the program lies is of no interest elsewhere.
+        if let Some(at) = command.iter().position(|word| word == "--portcullis") {
+            command.drain(at..command.len().min(at + 2));
+        }
         let facts = vec![
             (
                 "date",

@@ -330,13 +330,8 @@ impl Record {
         });
     }
 
-    /// Notes how something ended that was no request.
+    /// Notes how it ended, whatever was noted before.
     pub fn outcome(&mut self, outcome: Outcome) {
-        self.set(|fields| fields.outcome = outcome);
-    }
-
-    /// Notes that the end was not reached after all.
-    pub fn cut(&mut self, outcome: Outcome) {
         self.set(|fields| fields.outcome = outcome);
     }
 

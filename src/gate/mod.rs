@@ -24,5 +24,5 @@ pub use issue::{MAX_FORM, Minted, issue};
 pub use judge::{Admission, judge};
 pub use login::Guard;
 pub use pulls::{Pull, PullLimits, PullsExceeded, Standing};
-pub use refusal::{Refusal, Wanted};
+pub use refusal::{METHODS, Refusal, Wanted};
 pub use state::{Ledger, Reload, Reloads, Rules, Shown};

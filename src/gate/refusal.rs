@@ -108,8 +108,8 @@ impl Wanted {
     }
 }
 
-/// All methods that some end point has.
-const METHODS: &str = "GET, HEAD, PUT, POST, PATCH, DELETE";
+/// All methods that some end point has, for `Allow`.
+pub const METHODS: &str = "GET, HEAD, PUT, POST, PATCH, DELETE";
 /// Seconds after which a client may try again when something behind us is down.
 const RETRY_SOON: u32 = 5;
 /// The longest `Retry-After`, in seconds. Before it shows the message, which has the whole truth,

@@ -122,7 +122,7 @@ impl Tail {
     /// Never ends a cut body as if it were whole: the client's answer breaks off as well.
     fn cut(&mut self, how: Cut) {
         if let Some(mut record) = self.record.take() {
-            record.cut(Outcome::Error);
+            record.outcome(Outcome::Error);
             record.reason(&how.to_string());
             record.close();
         }
@@ -134,7 +134,7 @@ impl Drop for Tail {
         if self.inner.is_end_stream() {
             self.finish();
         } else if let Some(mut record) = self.record.take() {
-            record.cut(Outcome::Aborted);
+            record.outcome(Outcome::Aborted);
             record.close();
         }
     }

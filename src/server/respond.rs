@@ -26,7 +26,8 @@ use super::framing::{MAX_HEAD, MAX_HEADERS};
 use super::readers::Turn;
 use crate::audit::{Effect, Event, Outcome, Record};
 use crate::gate::{
-    Admission, Authority, BadHead, Claim, Ledger, MAX_FORM, Refusal, Rules, Wanted, issue, judge,
+    Admission, Authority, BadHead, Claim, Ledger, MAX_FORM, METHODS, Refusal, Rules, Wanted, issue,
+    judge,
 };
 use crate::identity::Peer;
 use crate::limit::Source;
@@ -422,10 +423,7 @@ fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
         return Err(Refusal::BadRequest("Content-Length must stand once"));
     }
     if head.method == Method::CONNECT || head.method == Method::TRACE {
-        return Err(CallError::Method {
-            allow: "GET, HEAD, PUT, POST, PATCH, DELETE",
-        }
-        .into());
+        return Err(CallError::Method { allow: METHODS }.into());
     }
     if head.version == Version::HTTP_2 && head.uri.scheme() != Some(&Scheme::HTTPS) {
         return Err(Refusal::BadRequest("the scheme must be https"));

@@ -67,10 +67,7 @@ struct Outlet {
     name: &'static str,
     required: bool,
     pending: String,
-    /// Whether somebody waits for what is pending.
-    urgent: bool,
-    /// Whether its thread sleeps until it is woken, because there was nothing to do.
-    asleep: bool,
+    pace: Pace,
     /// Bytes that its thread has in hand.
     in_hand: usize,
     /// The last record that it has written.
@@ -81,6 +78,17 @@ struct Outlet {
     orders: VecDeque<Order>,
     ends: bool,
     wake: Arc<Condvar>,
+}
+
+/// When a sink's thread takes what is pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// It had nothing to do, and sleeps until it is woken.
+    Asleep,
+    /// When records have gathered for a while.
+    Dozing,
+    /// At once: somebody waits.
+    Hurried,
 }
 
 #[derive(Debug)]
@@ -132,8 +140,7 @@ impl Trail {
             name,
             required,
             pending: String::new(),
-            urgent: false,
-            asleep: false,
+            pace: Pace::Dozing,
             in_hand: 0,
             written,
             busy: None,
@@ -231,9 +238,8 @@ impl Trail {
         }
         loop {
             let outlet = state.outlets.get_mut(id)?;
-            outlet.asleep = false;
             if batch.is_empty() && !outlet.pending.is_empty() {
-                outlet.urgent = false;
+                outlet.pace = Pace::Dozing;
                 *batch = Batch::new(std::mem::take(&mut outlet.pending));
                 outlet.in_hand = batch.len();
             }
@@ -246,7 +252,7 @@ impl Trail {
             if outlet.ends {
                 return None;
             }
-            outlet.asleep = true;
+            outlet.pace = Pace::Asleep;
             state = wake.wait(state).unwrap_or_else(PoisonError::into_inner);
             state = doze(state, id, &wake);
         }
@@ -472,7 +478,7 @@ impl State {
     /// Has everything written at once that is pending.
     fn hurry(&mut self) {
         for outlet in &mut self.outlets {
-            outlet.urgent = true;
+            outlet.pace = Pace::Hurried;
             outlet.wake.notify_all();
         }
     }
@@ -519,7 +525,8 @@ impl State {
                 continue;
             }
             outlet.pending.push_str(&self.line);
-            if std::mem::take(&mut outlet.asleep) {
+            if outlet.pace == Pace::Asleep {
+                outlet.pace = Pace::Dozing;
                 outlet.wake.notify_all();
             }
         }
@@ -542,7 +549,7 @@ fn doze<'a>(state: MutexGuard<'a, State>, id: usize, wake: &Condvar) -> MutexGua
 
 impl Outlet {
     fn may_doze(&self) -> bool {
-        !self.urgent && self.orders.is_empty() && !self.ends
+        self.pace != Pace::Hurried && self.orders.is_empty() && !self.ends
     }
 
     fn held(&self) -> usize {

@@ -1,0 +1,65 @@
+//! `[audit]`: where the trail is written.
+
+use std::time::Duration;
+
+use super::is_true;
+use super::judge::Judge;
+use crate::config::file::{self, At};
+use crate::config::value::{self, Wrong};
+use crate::config::{Audit, AuditSync, Rotate, Stdout, Syslog, WhenUnwritable};
+
+impl Judge<'_> {
+    pub(super) fn audit(&mut self, audit: &file::Audit) -> Audit {
+        let answers = [
+            ("refuse", WhenUnwritable::Refuse),
+            ("refuse-writes", WhenUnwritable::RefuseWrites),
+            ("serve", WhenUnwritable::Serve),
+        ];
+        let default = WhenUnwritable::RefuseWrites;
+        let syncs = [
+            ("always", AuditSync::Always),
+            ("second", AuditSync::Second),
+            ("never", AuditSync::Never),
+        ];
+        self.warn_if_readable(audit.key_file.as_ref());
+        self.warn_if_readable(audit.signing_key.as_ref());
+        Audit {
+            file: self
+                .path(audit.file.as_ref())
+                .unwrap_or_else(|| self.folder.join("audit.jsonl")),
+            when_unwritable: self.word(audit.when_unwritable.as_ref(), &answers, default),
+            required: audit
+                .required
+                .as_ref()
+                .is_none_or(|required| required.value),
+            timeout: self.time_out(audit.timeout.as_ref(), Duration::from_secs(5)),
+            sync: self.word(audit.sync.as_ref(), &syncs, AuditSync::Second),
+            rotate: Rotate {
+                size: self.text(audit.rotate_size.as_ref(), value::size),
+                every: self.text(audit.rotate_every.as_ref(), value::interval),
+            },
+            key_file: self.path(audit.key_file.as_ref()),
+            signing_key: self.path(audit.signing_key.as_ref()),
+            stdout: audit.stdout.as_ref().map(|stdout| Stdout {
+                required: is_true(stdout.value.required.as_ref()),
+            }),
+            syslog: self.syslog(audit.syslog.as_ref()),
+        }
+    }
+
+    fn syslog(&mut self, syslog: Option<&At<file::AuditSyslog>>) -> Option<Syslog> {
+        let at = syslog?;
+        let syslog = &at.value;
+        let folder = self.folder.to_owned();
+        let address = self.text(syslog.address.as_ref(), |text| value::syslog(text, &folder));
+        if syslog.address.is_none() {
+            let wrong = Wrong::new("a syslog receiver needs an address");
+            self.error(&at.span, wrong.help("write address = \"unix:/dev/log\""));
+        }
+        Some(Syslog {
+            address: address?,
+            ca: self.path(syslog.ca.as_ref()),
+            required: is_true(syslog.required.as_ref()),
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! From what is written to what is meant. Goes on after an error, so that one run finds them all:
+//! what cannot be understood is replaced by a default, and the whole is thrown away at the end.
+
+mod audit;
+mod auth;
+mod judge;
+mod limits;
+mod secrets;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(super) use judge::{Judge, network};
+use secrets::Password;
+
+use super::error::{Diagnostic, Source};
+use super::file::{self, At, File};
+use super::value::{self, Wrong};
+use super::{
+    Admin, CertificateField, ClientCertificateMode, ClientCertificates, Config, Log, LogFormat,
+    Server, Telemetry, Tls, TlsVersion, Token, Upstream, UpstreamUrl, rules,
+};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Judges a file.
+pub(super) fn understand(
+    file: &File,
+    source: Source,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    found: &mut Vec<Diagnostic>,
+) -> Config {
+    let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut judge = Judge::new(&source, folder, env, found);
+    let server = judge.server(&file.server.value);
+    let tls = judge.tls(&file.tls.value);
+    let upstream = judge.upstream(&file.upstream.value);
+    let auth = judge.auth(&file.auth.value);
+    let token = judge.token(&file.token.value);
+    let may_name_groups = auth.ldap.is_some() || tls.client_certificates.groups.is_some();
+    let certificates = tls.client_certificates.mode;
+    let (policy, roles, pulls) = rules::policy(&mut judge, file, may_name_groups, certificates);
+    let policy_tests = rules::policy_tests(&mut judge, file);
+    let limits = judge.limits(&file.limits.value, pulls);
+    let audit = judge.audit(&file.audit.value);
+    let admin = judge.admin(file.admin.as_ref());
+    let log = judge.log(&file.log.value);
+    let telemetry = judge.telemetry(&file.telemetry.value);
+    judge.check_replicas(file);
+    judge.look_at_file(file, &path);
+    if file.access.is_empty() && judge.found.iter().all(Diagnostic::is_warning) {
+        let help = "add an `[[access]]` with `repositories`, `who` and `role`";
+        judge.warning_about_file(
+            "no `[[access]]` rule: everything is denied to everybody",
+            help,
+        );
+    }
+    Config {
+        file: path,
+        server,
+        tls,
+        upstream,
+        auth,
+        token,
+        policy: policy.into(),
+        roles,
+        policy_tests,
+        limits,
+        audit,
+        admin,
+        log,
+        telemetry,
+        source,
+    }
+}
+
+impl Judge<'_> {
+    fn server(&mut self, server: &file::Server) -> Server {
+        let listen = self.list(server.listen.as_ref(), address);
+        self.not_empty(server.listen.as_ref(), "no address to listen on");
+        Server {
+            listen: match server.listen {
+                Some(_) => listen,
+                None => vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 443))],
+            },
+            public_authority: self.text(server.public_url.as_ref(), value::public_authority),
+            max_connections: self.count(server.max_connections.as_ref(), 10_000),
+            max_connections_per_source: self
+                .count(server.max_connections_per_source.as_ref(), 4_000),
+            drain_timeout: self.duration(server.drain_timeout.as_ref(), MINUTE),
+            handshake_timeout: self
+                .time_out(server.handshake_timeout.as_ref(), Duration::from_secs(10)),
+            header_timeout: self.time_out(server.header_timeout.as_ref(), Duration::from_secs(10)),
+            idle_timeout: self.time_out(server.idle_timeout.as_ref(), MINUTE),
+            body_timeout: self.time_out(server.body_timeout.as_ref(), Duration::from_secs(30)),
+            trusted_proxies: self.list(server.trusted_proxies.as_ref(), network),
+        }
+    }
+
+    fn tls(&mut self, tls: &file::Tls) -> Tls {
+        self.warn_if_readable(tls.private_key.as_ref());
+        let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+        Tls {
+            certificate: self.path(tls.certificate.as_ref()).unwrap_or_default(),
+            private_key: self.path(tls.private_key.as_ref()).unwrap_or_default(),
+            min_version: self.word(tls.min_version.as_ref(), &versions, TlsVersion::Tls12),
+            client_certificates: self.client_certificates(&tls.client_certificates.value),
+        }
+    }
+
+    fn client_certificates(&mut self, asked: &file::ClientCertificates) -> ClientCertificates {
+        let modes = [
+            ("off", ClientCertificateMode::Off),
+            ("optional", ClientCertificateMode::Optional),
+            ("required", ClientCertificateMode::Required),
+        ];
+        let mode = self.word(asked.mode.as_ref(), &modes, ClientCertificateMode::Off);
+        if let (Some(written), None) = (&asked.mode, &asked.ca)
+            && mode != ClientCertificateMode::Off
+        {
+            let wrong = Wrong::new("`ca` is missing: nothing says whose certificates are good");
+            self.error(&written.span, wrong);
+        }
+        if let (Some(ca), None) = (&asked.ca, &asked.mode) {
+            let wrong = Wrong::new("`ca` has no effect: clients are asked for no certificates");
+            let help = "add mode = \"optional\" or mode = \"required\"";
+            self.warning(&ca.span, wrong.help(help));
+        }
+        if let (Some(groups), None) = (&asked.groups, &asked.username) {
+            let wrong = Wrong::new("`groups` has no effect: certificates name no users");
+            self.warning(&groups.span, wrong.help("say by `username` where they do"));
+        }
+        self.not_empty(asked.username.as_ref(), rules::EMPTY);
+        ClientCertificates {
+            mode,
+            ca: self.path(asked.ca.as_ref()),
+            crl: self.paths(asked.crl.as_ref()),
+            username: self.list(asked.username.as_ref(), certificate_field),
+            groups: self.text(asked.groups.as_ref(), certificate_field),
+        }
+    }
+
+    fn upstream(&mut self, upstream: &file::Upstream) -> Upstream {
+        let url = self.text(upstream.url.as_ref(), value::upstream);
+        let url = match url {
+            Some(UpstreamUrl::Unix(path)) => UpstreamUrl::Unix(self.folder.join(path)),
+            Some(url) => url,
+            None => UpstreamUrl::Unix(PathBuf::new()),
+        };
+        let is_https = matches!(url, UpstreamUrl::Https { .. });
+        if let Some(ca) = upstream.ca.as_ref().filter(|_| !is_https) {
+            let wrong = Wrong::new("`ca` has no effect: the upstream is not https");
+            self.warning(&ca.span, wrong);
+        }
+        let password = Password {
+            key: "password",
+            literal: upstream.password.as_ref(),
+            file: upstream.password_file.as_ref(),
+        };
+        Upstream {
+            url,
+            login: self.login(("username", upstream.username.as_ref()), password),
+            ca: self.path(upstream.ca.as_ref()),
+            connect_timeout: self
+                .time_out(upstream.connect_timeout.as_ref(), Duration::from_secs(5)),
+            response_timeout: self.time_out(upstream.response_timeout.as_ref(), MINUTE),
+        }
+    }
+
+    fn token(&mut self, token: &file::Token) -> Token {
+        self.warn_if_readable(token.signing_key.as_ref());
+        let lifetime = self.duration(token.lifetime.as_ref(), Duration::from_mins(5));
+        if let Some(written) = token.lifetime.as_ref().filter(|_| lifetime < MINUTE) {
+            if lifetime.is_zero() {
+                let wrong = Wrong::new("a token with no lifetime is good for nothing");
+                self.error(&written.span, wrong.help("write \"60s\" or more"));
+            } else {
+                // Some take a minute for granted, as the specification lets them.
+                let wrong = Wrong::new("clients may go on using a token for a minute");
+                let help = "write at least \"60s\", or they may be refused and log in again";
+                self.warning(&written.span, wrong.help(help));
+            }
+        }
+        Token {
+            lifetime,
+            refresh_lifetime: self.duration(
+                token.refresh_lifetime.as_ref(),
+                Duration::from_hours(90 * 24),
+            ),
+            signing_key: self.path(token.signing_key.as_ref()),
+            bind_certificate: token.bind_certificate.as_ref().is_some_and(|yes| yes.value),
+        }
+    }
+
+    fn admin(&mut self, admin: Option<&At<file::Admin>>) -> Admin {
+        let Some(admin) = admin else {
+            return Admin { listen: None };
+        };
+        let listen = self.text(admin.value.listen.as_ref(), address);
+        let listen = listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
+        if let Some(written) = admin
+            .value
+            .listen
+            .as_ref()
+            .filter(|_| !listen.ip().is_loopback())
+        {
+            let wrong = Wrong::new("others can reach this address, and it speaks plain HTTP");
+            self.warning(&written.span, wrong);
+        }
+        let listen = Some(listen);
+        Admin { listen }
+    }
+
+    fn telemetry(&mut self, telemetry: &file::Telemetry) -> Telemetry {
+        let endpoint = telemetry.otlp_endpoint.as_ref();
+        if let Some(at) = endpoint.filter(|_| !cfg!(feature = "otlp")) {
+            let wrong = Wrong::new("`otlp_endpoint` has no effect: this program exports no spans");
+            let wrong = wrong.help("build it with `--features otlp`");
+            self.warning(&at.span, wrong);
+        }
+        Telemetry {
+            collector: self.text(endpoint, value::collector),
+        }
+    }
+
+    fn log(&mut self, log: &file::Log) -> Log {
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let format = self.word(log.format.as_ref(), &formats, LogFormat::Text);
+        Log { format }
+    }
+}
+
+fn is_true(key: Option<&At<bool>>) -> bool {
+    key.is_some_and(|key| key.value)
+}
+
+fn address(text: &str) -> Result<SocketAddr, Wrong> {
+    text.parse().map_err(|_not_an_address| {
+        let wrong = Wrong::new(format!("{text:?} is not an address with a port"));
+        match (
+            text.parse::<IpAddr>(),
+            text.trim_start_matches(':').parse::<u16>(),
+        ) {
+            (Ok(ip), _) => wrong.help(format!("write \"{}\"", SocketAddr::from((ip, 443)))),
+            (_, Ok(port)) => wrong.help(format!("write \"0.0.0.0:{port}\" or \"[::]:{port}\"")),
+            _ => wrong.help("write an IP address and a port, for example \"0.0.0.0:443\""),
+        }
+    })
+}
+
+fn certificate_field(text: &str) -> Result<CertificateField, Wrong> {
+    value::word(
+        text,
+        &[
+            ("san.dns", CertificateField::SanDns),
+            ("san.email", CertificateField::SanEmail),
+            ("san.uri", CertificateField::SanUri),
+            ("subject.cn", CertificateField::SubjectCn),
+            ("subject.o", CertificateField::SubjectO),
+            ("subject.ou", CertificateField::SubjectOu),
+        ],
+    )
+}

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
-use super::record::{Event, Outcome};
+use super::event::{Event, Outcome};
 
 /// No record is longer, in bytes.
 const LONGEST: usize = 1 << 20;

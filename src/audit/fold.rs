@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use super::record::{Event, Outcome};
+use super::event::{Event, Outcome};
 
 /// How long refusals belong together.
 const WINDOW: Duration = Duration::from_secs(10);

@@ -7,6 +7,8 @@
 
 mod chain;
 mod entry;
+mod event;
+mod fields;
 mod file;
 mod fold;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -26,7 +28,8 @@ mod writer;
 
 pub use chain::{ChainKey, ShortKey};
 pub use entry::{Certificate, Entry, Flaw, Lines};
-pub use record::{Event, Outcome, Record};
+pub use event::{Event, Outcome};
+pub use record::Record;
 pub use served::{ActionTimes, BUCKETS, Request, Served};
 pub use sign::{PublicKey, Signer, SigningError};
 pub use tally::{Refused, Tally, Watch};

@@ -1,187 +1,19 @@
-//! What one record says, and its life from a request's head to its end.
+//! One record's life, from a request's head to its end.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use jiff::Timestamp;
-use serde::Serialize;
-
-use super::fold::{Folded, Kind, source_of};
-use super::members::Members;
-use super::served::Request;
-use super::sign::Checkpoint;
-use super::tally::{Entry, Refused};
+use super::event::{Event, Outcome};
+use super::fields::{Fields, Shown, bounded};
 use super::writer::{Audit, AuditError, Slot};
 use crate::identity::{Authentication, ClientCertificate, Identity};
 use crate::registry::Call;
 use crate::trace::{Span, TraceId};
 
-/// No field of a record is longer, in bytes; whatever an attacker sends.
-const MAX_FIELD: usize = 256;
-/// Nor are there more groups in it.
+/// No record names more groups.
 const MAX_GROUPS: usize = 100;
-
-/// What a record is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Event {
-    /// A sink of the trail fails, or works again.
-    Audit,
-    /// Everything before is signed.
-    Checkpoint,
-    /// A robot key made, changed or revoked.
-    Key,
-    /// A user locked out for wrong passwords, or free again.
-    Lockout,
-    /// A password or key presented to log in.
-    Login,
-    /// The chain goes on with another key.
-    Rekey,
-    /// The configuration was read again.
-    Reload,
-    /// A call to the API.
-    Request,
-    /// The proxy started.
-    Start,
-    /// The proxy stopped.
-    Stop,
-    /// The store that replicas share limits by was lost, or is back.
-    Store,
-    /// Requests turned away, many in one record.
-    Suppressed,
-    /// A token minted, refreshed or refused.
-    Token,
-    /// A crash tore the end of the trail, or it was cut off.
-    Torn,
-}
-
-impl Event {
-    /// Every event, in the order of their declaration.
-    pub const ALL: [Self; 14] = [
-        Self::Audit,
-        Self::Checkpoint,
-        Self::Key,
-        Self::Lockout,
-        Self::Login,
-        Self::Rekey,
-        Self::Reload,
-        Self::Request,
-        Self::Start,
-        Self::Stop,
-        Self::Store,
-        Self::Suppressed,
-        Self::Token,
-        Self::Torn,
-    ];
-
-    /// The word of the record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Audit => "audit",
-            Self::Checkpoint => "checkpoint",
-            Self::Key => "key",
-            Self::Lockout => "lockout",
-            Self::Login => "login",
-            Self::Rekey => "rekey",
-            Self::Reload => "reload",
-            Self::Request => "request",
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Store => "store",
-            Self::Suppressed => "suppressed",
-            Self::Token => "token",
-            Self::Torn => "torn",
-        }
-    }
-}
-
-impl Outcome {
-    /// Every outcome, in the order of their declaration.
-    pub const ALL: [Self; 6] = [
-        Self::Aborted,
-        Self::Allowed,
-        Self::Denied,
-        Self::Error,
-        Self::Failed,
-        Self::Limited,
-    ];
-
-    /// The word of the record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Aborted => "aborted",
-            Self::Allowed => "allowed",
-            Self::Denied => "denied",
-            Self::Error => "error",
-            Self::Failed => "failed",
-            Self::Limited => "limited",
-        }
-    }
-}
-
-/// How it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// The client went away before the end of the answer.
-    Aborted,
-    /// Done as asked.
-    Allowed,
-    /// Refused by the policy, or not a request of the API.
-    Denied,
-    /// Something behind us, or we ourselves, could not.
-    Error,
-    /// The credential is missing, malformed or wrong.
-    Failed,
-    /// Refused for now: too many.
-    Limited,
-}
-
-/// The members of a record, in the order in which they are written. Absent ones are `null`, so
-/// that every record has the same keys, but for the last.
-#[derive(Clone, Debug)]
-pub(super) struct Fields {
-    time: Timestamp,
-    reference_id: String,
-    event: Event,
-    outcome: Outcome,
-    client: Option<IpAddr>,
-    user: Option<String>,
-    groups: Vec<String>,
-    outside_groups: Vec<String>,
-    auth: Option<&'static str>,
-    proof: Vec<&'static str>,
-    cached: bool,
-    certificate: Option<Shown>,
-    tls: Option<Box<str>>,
-    method: Option<String>,
-    action: Option<&'static str>,
-    object: Option<&'static str>,
-    repository: Option<String>,
-    reference: Option<String>,
-    rule: Option<String>,
-    status: Option<u16>,
-    upstream_status: Option<u16>,
-    bytes_in: u64,
-    bytes_out: u64,
-    duration_us: u64,
-    agent: Option<String>,
-    trace: Option<String>,
-    span: Option<Span>,
-    reason: Option<String>,
-    count: Option<u64>,
-    /// In checkpoints alone.
-    checkpoint: Option<Checkpoint>,
-}
-
-/// The certificate of a connection, as a record names it.
-#[derive(Clone, Debug)]
-struct Shown {
-    subject: String,
-    sha256: String,
-}
 
 /// One record under construction. Whatever happens, it is written once.
 #[derive(Debug)]
@@ -412,186 +244,6 @@ impl Drop for Record {
     }
 }
 
-impl Fields {
-    fn new(event: Event, outcome: Outcome) -> Self {
-        Self {
-            time: Timestamp::now(),
-            reference_id: String::new(),
-            event,
-            outcome,
-            client: None,
-            user: None,
-            groups: Vec::new(),
-            outside_groups: Vec::new(),
-            auth: None,
-            proof: Vec::new(),
-            cached: false,
-            certificate: None,
-            tls: None,
-            method: None,
-            action: None,
-            object: None,
-            repository: None,
-            reference: None,
-            rule: None,
-            status: None,
-            upstream_status: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            duration_us: 0,
-            agent: None,
-            trace: None,
-            span: None,
-            reason: None,
-            count: None,
-            checkpoint: None,
-        }
-    }
-
-    /// What the writer has to say itself.
-    pub(super) fn of_our_own(event: Event, outcome: Outcome, reason: &str) -> Self {
-        Self {
-            reason: Some(bounded(reason)),
-            ..Self::new(event, outcome)
-        }
-    }
-
-    /// A signature over everything before.
-    pub(super) fn of_checkpoint(checkpoint: Checkpoint, reason: &str) -> Self {
-        Self {
-            checkpoint: Some(checkpoint),
-            ..Self::of_our_own(Event::Checkpoint, Outcome::Allowed, reason)
-        }
-    }
-
-    /// Refusals of one kind that have no record of their own.
-    pub(super) fn of_folded(folded: &Folded) -> Self {
-        let Folded {
-            kind,
-            count,
-            reference,
-        } = folded;
-        let why = kind.reason.as_deref().unwrap_or("refused");
-        let event = kind.event.as_str();
-        Self {
-            reference_id: reference.clone(),
-            client: Some(kind.source),
-            user: kind.user.clone(),
-            status: kind.status,
-            count: Some(*count),
-            ..Self::of_our_own(
-                Event::Suppressed,
-                kind.outcome,
-                &format!("{count} more {event} records like those before: {why}"),
-            )
-        }
-    }
-
-    /// What makes it one of many, if it is a refusal.
-    fn kind(&self) -> Option<Kind> {
-        let is_refusal = matches!(
-            self.outcome,
-            Outcome::Denied | Outcome::Failed | Outcome::Limited
-        );
-        is_refusal.then_some(Kind {
-            source: source_of(self.client?),
-            event: self.event,
-            outcome: self.outcome,
-            status: self.status,
-            user: self.user.clone(),
-            reason: self.reason.clone(),
-        })
-    }
-
-    /// What the record adds to the tally.
-    fn entry(&self) -> Entry<'_> {
-        let is_refused = matches!(self.outcome, Outcome::Denied | Outcome::Limited);
-        let is_failed = self.outcome == Outcome::Failed && self.user.is_some();
-        let refused = (is_refused || is_failed).then(|| Refused {
-            time: format!("{:.0}", self.time),
-            reference: self.reference_id.clone(),
-            client: self.client.map(|address| address.to_string()),
-            user: self.user.clone(),
-            action: self.action,
-            repository: self.repository.clone(),
-            reason: self.reason.clone(),
-        });
-        let is_request = matches!(self.event, Event::Login | Event::Request | Event::Token);
-        let request = is_request.then(|| Request {
-            method: self.method.as_deref(),
-            action: self.action,
-            repository: self.repository.as_deref(),
-            status: self.status.unwrap_or_default(),
-            outcome: self.outcome,
-            rule: self.rule.as_deref(),
-            began: self.time,
-            duration_us: self.duration_us,
-            span: self.span,
-        });
-        Entry {
-            event: self.event,
-            outcome: self.outcome,
-            bytes_in: self.bytes_in,
-            bytes_out: self.bytes_out,
-            request,
-            refused,
-        }
-    }
-
-    /// As they stand in a line, without the braces around them.
-    pub(super) fn write(&self) -> String {
-        let mut to = Members::new();
-        to.plain("time", format_args!("{:.6}", self.time));
-        to.text("ref", Some(&self.reference_id));
-        to.text("event", Some(self.event.as_str()));
-        to.text("outcome", Some(self.outcome.as_str()));
-        match self.client {
-            Some(client) => to.plain("client", client),
-            None => to.text("client", None),
-        }
-        to.text("user", self.user.as_deref());
-        to.texts("groups", self.groups.iter().map(String::as_str));
-        let outside = self.outside_groups.iter().map(String::as_str);
-        to.texts("outside_groups", outside);
-        to.text("auth", self.auth);
-        to.texts("proof", self.proof.iter().copied());
-        to.flag("cached", self.cached);
-        match &self.certificate {
-            Some(certificate) => to.json("certificate", &certificate.write()),
-            None => to.text("certificate", None),
-        }
-        to.text("tls", self.tls.as_deref());
-        to.text("method", self.method.as_deref());
-        to.text("action", self.action);
-        to.text("object", self.object);
-        to.text("repository", self.repository.as_deref());
-        to.text("reference", self.reference.as_deref());
-        to.text("rule", self.rule.as_deref());
-        to.number("status", self.status);
-        to.number("upstream_status", self.upstream_status);
-        to.number("bytes_in", Some(self.bytes_in));
-        to.number("bytes_out", Some(self.bytes_out));
-        to.number("duration_us", Some(self.duration_us));
-        to.text("agent", self.agent.as_deref());
-        to.text("trace", self.trace.as_deref());
-        to.text("reason", self.reason.as_deref());
-        to.number("count", self.count);
-        if let Some(checkpoint) = &self.checkpoint {
-            to.json("checkpoint", &checkpoint.write());
-        }
-        to.into_text()
-    }
-}
-
-impl Shown {
-    fn write(&self) -> String {
-        let mut to = Members::new();
-        to.text("subject", Some(&self.subject));
-        to.text("sha256", Some(&self.sha256));
-        format!("{{{}}}", to.into_text())
-    }
-}
-
 /// What a rule can `require` of a caller and this one has.
 fn proof(who: &Identity) -> Vec<&'static str> {
     let password = who.has_password().then_some("password");
@@ -599,17 +251,8 @@ fn proof(who: &Identity) -> Vec<&'static str> {
     password.into_iter().chain(certificate).collect()
 }
 
-fn bounded(text: &str) -> String {
-    let mut end = text.len().min(MAX_FIELD);
-    while !text.is_char_boundary(end) {
-        end = end.saturating_sub(1);
-    }
-    text.get(..end).unwrap_or_default().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::bounded;
     use crate::audit::{Audit, Event, Outcome, Plan, Record};
 
     #[tokio::test]
@@ -688,11 +331,5 @@ mod tests {
         ] {
             assert!(lines[0].get(key).is_some(), "{key}");
         }
-    }
-
-    #[test]
-    fn fields_are_cut_between_characters() {
-        assert_eq!(bounded(&"ä".repeat(200)).len(), 256);
-        assert_eq!(bounded(&format!("x{}", "ä".repeat(200))).len(), 255);
     }
 }

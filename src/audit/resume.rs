@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::chain::{ChainKey, Line, Link};
+use super::event::Event;
 use super::head::{self, Beside};
-use super::record::Event;
 
 /// The last record is looked for in this many bytes.
 const TAIL: u64 = 1 << 20;

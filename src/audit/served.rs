@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::record::Outcome;
+use super::event::Outcome;
 use crate::registry::Action;
 use crate::trace::Span;
 

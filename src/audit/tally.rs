@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 
-use super::record::{Event, Outcome};
+use super::event::{Event, Outcome};
 use super::served::{Request, Served};
 
 /// Refusals kept for the status page.

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::chain::{ChainKey, Link};
-use super::record::{Event, Fields, Outcome};
+use super::event::{Event, Outcome};
+use super::fields::Fields;
 use super::sign::Signer;
 use super::sink::{Batch, Order};
 use super::verify::CHECKPOINT_EVERY;

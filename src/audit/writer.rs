@@ -16,9 +16,10 @@ use rustls::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::chain::ChainKey;
+use super::event::Outcome;
+use super::fields::Fields;
 use super::file::{FileTarget, Stream, Syncer};
 use super::fold::{Floods, Kind};
-use super::record::{Fields, Outcome};
 use super::resume::resume;
 use super::sign::Signer;
 use super::sink::{self, Order, Target};

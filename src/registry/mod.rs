@@ -3,6 +3,7 @@
 //! Parsing happens once, here, and is strict: whatever is accepted the registry behind us reads in
 //! the same way, and whatever goes upstream is written from these types. Pure: no clock, no socket.
 
+mod action;
 mod call;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -12,9 +13,9 @@ mod problem;
 pub mod query;
 mod reference;
 
+pub use action::Action;
 pub use call::{
-    Action, BlobVerb, Call, CallError, MAX_PAGE, ManifestVerb, Mount, Page, Read, UploadId,
-    UploadVerb,
+    BlobVerb, Call, CallError, MAX_PAGE, ManifestVerb, Mount, Page, Read, UploadId, UploadVerb,
 };
 pub use name::RepoName;
 pub use pattern::{Pattern, PatternError};

@@ -19,8 +19,9 @@ use ipnet::IpNet;
 
 use super::catalog;
 use super::forwarded;
-use super::framing::{Framing, Strict};
+use super::framing::Framing;
 use super::proxy_protocol::{self, Header};
+use super::strict::Strict;
 use crate::fuzz::{Pieces, lines, now};
 use crate::registry::{Call, RepoName};
 

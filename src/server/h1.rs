@@ -21,9 +21,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::accept::asked_to_stop;
 use super::connection::Exchange;
-use super::framing::{MAX_HEAD, Strict};
+use super::framing::MAX_HEAD;
 use super::readers::Turn;
 use super::stream::Socket;
+use super::strict::Strict;
 
 /// Bytes read from a client in one go.
 const BUFFER: usize = 64 * 1024;

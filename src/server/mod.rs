@@ -23,6 +23,7 @@ mod proxy_protocol;
 mod readers;
 mod respond;
 mod stream;
+mod strict;
 
 pub use accept::{BindError, Listeners, bind, serve};
 pub use respond::Proxy;

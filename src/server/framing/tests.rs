@@ -1,4 +1,5 @@
-use super::{BadHead, Framing, MAX_HEAD, MAX_HEADERS, State, Strict};
+use super::{BadHead, Framing, MAX_HEAD, MAX_HEADERS, State};
+use crate::server::strict::Strict;
 use http_body_util::Empty;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;

@@ -1,0 +1,96 @@
+//! From a call to the request target that goes upstream.
+
+use super::{Call, ManifestVerb, Page, UploadVerb};
+use crate::registry::query::encode;
+use crate::registry::{Digest, RepoName};
+
+impl Call {
+    /// The canonical path and query. Upload sessions carry the registry's own query besides, which
+    /// is not the client's to choose.
+    pub fn target(&self) -> String {
+        let mut out = String::with_capacity(96);
+        out.push_str("/v2/");
+        let mut parameters = Parameters::default();
+        match self {
+            Self::Ping => {}
+            Self::Catalog(page) => {
+                out.push_str("_catalog");
+                parameters.page(page);
+            }
+            Self::Tags { repo, page, .. } => {
+                out.extend([repo.as_str(), "/tags/list"]);
+                parameters.page(page);
+            }
+            Self::Manifest {
+                repo,
+                reference,
+                verb,
+            } => {
+                out.extend([repo.as_str(), "/manifests/", reference.as_str()]);
+                if let ManifestVerb::Put { tags } = verb {
+                    for tag in tags {
+                        parameters.add("tag", tag.as_str());
+                    }
+                }
+            }
+            Self::Blob { repo, digest, .. } => {
+                out.extend([repo.as_str(), "/blobs/", digest.as_str()]);
+            }
+            Self::Referrers {
+                repo,
+                digest,
+                artifact_type,
+                ..
+            } => {
+                out.extend([repo.as_str(), "/referrers/", digest.as_str()]);
+                parameters.add_some("artifactType", artifact_type.as_deref());
+            }
+            Self::StartUpload {
+                repo,
+                mount,
+                digest,
+                algorithm,
+            } => {
+                out.extend([repo.as_str(), "/blobs/uploads/"]);
+                if let Some(mount) = mount {
+                    parameters.add("mount", mount.digest.as_str());
+                    parameters.add_some("from", mount.from.as_ref().map(RepoName::as_str));
+                }
+                parameters.add_some("digest", digest.as_ref().map(Digest::as_str));
+                parameters.add_some("digest-algorithm", algorithm.as_deref());
+            }
+            Self::Upload { repo, id, verb, .. } => {
+                out.extend([repo.as_str(), "/blobs/uploads/", id.as_str()]);
+                if let UploadVerb::Finish(digest) = verb {
+                    parameters.add("digest", digest.as_str());
+                }
+            }
+        }
+        out.push_str(&parameters.0);
+        out
+    }
+}
+
+/// The query under construction, with its leading `?`.
+#[derive(Default)]
+struct Parameters(String);
+
+impl Parameters {
+    fn add(&mut self, name: &str, value: &str) {
+        self.0.push(if self.0.is_empty() { '?' } else { '&' });
+        self.0.push_str(name);
+        self.0.push('=');
+        encode(value, &mut self.0);
+    }
+
+    fn add_some(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+
+    fn page(&mut self, page: &Page) {
+        self.add_some("n", page.n.map(|n| n.to_string()).as_deref());
+        self.add_some("last", page.last.as_deref());
+    }
+}

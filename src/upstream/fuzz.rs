@@ -77,7 +77,8 @@ pub(crate) fn headers(bytes: &[u8]) {
     let Some((verb, call)) = call(lines.next()) else {
         return;
     };
-    assert_eq!(method(&call), verb);
+    // `/v2/` is answered by us.
+    assert!(call == Call::Ping || method(&call) == verb);
     let from = fields(lines);
     let mut to = HeaderMap::new();
     passed_on(&from, &call, &mut to);

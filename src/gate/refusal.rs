@@ -38,6 +38,8 @@ pub enum Refusal {
     Certificate(CertificateError),
     /// Known, but not allowed.
     Denied(Denial),
+    /// An `Expect` that nobody here can meet.
+    Expectation,
     /// A token that was minted for something else.
     InsufficientScope,
     /// We ourselves cannot.
@@ -191,6 +193,7 @@ impl Refusal {
             }
             Self::Locked { wait } => reply.retry_after = Some(whole_seconds(*wait)),
             Self::Denied(_)
+            | Self::Expectation
             | Self::Misdirected
             | Self::NotTheApi(_)
             | Self::TagExists
@@ -215,6 +218,7 @@ impl Refusal {
             | Self::Body(_)
             | Self::Certificate(_)
             | Self::Denied(_)
+            | Self::Expectation
             | Self::InsufficientScope
             | Self::Internal(_)
             | Self::Limited(_)
@@ -244,6 +248,7 @@ impl Refusal {
                 Some(rule) => format!("{} denied by {}", denial.action.as_str(), rule.0),
                 None => format!("no rule allows {}", denial.action.as_str()),
             },
+            Self::Expectation => "an Expect that is not 100-continue".to_owned(),
             Self::InsufficientScope => "token not minted for this".to_owned(),
             Self::BadRequest(what) | Self::Internal(what) => (*what).to_owned(),
             Self::Limited(exceeded) => {
@@ -280,6 +285,7 @@ impl Refusal {
             Self::BadHead(_)
             | Self::BadRequest(_)
             | Self::Denied(_)
+            | Self::Expectation
             | Self::InsufficientScope
             | Self::Misdirected
             | Self::NotTheApi(_)
@@ -331,6 +337,11 @@ impl Refusal {
                     denial.action.as_str()
                 )
                 .into(),
+            ),
+            Self::Expectation => (
+                StatusCode::EXPECTATION_FAILED,
+                Code::Unsupported,
+                "the only expectation met here is 100-continue".into(),
             ),
             Self::InsufficientScope => (
                 StatusCode::UNAUTHORIZED,

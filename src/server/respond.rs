@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, USER_AGENT, WARNING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, USER_AGENT, WARNING};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -428,6 +428,9 @@ fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
     if head.version == Version::HTTP_2 && head.uri.scheme() != Some(&Scheme::HTTPS) {
         return Err(Refusal::BadRequest("the scheme must be https"));
     }
+    if !head.headers.get_all(EXPECT).iter().all(can_be_met) {
+        return Err(Refusal::Expectation);
+    }
     let authority = Authority::of(head).ok_or(Refusal::BadRequest(
         "the request must name one host, in the Host header",
     ))?;
@@ -435,6 +438,15 @@ fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
         Some(public) if !authority.is(public) => Err(Refusal::Misdirected),
         Some(_) | None => Ok(authority),
     }
+}
+
+/// Whether `Expect` names nothing but what there is (RFC 9110 section 10.1.1).
+fn can_be_met(expected: &HeaderValue) -> bool {
+    let mut members = expected.as_bytes().split(|byte| *byte == b',');
+    members.all(|member| {
+        let member = member.trim_ascii();
+        member.is_empty() || member.eq_ignore_ascii_case(b"100-continue")
+    })
 }
 
 /// Whether it is more than what the head of an HTTP/1 request may have, by HTTP/2's way of counting

@@ -246,7 +246,13 @@ pub(crate) fn answer(bytes: &[u8]) {
     ] {
         assert!(!head.headers.contains_key(gone), "{gone}");
     }
-    assert!(values(&head.headers, &http::header::CONTENT_LENGTH).len() <= 1);
+    let lengths = values(&head.headers, &http::header::CONTENT_LENGTH);
+    assert!(lengths.len() <= 1);
+    assert!(
+        lengths
+            .iter()
+            .all(|length| length.iter().all(u8::is_ascii_digit))
+    );
     let Some(location) = head
         .headers
         .get(LOCATION)

@@ -18,10 +18,14 @@ pub(super) const CHALLENGES: [HeaderName; 3] = [
     HeaderName::from_static("proxy-authentication-info"),
 ];
 
-/// Whether an answer's length is told in one way: by one `Content-Length`, by `chunked` alone, or by
-/// the end of the connection (RFC 9112 section 6.3). Of the two that another would be cut by, one is
-/// a lie.
+/// Whether an answer's length is told in one way: by one `Content-Length` that is one number, by
+/// `chunked` alone, or by the end of the connection (RFC 9112 section 6.3). Of the two that another
+/// would be cut by, one is a lie.
 pub(super) fn is_framed_once(headers: &HeaderMap) -> bool {
+    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    if !headers.get_all(CONTENT_LENGTH).iter().all(is_number) {
+        return false;
+    }
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {

@@ -425,6 +425,47 @@ async fn odd_queries_never_arrive() {
 }
 
 #[tokio::test]
+async fn what_nobody_can_expect_of_us_is_refused() {
+    let (upstream, lab) = lab().await;
+    let path = "/v2/team-a/app/blobs/uploads/";
+    for http in Http::BOTH {
+        let post = |expected: &str| {
+            let call = lab.user("ada").over(http).post(path);
+            call.header("expect", expected).body("12345")
+        };
+        for odd in [
+            "200-ok",
+            "100-continue, x",
+            "100-continue=1",
+            "x;y=\"100-continue\"",
+        ] {
+            let answer = post(odd).send().await;
+            answer.assert_problem(417, "UNSUPPORTED");
+            assert!(upstream.take().is_empty(), "{odd} arrived");
+            let reference = answer.reference();
+            let is_it = |record: &serde_json::Value| record["ref"] == *reference;
+            let record = lab.audit().find("the record", is_it).await;
+            assert_eq!(
+                (&record["status"], &record["outcome"]),
+                (&417.into(), &"denied".into())
+            );
+        }
+        for good in ["100-continue", "100-Continue", "", " , 100-continue"] {
+            assert_eq!(post(good).send().await.status, 200, "{good:?}");
+            assert_canonical(&upstream.take().remove(0));
+        }
+    }
+    // Without an answer before the body, as RFC 9110 section 10.1.1 has it for HTTP/1.0.
+    let old = head(
+        &lab,
+        &format!("POST {path} HTTP/1.0"),
+        "Expect: 100-continue\r\n",
+    );
+    let answer = lab.anonymous().raw_exchange(old.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+}
+
+#[tokio::test]
 async fn odd_methods_never_arrive() {
     let (upstream, lab) = lab().await;
     for method in [
@@ -563,17 +604,25 @@ async fn odd_answer(answer: &'static str) -> (String, String) {
 #[tokio::test]
 async fn an_answer_with_more_than_it_should_have_poisons_nobody() {
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
-    let cases: [&'static str; 5] = [
+    let cases: [&'static str; 7] = [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
         "HTTP/1.1 204 No Content\r\nContent-Length: 47\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
         "HTTP/1.1 304 Not Modified\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 8\r\n\r\n{}poison",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n{}poison",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n{}poison",
     ];
     assert!(cases[0].ends_with(poison));
     for case in cases {
         let (first, second) = odd_answer(case).await;
         assert!(first.matches("HTTP/1.1 ").count() <= 1, "{case:?}: {first}");
+        let lengths = first
+            .lines()
+            .filter_map(|line| line.strip_prefix("content-length: "));
+        for length in lengths {
+            assert!(length.parse::<u32>().is_ok(), "{case:?}: {first}");
+        }
         assert!(!second.contains("poison"), "{case:?}: {second}");
         assert!(second.ends_with("{\"fine\":1}"), "{case:?}: {second}");
     }

@@ -19,7 +19,9 @@ use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
-use crate::config::{Config, Errors, Server, StoreUrl, SyslogAddress};
+use crate::config::{
+    Config, Errors, MAX_SECRET, MAX_USERS, Server, StoreUrl, SyslogAddress, read_whole,
+};
 use crate::gate::{PullLimits, Rules, Shown};
 use crate::identity::ROBOT;
 use crate::limit::lockout::Setting;
@@ -201,7 +203,7 @@ fn users(config: &Config, broken: BrokenLines) -> Result<Found, Vec<BuildError>>
     let Some(path) = &config.auth.htpasswd else {
         return Ok(None);
     };
-    let text = std::fs::read(path).map_err(|source| {
+    let text = read_whole(path, MAX_USERS).map_err(|source| {
         vec![BuildError::Read {
             path: path.clone(),
             source,
@@ -304,7 +306,8 @@ pub fn audit_plan(config: &Config) -> Result<Plan, BuildError> {
     };
     let mut plan = Plan::new(audit.clone());
     if let Some(path) = &audit.key_file {
-        let bytes = std::fs::read(path).map(Zeroizing::new).map_err(|source| {
+        let bytes = read_whole(path, MAX_SECRET).map(Zeroizing::new);
+        let bytes = bytes.map_err(|source| {
             let path = path.clone();
             BuildError::Read { path, source }
         })?;

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{Outcome, Rejection};
-use crate::config::{Diagnostic, Errors, KEY_PREFIX, RobotKey, Roles, robot_keys};
+use crate::config::{Diagnostic, Errors, KEY_PREFIX, RobotKey, Roles, read_all, robot_keys};
 use crate::identity::{Identity, Password, Secret};
 
 const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -297,10 +297,9 @@ fn read(path: &Path, roles: &Roles) -> Result<(Stamp, Keys), Errors> {
         Err(error) => return Err(failed(error)),
     };
     let stamp = Stamp::of(&file.metadata().map_err(failed)?);
-    let mut text = String::new();
-    file.take(MAX_FILE)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
+    let bytes = read_all(&file, MAX_FILE).map_err(failed)?;
+    let text =
+        String::from_utf8(bytes).map_err(|_cause| failed(io::ErrorKind::InvalidData.into()))?;
     let keys = robot_keys(&text, path, roles)?;
     let by_name = keys.into_iter().map(|key| (key.name.clone(), key));
     Ok((stamp, Keys(by_name.collect())))

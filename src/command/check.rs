@@ -315,6 +315,7 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
             | TlsError::NoPublicKey(path)
             | TlsError::NoCrl(path)
             | TlsError::ClientCa { path, .. }
+            | TlsError::Crl { path, .. }
             | TlsError::Unusable { path, .. } => {
                 // What names no file is told of already, as a key that is missing or wrong.
                 if path.as_os_str().is_empty() {

@@ -26,6 +26,7 @@ mod policy_test;
 mod read;
 mod rules;
 mod value;
+mod whole;
 
 pub use error::{Diagnostic, Errors, Severity, Source, Warning};
 pub use file::schema;
@@ -34,6 +35,7 @@ pub use keys::{
 };
 pub use mask::KEY_PREFIX;
 pub use policy_test::{Expected, PolicyTest};
+pub use whole::{MAX_SECRET, MAX_USERS, read_all, read_whole};
 
 /// A checked configuration. Paths are absolute; what is named by path still has to be opened, but
 /// for files with passwords, which have been read.
@@ -80,7 +82,7 @@ impl Config {
     /// The same for whoever looks for all that is wrong: what there is of a configuration, as far as
     /// it can be understood, beside the errors. With errors it must not be put in force.
     pub fn inspect(path: &Path) -> (Option<Self>, Vec<Diagnostic>) {
-        match std::fs::read_to_string(path) {
+        match whole::read_text(path, whole::MAX_CONFIG) {
             Ok(text) => Self::understand(&text, path, &|name| std::env::var(name).ok()),
             Err(error) => {
                 let message = format!("the configuration cannot be read: {error}");

@@ -554,6 +554,9 @@ fn passwords_come_from_files_variables_and_credentials() {
     let folder = Folder::new("secrets");
     std::fs::write(folder.0.join("pw"), "hunter2\n").unwrap();
     std::fs::write(folder.0.join("empty"), "\n").unwrap();
+    std::fs::write(folder.0.join("lines"), "hunter2\nhunter3\n").unwrap();
+    std::fs::write(folder.0.join("nul"), "hunter2\0\n").unwrap();
+    std::fs::write(folder.0.join("long"), "x".repeat(1 << 20)).unwrap();
     let config = |how: &str| {
         let text = format!(
             "[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n\
@@ -583,6 +586,10 @@ fn passwords_come_from_files_variables_and_credentials() {
     for (how, words) in [
         ("password_file = \"none\"", "cannot be read"),
         ("password_file = \"empty\"", "is empty"),
+        ("password_file = \"lines\"", "control character"),
+        ("password_file = \"nul\"", "control character"),
+        ("password_file = \"long\"", "too large"),
+        ("password_file = \"/dev/zero\"", "too large"),
         ("password = \"${env:NONE}\"", "NONE is not set"),
         ("password = \"${credential:../pw}\"", "refers to nothing"),
         ("password = \"${file:pw}\"", "refers to nothing"),

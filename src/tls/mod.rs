@@ -9,8 +9,7 @@ mod ending;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,7 +27,7 @@ use certificate::next_update;
 pub use certificate::read_certificate;
 pub use ending::{Ending, endings};
 
-use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
+use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion, read_whole};
 
 /// Key files are small; whatever is larger is not one.
 const MAX_PEM: u64 = 4 << 20;
@@ -74,6 +73,18 @@ pub enum TlsError {
     /// A file without a revocation list in it.
     #[error("{} holds no certificate revocation list", .0.display())]
     NoCrl(PathBuf),
+    /// A revocation list that the TLS library refuses.
+    #[error(
+        "cannot use the revocation list {}: {source}; it has to be of version 2, with a CRL number \
+         (RFC 5280; openssl: crl_extensions)",
+        path.display()
+    )]
+    Crl {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: VerifierBuilderError,
+    },
     /// Client CA and revocation lists that cannot be used together.
     #[error("cannot verify client certificates with {}: {source}", path.display())]
     ClientCa {
@@ -192,17 +203,37 @@ pub fn client_verifier(
     if !errors.is_empty() {
         return Err(errors);
     }
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+    let roots = Arc::new(roots);
+    match verifier(&roots, lists) {
+        Ok(verifier) => Ok(Some(verifier)),
+        Err(VerifierBuilderError::InvalidCrl(_)) => Err(refused_lists(&clients.crl, &roots)),
+        Err(source) => {
+            let path = path.clone();
+            Err(vec![TlsError::ClientCa { path, source }])
+        }
+    }
+}
+
+fn verifier(
+    roots: &Arc<RootCertStore>,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider())
         .with_crls(lists)
         .enforce_revocation_expiration()
-        .allow_unauthenticated();
-    builder
+        .allow_unauthenticated()
         .build()
-        .map(|verifier| Some(verifier as _))
-        .map_err(|source| {
-            let path = path.clone();
-            vec![TlsError::ClientCa { path, source }]
-        })
+}
+
+/// Which of the files it is that the TLS library does not take.
+fn refused_lists(files: &[PathBuf], roots: &Arc<RootCertStore>) -> Vec<TlsError> {
+    let refused = files.iter().filter_map(|path| {
+        let (lists, _) = revocation_lists(path).ok()?;
+        let source = verifier(roots, lists).err()?;
+        let path = path.clone();
+        Some(TlsError::Crl { path, source })
+    });
+    refused.collect()
 }
 
 /// Reads the lists of a file, in PEM or in DER, and when the first of them ends.
@@ -311,28 +342,18 @@ pub fn public_key(path: &Path) -> Result<Vec<u8>, TlsError> {
         .map_err(|_cause| TlsError::NoPublicKey(path.to_owned()))
 }
 
-/// Reads a whole file. Of one that is too large nothing is taken: half a list revokes half of what
-/// it should.
+/// Reads a whole file: half a list revokes half of what it should.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::Read {
+    read_whole(path, limit).map_err(|source| TlsError::Read {
         path: path.to_owned(),
         source,
-    };
-    let mut pem = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    let one_more = limit.saturating_add(1);
-    let length = file.take(one_more).read_to_end(&mut pem).map_err(failed)?;
-    if u64::try_from(length).is_ok_and(|length| length <= limit) {
-        Ok(pem)
-    } else {
-        Err(failed(io::ErrorKind::FileTooLarge.into()))
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{TlsError, server_config, upstream_config};
-    use crate::config::{ClientCertificates, Tls, TlsVersion};
+    use super::{TlsError, client_verifier, server_config, upstream_config};
+    use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
     use std::path::{Path, PathBuf};
 
     struct Folder(PathBuf);
@@ -408,5 +429,31 @@ mod tests {
             upstream_config(Some(&junk)),
             Err(TlsError::NoCertificate(_))
         ));
+    }
+
+    /// By a CA that numbers none of its lists.
+    const WITHOUT_NUMBER: &str = "-----BEGIN X509 CRL-----
+MIGWMD4CAQEwCgYIKoZIzj0EAwIwDTELMAkGA1UEAwwCY2EXDTI2MDEwMTAwMDAw
+MFoYDzIwOTYwMTAxMDAwMDAwWjAKBggqhkjOPQQDAgNIADBFAiBppVvbQsT80b/K
+F64qN7tczrkm3Hs/7bUq1pBUD+kmKgIhAMG05/iyXu3hU/OkwUJ5Q+m+YCW07udH
+8MMgPhR3rFw1
+-----END X509 CRL-----
+";
+
+    #[test]
+    fn a_revocation_list_that_cannot_be_used_is_named_with_the_remedy() {
+        let folder = Folder::new("crl");
+        let clients = ClientCertificates {
+            mode: ClientCertificateMode::Optional,
+            ca: Some(folder.write("ca.pem", &made().0)),
+            crl: vec![folder.write("clients.crl", WITHOUT_NUMBER)],
+            ..ClientCertificates::default()
+        };
+        let errors = client_verifier(&clients).unwrap_err();
+        let [error @ TlsError::Crl { path, .. }] = &errors[..] else {
+            panic!("{errors:?}")
+        };
+        assert_eq!(*path, clients.crl[0]);
+        assert!(error.to_string().contains("CRL number"), "{error}");
     }
 }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::judge::Judge;
 use crate::config::file::{File, Text};
 use crate::config::value::Wrong;
+use crate::config::whole::{MAX_SECRET, read_text};
 use crate::identity::Secret;
 
 /// A key's name and what is written there.
@@ -128,7 +129,7 @@ impl Judge<'_> {
 }
 
 fn read_secret(path: &Path) -> Result<Secret<String>, Wrong> {
-    match std::fs::read_to_string(path).map(Zeroizing::new) {
+    match read_text(path, MAX_SECRET).map(Zeroizing::new) {
         Ok(text) => filled_secret(text.trim_end_matches(['\r', '\n'])),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             Err(Wrong::new("the password in this file is not text"))
@@ -140,6 +141,10 @@ fn read_secret(path: &Path) -> Result<Secret<String>, Wrong> {
 fn filled_secret(text: &str) -> Result<Secret<String>, Wrong> {
     if text.is_empty() {
         return Err(Wrong::new("the password is empty"));
+    }
+    if text.contains(char::is_control) {
+        let wrong = Wrong::new("the password holds a control character");
+        return Err(wrong.help("a file has one line, with nothing but the password"));
     }
     Ok(Secret::new(text.to_owned()))
 }

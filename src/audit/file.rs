@@ -69,10 +69,8 @@ impl FileTarget {
         Ok(target)
     }
 
-    /// A device has nothing beside it.
     fn open_head(&self) -> Option<Head> {
-        let kind = std::fs::metadata(&self.path).ok()?.file_type();
-        if !kind.is_file() && !kind.is_fifo() {
+        if !super::head::has_one(&std::fs::metadata(&self.path).ok()?) {
             return None;
         }
         Head::open(&self.path)

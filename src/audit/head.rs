@@ -5,9 +5,9 @@
 //! before it. It has always the same length and is overwritten in place: that takes no room on a
 //! full disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,6 +45,11 @@ pub(super) fn path_of(trail: &Path) -> PathBuf {
     let mut name = trail.as_os_str().to_owned();
     name.push(".chain");
     name.into()
+}
+
+/// Whether there can be one beside what is there. A device has nothing beside it.
+pub(super) fn has_one(trail: &Metadata) -> bool {
+    trail.is_file() || trail.file_type().is_fifo()
 }
 
 /// Reads what stands beside a trail.
@@ -91,6 +96,11 @@ impl Head {
             .mode(0o640)
             .open(path_of(trail))?;
         Ok(Self(file))
+    }
+
+    /// A file that is open.
+    pub(super) fn of(file: File) -> Self {
+        Self(file)
     }
 
     /// Names the last record.

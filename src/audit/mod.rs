@@ -14,6 +14,7 @@ mod fold;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod head;
+mod lock;
 mod members;
 mod record;
 mod resume;

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
@@ -20,6 +20,7 @@ use super::event::Outcome;
 use super::fields::Fields;
 use super::file::{FileTarget, Stream, Syncer};
 use super::fold::{Floods, Kind};
+use super::lock::Lock;
 use super::resume::resume;
 use super::sign::Signer;
 use super::sink::{self, Order, Target};
@@ -44,6 +45,13 @@ pub enum AuditError {
         /// Why.
         source: io::Error,
     },
+    /// Another process writes it.
+    #[error(
+        "the audit trail {} is written by another process; give each proxy an `audit.file` of its \
+         own, or end the other one",
+        .0.display()
+    )]
+    Locked(PathBuf),
     /// The trail cannot be written at the moment.
     #[error("the audit trail cannot be written")]
     Unwritable,
@@ -98,6 +106,7 @@ impl Plan {
 pub struct Prepared {
     plan: Plan,
     file: FileTarget,
+    lock: Option<Arc<Lock>>,
 }
 
 /// The sinks that there are, by what they were made of.
@@ -113,6 +122,10 @@ pub struct Audit {
     trail: Arc<Trail>,
     syncer: Arc<Syncer>,
     sinks: Mutex<Sinks>,
+    /// What is in force.
+    plan: Mutex<Plan>,
+    /// Whoever holds it is alone in writing the trail.
+    lock: Mutex<Option<Arc<Lock>>>,
     floods: Mutex<Floods>,
     slots: Arc<Semaphore>,
     mode: AtomicU8,
@@ -128,6 +141,7 @@ impl Audit {
             path: path.clone(),
             source,
         };
+        let lock = Lock::take(&path, None)?;
         let resumed = resume(&plan.config.file, &plan.key).map_err(failed)?;
         let trail = Trail::new(resumed.link, plan.key.clone(), plan.config.timeout);
         let mut seed = [0; 4];
@@ -137,13 +151,15 @@ impl Audit {
             trail,
             syncer: Arc::default(),
             sinks: Mutex::default(),
+            plan: Mutex::new(plan.clone()),
+            lock: Mutex::new(lock),
             floods: Mutex::default(),
             slots: Arc::new(Semaphore::new(SLOTS)),
             mode: AtomicU8::new(mode_number(plan.config.when_unwritable)),
             references: AtomicU32::new(u32::from_ne_bytes(seed)),
             tally: Tally::default(),
         });
-        let Prepared { plan, file } = audit.prepare(plan)?;
+        let Prepared { plan, file, .. } = audit.prepare(plan)?;
         let required = plan.config.required;
         sink::start(&audit.trail, FILE_NAME, required, Box::new(file)).map_err(failed)?;
         audit.other_sinks(&plan).map_err(failed)?;
@@ -185,15 +201,16 @@ impl Audit {
     /// Opens what a plan names, and changes nothing yet.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, AuditError> {
         let config = &plan.config;
+        let lock = Lock::take(&config.file, self.lock().clone())?;
         let file = FileTarget::open(&config.file, config.rotate, config.sync, &self.syncer)?;
-        Ok(Prepared { plan, file })
+        Ok(Prepared { plan, file, lock })
     }
 
     /// Goes on as planned: in a file opened anew (`SIGHUP`, after rotation), with other sinks, keys
     /// or another mode. Returns when everything written before is in the old file, or when that
     /// takes longer than a sink may.
     pub async fn adopt(&self, prepared: Prepared) {
-        let Prepared { plan, file } = prepared;
+        let Prepared { plan, file, lock } = prepared;
         self.tell_floods();
         let mode = mode_number(plan.config.when_unwritable);
         self.mode.store(mode, Ordering::Relaxed);
@@ -210,7 +227,24 @@ impl Audit {
         if tokio::time::timeout(timeout, done).await.is_err() {
             tracing::error!("the old audit file hangs; the new one is used when it does not");
         }
+        *self.lock() = lock;
+        plan.clone_into(&mut self.plan());
         self.trail.rekey(plan.key, plan.signer, timeout);
+    }
+
+    /// Opens the file again, which somebody has moved away, and changes nothing else.
+    pub async fn reopen(&self) -> Result<(), AuditError> {
+        let plan = self.plan().clone();
+        self.adopt(self.prepare(plan)?).await;
+        Ok(())
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Lock>>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts, changes and ends the sinks besides the file.
@@ -338,7 +372,8 @@ impl Audit {
     }
 
     /// Signs what is not signed yet and waits, for a while, until every sink has everything. For the
-    /// end of the process; what cannot be written even now is told to the log alone.
+    /// end of the process; what cannot be written even now is told to the log alone. After it, another
+    /// process may write the trail.
     pub async fn finish(&self) {
         self.trail.sign();
         let begun = Instant::now();
@@ -352,6 +387,7 @@ impl Audit {
                 "audit records are lost: the process ended while they could not be written"
             );
         }
+        *self.lock() = None;
     }
 
     /// Six letters and digits, unique among a thousand million.

@@ -256,9 +256,18 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) {
     supervisor::ready(proxy.rules().generation, kept.as_deref());
 }
 
+/// What logrotate asks for where it was set up for other servers.
+async fn reopen(proxy: &Arc<Proxy>) {
+    match proxy.ledger().audit.reopen().await {
+        Ok(()) => tracing::info!("audit file opened again"),
+        Err(error) => tracing::error!(%error, "audit file not opened again, the old one goes on"),
+    }
+}
+
 struct Signals {
     hangup: Signal,
     interrupt: Signal,
+    reopen: Signal,
     terminate: Signal,
 }
 
@@ -268,11 +277,12 @@ impl Signals {
         Ok(Self {
             hangup: on(SignalKind::hangup())?,
             interrupt: on(SignalKind::interrupt())?,
+            reopen: on(SignalKind::user_defined1())?,
             terminate: on(SignalKind::terminate())?,
         })
     }
 
-    /// Reloads at each SIGHUP, until SIGTERM or SIGINT. Hang-ups that arrive during a reload are
+    /// Reloads at each SIGHUP and opens the audit file again at each SIGUSR1, until SIGTERM or SIGINT. Hang-ups that arrive during a reload are
     /// one hang-up.
     async fn until_stop(&mut self, proxy: &Arc<Proxy>, process: &Process, path: &Path) {
         loop {
@@ -282,6 +292,7 @@ impl Signals {
                     _ = self.interrupt.recv() => return,
                     _ = self.terminate.recv() => return,
                 },
+                _ = self.reopen.recv() => reopen(proxy).await,
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
             }

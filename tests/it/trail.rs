@@ -16,7 +16,7 @@ use crate::support::disk::SmallDisk;
 use crate::support::folder::Folder;
 use crate::support::http::Client;
 use crate::support::lab::PROGRAM;
-use crate::support::{Lab, eventually};
+use crate::support::{Lab, PATIENCE, eventually, within};
 
 /// Clients that log in, ask for tokens, push and delete, and remember each answer that they have
 /// received as a whole, by the name that they gave themselves in it.
@@ -192,7 +192,11 @@ async fn rotation_under_load_loses_nothing() {
             std::fs::rename(lab.folder.join("audit.jsonl"), &moved).ok()
         })
         .await;
-        lab.process.signal(Signal::HUP);
+        // The one reads everything again, the other opens the file only.
+        lab.process.signal(match number % 2 {
+            0 => Signal::HUP,
+            _ => Signal::USR1,
+        });
     }
     load.answers(40).await;
     // While it is being written.
@@ -205,6 +209,72 @@ async fn rotation_under_load_loses_nothing() {
     assert!(files.len() >= 5, "{files:?}");
     let lines = assert_good(&files);
     assert_recorded(&answered, &lines);
+}
+
+#[tokio::test]
+async fn a_trail_has_one_writer_through_rotation_and_reload() {
+    let mut lab = Lab::start().await;
+    let port = lab.address.port().to_string();
+    let config = lab.config().replace(&port, "0");
+    let serve = |config: &str| {
+        lab.folder.replace("other.toml", config);
+        let mut command = tokio::process::Command::new(PROGRAM);
+        command.args(["serve", "--config"]);
+        command.arg(lab.folder.join("other.toml"));
+        command.kill_on_drop(true);
+        command
+    };
+    let refused = async |config: &str| {
+        let output = within(PATIENCE, "the second proxy", serve(config).output()).await;
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("audit.jsonl is written by another process"),
+            "{said}"
+        );
+        assert!(said.contains("`audit.file`"), "{said}");
+    };
+    refused(&config).await;
+    std::fs::rename(
+        lab.folder.join("audit.jsonl"),
+        lab.folder.join("audit.jsonl.1"),
+    )
+    .unwrap();
+    refused(&config).await;
+    assert_eq!(lab.reload().await, "allowed");
+    refused(&config).await;
+    assert_eq!(lab.reload().await, "allowed");
+    refused(&config).await;
+    // Those who read are not in the way, nor in anybody's.
+    assert_good(&trail(lab.folder.path()));
+
+    let mut other = serve(&config.replace("audit.jsonl", "other.jsonl"));
+    let mut other = other.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let begun = lab.folder.join("other.jsonl");
+    eventually("the other trail", || {
+        std::fs::read_to_string(&begun)
+            .ok()
+            .filter(|text| text.ends_with('\n'))
+    })
+    .await;
+    let mine = lab.config();
+    lab.folder.replace(
+        "portcullis.toml",
+        &mine.replace("audit.jsonl", "other.jsonl"),
+    );
+    let kept = lab.reload().await;
+    assert_ne!(kept, "allowed");
+    assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+    other.kill().await.unwrap();
+    assert_good(&[begun]);
+    lab.folder.replace("portcullis.toml", &mine);
+
+    lab.process.signal(Signal::KILL);
+    lab.process.wait().await;
+    lab.restart().await;
+    assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+    assert_good(&trail(lab.folder.path()));
 }
 
 #[tokio::test]

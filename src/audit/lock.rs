@@ -1,0 +1,116 @@
+//! One writer for each trail: two would give each number twice, and the chain would break at once.
+//!
+//! Whoever writes a trail holds a lock on `FILE.chain`. That one stays where it is when the trail is
+//! rotated, by us or by others, and is locked by nobody who reads. The system gives the lock back when
+//! the process ends, however it ends.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::chain::Link;
+use super::head::{Head, path_of};
+use super::writer::AuditError;
+
+/// The lock of a trail, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    #[expect(dead_code, reason = "the lock is the open file's")]
+    file: File,
+    place: Place,
+}
+
+/// Where a file is, whatever it is called.
+type Place = (u64, u64);
+
+impl Lock {
+    /// Takes the lock of a trail; `held`, if that is the one. `None` where there can be none: a device
+    /// has nothing beside it, a folder may be read-only, and not every file system has locks.
+    pub(super) fn take(
+        trail: &Path,
+        held: Option<Arc<Self>>,
+    ) -> Result<Option<Arc<Self>>, AuditError> {
+        if std::fs::metadata(trail).is_ok_and(|meta| !super::head::has_one(&meta)) {
+            return Ok(None);
+        }
+        let found = open(trail).and_then(|file| {
+            let meta = file.metadata()?;
+            Ok((file, (meta.dev(), meta.ino())))
+        });
+        let (file, place) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%error, "no lock for the audit trail");
+                return Ok(None);
+            }
+        };
+        if let Some(held) = held.filter(|held| held.place == place) {
+            return Ok(Some(held));
+        }
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Arc::new(Self { file, place }))),
+            Err(Errno::WOULDBLOCK) => Err(AuditError::Locked(trail.to_owned())),
+            Err(error) => {
+                tracing::warn!(%error, "the audit trail cannot be locked: see that nobody else writes it");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Opens `FILE.chain`. A new one says that there is no record yet, so that it is not taken for one
+/// that was damaged.
+fn open(trail: &Path) -> io::Result<File> {
+    let path = path_of(trail);
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o640);
+    match options.clone().create_new(true).open(&path) {
+        Ok(file) => {
+            Head::of(file.try_clone()?).write(&Link::default())?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(&path),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lock;
+    use crate::audit::chain::Link;
+    use crate::audit::head::{Beside, path_of, read};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_trail_has_one_writer_at_a_time() {
+        let folder = std::env::temp_dir().join(format!("portcullis-lock-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let trail = folder.join("audit.jsonl");
+        let take = |held| Lock::take(&trail, held).map(|lock| lock.expect("a lock"));
+        let first = take(None).unwrap();
+        assert_eq!(read(&trail).unwrap(), Beside::Link(Link::default()));
+        let refused = take(None).unwrap_err().to_string();
+        assert!(refused.contains("`audit.file`"), "{refused}");
+        // A reload takes no second one, whatever became of the trail meanwhile.
+        std::fs::write(&trail, "").unwrap();
+        std::fs::rename(&trail, folder.join("audit.jsonl.1")).unwrap();
+        let again = take(Some(Arc::clone(&first))).unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        // One that was moved away with its trail is another trail's.
+        std::fs::rename(path_of(&trail), folder.join("audit.jsonl.1.chain")).unwrap();
+        let new = take(Some(Arc::clone(&first))).unwrap();
+        assert!(!Arc::ptr_eq(&first, &new));
+        drop(new);
+        take(None).unwrap();
+        let null = std::path::Path::new("/dev/null");
+        assert!(Lock::take(null, None).unwrap().is_none());
+        let nowhere = folder.join("none/audit.jsonl");
+        assert!(Lock::take(&nowhere, None).unwrap().is_none());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -37,6 +37,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("resume", crate::audit::fuzz::resume),
     ("scope", crate::token::fuzz::scope),
     ("session", crate::upstream::fuzz::session),
+    ("store", crate::store::fuzz::answer),
     ("syslog", crate::audit::fuzz::syslog),
     ("token", crate::token::fuzz::token),
     ("trace", crate::trace::fuzz::trace),

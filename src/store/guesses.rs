@@ -73,30 +73,17 @@ impl Store {
                     millis(LONGEST_TRIAL),
                 ],
             };
-            let answer = store.ask(&question, |answer| match *answer {
-                [what @ 0..=3, number] => Some((what, u64::try_from(number).ok()?)),
-                _ => None,
-            });
-            let (what, number) = answer.await?;
-            let wait = Duration::from_millis(number).min(setting.per);
-            let locks = Locks::default();
-            Some(match what {
-                1 => Judgement::Locked(Locks {
-                    pair: Some(wait),
-                    ..locks
-                }),
-                2 => Judgement::Locked(Locks {
-                    network: Some(wait),
-                    ..locks
-                }),
-                3 => Judgement::Busy(wait),
-                _ => {
+            let answer = store.ask(&question, |answer| begun(answer, setting.per));
+            Some(match answer.await? {
+                Begun::Locked(locks) => Judgement::Locked(locks),
+                Begun::Busy(wait) => Judgement::Busy(wait),
+                Begun::Try(wrong) => {
                     let trial = Trial {
                         setting,
                         guess: Some(guess),
                         store,
                     };
-                    Judgement::Try(trial, u32::try_from(number).unwrap_or(u32::MAX))
+                    Judgement::Try(trial, wrong)
                 }
             })
         });
@@ -139,18 +126,8 @@ impl Trial {
                 keys: guess.keys,
                 arguments,
             };
-            let lock = |number: i64| {
-                let time = Duration::from_millis(u64::try_from(number).ok()?).min(per);
-                Some(Some(time).filter(|time| !time.is_zero()))
-            };
-            let answer = store.ask(&question, |answer| match *answer {
-                [pair, network] => Some(Locks {
-                    pair: lock(pair)?,
-                    network: lock(network)?,
-                }),
-                _ => None,
-            });
-            answer.await.unwrap_or_default()
+            let locks = store.ask(&question, |answer| ended(answer, per)).await;
+            locks.unwrap_or_default()
         })
     }
 }
@@ -163,4 +140,48 @@ impl Drop for Trial {
             runtime.spawn(told);
         }
     }
+}
+
+/// An answer to a guess that has been read.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Busy(Duration),
+    Locked(Locks),
+    Try(u32),
+}
+
+/// Reads what came of a guess. No lock is longer than `per`.
+pub(super) fn begun(answer: &[i64], per: Duration) -> Option<Begun> {
+    let [what, number] = *answer else { return None };
+    let number = u64::try_from(number).ok()?;
+    let wait = Duration::from_millis(number).min(per);
+    let locks = Locks::default();
+    match what {
+        0 => Some(Begun::Try(u32::try_from(number).unwrap_or(u32::MAX))),
+        1 => Some(Begun::Locked(Locks {
+            pair: Some(wait),
+            ..locks
+        })),
+        2 => Some(Begun::Locked(Locks {
+            network: Some(wait),
+            ..locks
+        })),
+        3 => Some(Begun::Busy(wait)),
+        _ => None,
+    }
+}
+
+/// Reads what is locked after a guess. No lock is longer than `per`.
+pub(super) fn ended(answer: &[i64], per: Duration) -> Option<Locks> {
+    let [pair, network] = *answer else {
+        return None;
+    };
+    let lock = |number: i64| {
+        let time = Duration::from_millis(u64::try_from(number).ok()?).min(per);
+        Some(Some(time).filter(|time| !time.is_zero()))
+    };
+    Some(Locks {
+        pair: lock(pair)?,
+        network: lock(network)?,
+    })
 }

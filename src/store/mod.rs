@@ -8,6 +8,8 @@
 //! under a key that the store does not know. Everything in it ends by itself.
 
 mod address;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guesses;
 mod pulls;
 mod watch;

@@ -13,7 +13,7 @@ use crate::limit::{Bucket, Quota, Subject};
 const REFUSED: i64 = 0;
 pub(super) const TAKEN: i64 = 1;
 const FREE: i64 = 2;
-const FOR_ASKING: i64 = 3;
+pub(super) const FOR_ASKING: i64 = 3;
 
 /// What the store says to a pull.
 pub enum Verdict {
@@ -60,15 +60,7 @@ impl Store {
                 keys,
                 arguments,
             };
-            let Quota { count, per } = bucket.quota;
-            let answer = store.ask(&question, |answer| match *answer {
-                [REFUSED, wait] => Some(Answer::Exceeded(micros_of(wait)?.min(per))),
-                [TAKEN, remaining, taken] if taken > 0 => {
-                    Some(Answer::Taken(at_most(remaining, count)?, taken))
-                }
-                [FREE, _] => Some(Answer::Repeat),
-                _ => None,
-            });
+            let answer = store.ask(&question, |answer| taken(answer, bucket.quota));
             Some(match answer.await? {
                 Answer::Exceeded(wait) => Verdict::Exceeded(wait),
                 Answer::Repeat => Verdict::Repeat,
@@ -91,13 +83,8 @@ impl Store {
             keys,
             arguments,
         };
-        let count = bucket.quota.count;
-        let answer = self.ask(&question, |answer| match *answer {
-            [FREE, remaining] => Some(Settled::Free(at_most(remaining, count)?)),
-            [FOR_ASKING, remaining] => Some(Settled::Paid(at_most(remaining, count)?)),
-            _ => None,
-        });
-        answer.await
+        let read = |answer: &[i64]| settled(answer, FOR_ASKING, bucket.quota);
+        self.ask(&question, read).await
     }
 
     fn pull(
@@ -130,7 +117,8 @@ impl Store {
 }
 
 /// An answer that has been read.
-enum Answer {
+#[derive(Debug)]
+pub(super) enum Answer {
     Exceeded(Duration),
     Repeat,
     Taken(u32, i64),
@@ -169,7 +157,7 @@ impl Lease {
     ) -> Option<impl Future<Output = Option<Settled>> + Send + 'static> {
         let taken = self.taken.take()?;
         let store = Arc::clone(&self.store);
-        let Quota { count, per } = self.bucket.quota;
+        let quota @ Quota { count, per } = self.bucket.quota;
         let keys = store.keys_of(&self.bucket, image);
         let arguments = vec![
             what.to_owned(),
@@ -184,12 +172,9 @@ impl Lease {
                 keys,
                 arguments,
             };
-            let answer = store.ask(&question, |answer| match *answer {
-                [TAKEN, remaining] => Some(Settled::Paid(at_most(remaining, count)?)),
-                [FREE, remaining] => Some(Settled::Free(at_most(remaining, count)?)),
-                _ => None,
-            });
-            answer.await
+            store
+                .ask(&question, |answer| settled(answer, TAKEN, quota))
+                .await
         })
     }
 }
@@ -201,6 +186,27 @@ impl Drop for Lease {
         {
             runtime.spawn(end);
         }
+    }
+}
+
+/// Reads what came of taking a pull.
+pub(super) fn taken(answer: &[i64], quota: Quota) -> Option<Answer> {
+    match *answer {
+        [REFUSED, wait] => Some(Answer::Exceeded(micros_of(wait)?.min(quota.per))),
+        [TAKEN, remaining, taken] if taken > 0 => {
+            Some(Answer::Taken(at_most(remaining, quota.count)?, taken))
+        }
+        [FREE, _] => Some(Answer::Repeat),
+        _ => None,
+    }
+}
+
+/// Reads what a pull was or would be; `paid` is the word for one that counts.
+pub(super) fn settled(answer: &[i64], paid: i64, quota: Quota) -> Option<Settled> {
+    match *answer {
+        [FREE, remaining] => Some(Settled::Free(at_most(remaining, quota.count)?)),
+        [what, remaining] if what == paid => Some(Settled::Paid(at_most(remaining, quota.count)?)),
+        _ => None,
     }
 }
 

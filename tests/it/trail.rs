@@ -261,7 +261,7 @@ async fn a_trail_has_one_writer_through_rotation_and_reload() {
     let mine = lab.config();
     lab.folder.replace(
         "portcullis.toml",
-        &mine.replace("audit.jsonl", "other.jsonl"),
+        mine.replace("audit.jsonl", "other.jsonl"),
     );
     let kept = lab.reload().await;
     assert_ne!(kept, "allowed");

@@ -268,6 +268,11 @@ fn action(text: &str) -> Result<Action, Wrong> {
 
 fn who(text: &str) -> Result<Who, Wrong> {
     match text.split_once(':') {
+        // As a name it would be nobody's, and a rule that denies would deny nothing.
+        Some(("user" | "group", "*")) => {
+            let wrong = Wrong::new("`*` has no meaning here; names stand for themselves");
+            return Err(wrong.help("write \"authenticated\" for everybody who has logged in"));
+        }
         Some(("user", name)) if !name.is_empty() => return Ok(Who::User(name.into())),
         Some(("group", name)) if !name.is_empty() => return Ok(Who::Group(name.into())),
         _ => {}

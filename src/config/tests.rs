@@ -604,6 +604,36 @@ fn passwords_come_from_files_variables_and_credentials() {
 }
 
 #[test]
+fn what_can_only_be_meant_otherwise_is_told() {
+    let listen = |lines: &str| bad_besides(&format!("[server]\n{lines}\n"));
+    let twice =
+        listen("listen = [\"[::1]:443\", \"127.0.0.1:0\", \"127.0.0.1:0\", \"[0::1]:443\"]");
+    assert!(twice.contains("\"[0::1]:443\" is named twice"), "{twice}");
+    assert!(twice.ends_with("1 error"), "{twice}");
+    let admin = listen("listen = [\"127.0.0.1:443\"]\n[admin]\nlisten = \"127.0.0.1:443\"");
+    assert!(
+        admin.contains("clients are served at this address"),
+        "{admin}"
+    );
+    for who in ["user:*", "group:*"] {
+        let deny = format!("[[deny]]\nrepositories = [\"**\"]\nwho = [{who:?}]\n");
+        let deny = bad_besides(&deny);
+        assert!(deny.contains("\"authenticated\""), "{deny}");
+    }
+    let user = "[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n[upstream]\nurl = \"http://r\"\n\
+                username = \"a:b\"\npassword = \"c\"\n";
+    assert!(
+        bad(user).contains("no user name has a `:`"),
+        "{}",
+        bad(user)
+    );
+    let all = format!("{LEAST}[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"::/0\"]\n{RULE}");
+    let all = warnings(&all);
+    assert!(all.contains("everybody may choose the address"), "{all}");
+    assert_eq!(all.matches("warning").count(), 1, "{all}");
+}
+
+#[test]
 fn a_secret_that_others_can_read_is_a_warning() {
     let folder = Folder::new("modes");
     let text = "[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n\

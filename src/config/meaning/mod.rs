@@ -15,7 +15,7 @@ pub(super) use judge::{Judge, network};
 use secrets::Password;
 
 use super::error::{Diagnostic, Source};
-use super::file::{self, At, File};
+use super::file::{self, At, File, List};
 use super::value::{self, Wrong};
 use super::{
     Admin, CertificateField, ClientCertificateMode, ClientCertificates, Config, Log, LogFormat,
@@ -46,7 +46,7 @@ pub(super) fn understand(
     let policy_tests = rules::policy_tests(&mut judge, file);
     let limits = judge.limits(&file.limits.value, pulls);
     let audit = judge.audit(&file.audit.value);
-    let admin = judge.admin(file.admin.as_ref());
+    let admin = judge.admin(file.admin.as_ref(), &server.listen);
     let log = judge.log(&file.log.value);
     let telemetry = judge.telemetry(&file.telemetry.value);
     judge.check_replicas(file);
@@ -81,6 +81,9 @@ impl Judge<'_> {
     fn server(&mut self, server: &file::Server) -> Server {
         let listen = self.list(server.listen.as_ref(), address);
         self.not_empty(server.listen.as_ref(), "no address to listen on");
+        self.each_once(server.listen.as_ref());
+        let trusted_proxies = self.list(server.trusted_proxies.as_ref(), network);
+        self.not_everybody(server.trusted_proxies.as_ref());
         Server {
             listen: match server.listen {
                 Some(_) => listen,
@@ -96,7 +99,33 @@ impl Judge<'_> {
             header_timeout: self.time_out(server.header_timeout.as_ref(), Duration::from_secs(10)),
             idle_timeout: self.time_out(server.idle_timeout.as_ref(), MINUTE),
             body_timeout: self.time_out(server.body_timeout.as_ref(), Duration::from_secs(30)),
-            trusted_proxies: self.list(server.trusted_proxies.as_ref(), network),
+            trusted_proxies,
+        }
+    }
+
+    /// Two sockets cannot have one address; port 0 is another one each time.
+    fn each_once(&mut self, list: Option<&List>) {
+        let mut seen = Vec::new();
+        for item in list.into_iter().flat_map(|list| &list.value) {
+            let Ok(address) = address(&item.value) else {
+                continue;
+            };
+            if address.port() != 0 && seen.contains(&address) {
+                let message = format!("{:?} is named twice", item.value);
+                self.error(&item.span, Wrong::new(message));
+            }
+            seen.push(address);
+        }
+    }
+
+    fn not_everybody(&mut self, list: Option<&List>) {
+        for item in list.into_iter().flat_map(|list| &list.value) {
+            if network(&item.value).is_ok_and(|network| network.prefix_len() == 0) {
+                let wrong =
+                    Wrong::new("everybody may choose the address that rules and limits see");
+                let help = "name the addresses of your load balancers";
+                self.warning(&item.span, wrong.help(help));
+            }
         }
     }
 
@@ -160,6 +189,12 @@ impl Judge<'_> {
             literal: upstream.password.as_ref(),
             file: upstream.password_file.as_ref(),
         };
+        if let Some(user) = upstream.username.as_ref()
+            && user.value.contains(|c: char| c == ':' || c.is_control())
+        {
+            let wrong = Wrong::new("no user name has a `:` or a control character (RFC 7617)");
+            self.error(&user.span, wrong);
+        }
         Upstream {
             url,
             login: self.login(("username", upstream.username.as_ref()), password),
@@ -195,7 +230,7 @@ impl Judge<'_> {
         }
     }
 
-    fn admin(&mut self, admin: Option<&At<file::Admin>>) -> Admin {
+    fn admin(&mut self, admin: Option<&At<file::Admin>>, taken: &[SocketAddr]) -> Admin {
         let Some(admin) = admin else {
             return Admin { listen: None };
         };
@@ -209,6 +244,13 @@ impl Judge<'_> {
         {
             let wrong = Wrong::new("others can reach this address, and it speaks plain HTTP");
             self.warning(&written.span, wrong);
+        }
+        if let Some(written) = admin.value.listen.as_ref()
+            && listen.port() != 0
+            && taken.contains(&listen)
+        {
+            let wrong = Wrong::new("clients are served at this address");
+            self.error(&written.span, wrong.help("choose another port"));
         }
         let listen = Some(listen);
         Admin { listen }

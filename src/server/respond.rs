@@ -425,7 +425,9 @@ fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(CallError::Method { allow: METHODS }.into());
     }
-    if head.version == Version::HTTP_2 && head.uri.scheme() != Some(&Scheme::HTTPS) {
+    // Without `:authority` there is no scheme either, and `Host` counts (RFC 9113 section 8.3.1).
+    let is_whole = head.version == Version::HTTP_2 && head.uri.authority().is_some();
+    if is_whole && head.uri.scheme() != Some(&Scheme::HTTPS) {
         return Err(Refusal::BadRequest("the scheme must be https"));
     }
     if !head.headers.get_all(EXPECT).iter().all(can_be_met) {

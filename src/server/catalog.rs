@@ -1,9 +1,12 @@
 //! The catalog as its reader may see it: the registry's pages, filtered by the policy.
 
+use std::time::Duration;
+
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::json;
 use super::body::AnswerBody;
@@ -17,6 +20,12 @@ use crate::upstream::UpstreamError;
 const DEFAULT_PAGE: u32 = 100;
 /// Bytes of one page of the registry.
 const MAX_BODY: usize = 1 << 20;
+/// Pages of the registry that are read for one of ours: a million repositories. One whose pages lead
+/// in a circle has no end.
+const MAX_PAGES: usize = 1000;
+/// Readers at a time. One cheap request may have the registry list all that it has, and each holds a
+/// page of it in memory.
+const READERS: usize = 32;
 
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Repositories {
@@ -30,8 +39,28 @@ fn size(page: &Page) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 
+/// Whose turn it is to have the registry list what it has.
+pub(super) struct Turns(Semaphore);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Semaphore::new(READERS))
+    }
+}
+
+impl Turns {
+    /// Waits for a turn, no longer than for the registry.
+    async fn next(&self, limit: Duration) -> Result<SemaphorePermit<'_>, UpstreamError> {
+        match tokio::time::timeout(limit, self.0.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(UpstreamError::Timeout),
+        }
+    }
+}
+
 /// One page of what the caller may pull.
 pub(super) async fn filtered(
+    turns: &Turns,
     rules: &Rules,
     who: &Identity,
     peer: &Peer,
@@ -51,9 +80,10 @@ pub(super) async fn filtered(
             matches!(decision, Decision::Allow(_))
         })
     };
+    let _turn = turns.next(rules.upstream.response_timeout()).await?;
     let mut shown: Vec<String> = Vec::new();
     let mut last = page.last.clone();
-    loop {
+    for _ in 0..MAX_PAGES {
         let (names, is_final) = read(rules, authority, last.clone()).await?;
         for name in &names {
             if visible(name) {
@@ -71,6 +101,7 @@ pub(super) async fn filtered(
         }
         last = end;
     }
+    Err(UpstreamError::Unusable("the catalog has no end").into())
 }
 
 /// One page of the registry, and whether it is the last one.

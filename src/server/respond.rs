@@ -53,6 +53,7 @@ pub struct Proxy {
     ledger: Ledger,
     floods: Arc<Floods>,
     handshakes: Handshakes,
+    listings: catalog::Turns,
     draining: AtomicBool,
 }
 
@@ -64,6 +65,7 @@ impl Proxy {
             ledger,
             floods: Arc::default(),
             handshakes: Handshakes::default(),
+            listings: catalog::Turns::default(),
             draining: AtomicBool::new(false),
         })
     }
@@ -554,7 +556,8 @@ impl Exchange<'_> {
                     .whole_catalog(&admission.who, peer.address, now);
                 if !matches!(whole, Decision::Allow(_)) {
                     let who = &admission.who;
-                    let filtered = catalog::filtered(rules, who, peer, authority, page, now);
+                    let turns = &self.proxy.listings;
+                    let filtered = catalog::filtered(turns, rules, who, peer, authority, page, now);
                     let response = Box::pin(filtered).await?;
                     record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
                     return Ok(Done::Whole(response));

@@ -1,7 +1,9 @@
 //! The catalog shows what one may pull.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::support::image::Image;
-use crate::support::{Answer, Client, Lab};
+use crate::support::{Answer, Client, Http, Lab, Reply, Upstream, eventually};
 
 const REPOS: [&str; 9] = [
     "home/alice/x",
@@ -142,4 +144,60 @@ async fn odd_page_sizes_are_refused_or_bounded() {
     }
     let both = alice.get("/v2/_catalog?n=1&n=2").send().await;
     assert_eq!(both.status, 400);
+}
+
+#[tokio::test]
+async fn a_catalog_that_leads_in_a_circle_has_an_end() {
+    let upstream = Upstream::start(|seen| {
+        let name = match seen.target().ends_with("hidden%2Fa") {
+            true => "hidden/b",
+            false => "hidden/a",
+        };
+        let body = format!("{{\"repositories\":[\"{name}\"]}}");
+        let head =
+            "HTTP/1.1 200 OK\r\nLink: </v2/_catalog?last=x&n=1>; rel=\"next\"\r\nContent-Length";
+        Reply::Say(format!("{head}: {}\r\n\r\n{body}", body.len()).into_bytes())
+    })
+    .await;
+    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let answer = lab.user("alice").get("/v2/_catalog").send().await;
+    answer.assert_problem(502, "UNAVAILABLE");
+    let asked = upstream.take().len();
+    assert!((2..=1000).contains(&asked), "{asked}");
+}
+
+#[tokio::test]
+async fn not_everybody_has_the_registry_list_at_a_time() {
+    static OPEN: AtomicBool = AtomicBool::new(false);
+    let is_listing = |target: &str| target.starts_with("/v2/_catalog");
+    let upstream = Upstream::start(move |seen| {
+        if is_listing(seen.target()) && !OPEN.load(Ordering::Relaxed) {
+            return Reply::Hang;
+        }
+        Reply::ok("{\"repositories\":[]}")
+    })
+    .await;
+    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let client = lab.user("alice").over(Http::Two);
+    let get = async |path: &str| client.get(path).send().await.status;
+    let listings = || {
+        let seen = upstream.seen();
+        seen.iter().filter(|seen| is_listing(seen.target())).count()
+    };
+    let waiting: Vec<_> = (0..40)
+        .map(|_| tokio::spawn(client.get("/v2/_catalog").send()))
+        .collect();
+    eventually("32 listings", || (listings() == 32).then_some(())).await;
+    // Everything else goes on, and nobody who waits is asked for before his turn.
+    for _ in 0..8 {
+        assert_eq!(get("/v2/team-a/app/tags/list").await, 200);
+    }
+    assert_eq!(listings(), 32);
+    OPEN.store(true, Ordering::Relaxed);
+    for (number, task) in waiting.into_iter().enumerate() {
+        if number < 32 {
+            task.abort();
+        }
+    }
+    assert_eq!(get("/v2/_catalog").await, 200);
 }

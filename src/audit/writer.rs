@@ -303,6 +303,11 @@ impl Audit {
         Some(Slot(Some(permit)))
     }
 
+    /// The right to write a record for whoever cannot wait.
+    pub fn slot_now(&self) -> Slot {
+        self.spare_slot().unwrap_or(Slot(None))
+    }
+
     /// Waits for the right to write a record, as long as a sink may take. After that the record may
     /// be written all the same, see [`Slot::is_late`].
     pub async fn slot(&self) -> Slot {

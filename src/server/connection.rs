@@ -27,6 +27,7 @@ use super::proxy_protocol::{self, FIRST_OF_V1, FIRST_OF_V2, Header};
 use super::readers::{Readers, Turn};
 use super::respond::Proxy;
 use super::stream::Socket;
+use super::unheard::Unheard;
 use crate::config;
 use crate::gate::BadHead;
 use crate::identity::{Peer, PeerCertificate, TlsSession};
@@ -145,7 +146,11 @@ impl Exchange {
     pub(super) fn respond(&self, turn: Arc<Turn>, request: Request<Incoming>) -> Responding {
         let proxy = Arc::clone(&self.proxy);
         let peer = on_behalf_of(&self.peer, &request, &self.limits.trusted_proxies);
-        Box::pin(async move { Ok(proxy.respond(&peer, turn, request).await) })
+        let unheard = Unheard::new(&proxy, &peer, &request);
+        Box::pin(async move {
+            unheard.hear();
+            Ok(proxy.respond(&peer, turn, request).await)
+        })
     }
 
     /// The bytes of the answer to what came instead of a request, of which so much was good.

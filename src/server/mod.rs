@@ -24,6 +24,7 @@ mod readers;
 mod respond;
 mod stream;
 mod strict;
+mod unheard;
 
 pub use accept::{BindError, Listeners, bind, serve};
 pub use respond::Proxy;

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, USER_AGENT, WARNING};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
 use http_body::Body;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -24,6 +26,7 @@ use super::catalog;
 use super::flood::{Floods, Handshakes};
 use super::framing::{MAX_HEAD, MAX_HEADERS};
 use super::readers::Turn;
+use super::unheard;
 use crate::audit::{Effect, Event, Outcome, Record};
 use crate::gate::{
     Admission, Authority, BadHead, Claim, Ledger, MAX_FORM, METHODS, Refusal, Rules, Wanted, issue,
@@ -136,6 +139,26 @@ impl Proxy {
         response
     }
 
+    /// Records a request whose client has gone before anything of it was looked at.
+    pub(super) fn tell_unheard(&self, peer: &Peer, head: &unheard::Head) {
+        let (ledger, rates) = (&self.ledger, self.rules.load().rates);
+        let from = Source::of(peer.address);
+        if let Err(why) = ledger.shield.request(from, rates, ledger.now()) {
+            drop(self.floods.turn_away(&ledger.audit, peer.address, why));
+            return;
+        }
+        let mut record = Record::open(&ledger.audit, ledger.audit.slot_now(), event(&head.uri));
+        let agent = head.agent.as_ref().and_then(|value| value.to_str().ok());
+        let (method, tls) = (&head.method, &peer.tls.description);
+        record.client(peer.address, tls, method.as_str(), agent);
+        record.certificate(peer.certificate.shown());
+        if let Ok(call) = Call::parse(method, head.uri.path(), head.uri.query()) {
+            record.call(&call);
+        }
+        record.reason("the client went away at once");
+        record.close();
+    }
+
     /// Answers what came instead of a request that can be read; what of its head was good is `head`.
     pub(super) async fn refuse_unread(
         &self,
@@ -189,11 +212,6 @@ impl Proxy {
         let now = Timestamp::now();
         let (head, body) = request.into_parts();
         let is_token = head.uri.path() == "/token";
-        let event = if is_token {
-            Event::Token
-        } else {
-            Event::Request
-        };
         let effect = if head.method.is_safe() || is_token {
             Effect::Read
         } else {
@@ -202,7 +220,7 @@ impl Proxy {
         let audit = &self.ledger.audit;
         let slot = audit.slot().await;
         let is_late = slot.is_late();
-        let mut record = Record::open(audit, slot, event);
+        let mut record = Record::open(audit, slot, event(&head.uri));
         let agent = head
             .headers
             .get(USER_AGENT)
@@ -405,6 +423,14 @@ fn span_of(headers: &HeaderMap) -> Span {
     match trace::Parent::of(headers) {
         Some(parent) => tracing::info_span!("request", trace = %parent.trace),
         None => Span::none(),
+    }
+}
+
+/// What a record of a request begins as.
+fn event(uri: &Uri) -> Event {
+    match uri.path() {
+        "/token" => Event::Token,
+        _ => Event::Request,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::support::http::{Outgoing, basic};
 use crate::support::image::{
@@ -289,6 +290,40 @@ async fn clients_that_go_away_leave_a_record() {
         .await;
         check(&record, facts! { outcome: "aborted", reference: "slow" });
     }
+}
+
+#[tokio::test]
+async fn whoever_sends_and_leaves_at_once_is_on_record() {
+    let upstream = Upstream::agreeable().await;
+    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let authority = lab.authority();
+    let mut sent = Vec::new();
+    for number in 0..20 {
+        let mut stream = lab.anonymous().raw().await.unwrap();
+        let agent = format!("hasty-{number}");
+        let head = format!(
+            "GET /v2/team-a/app/tags/list HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: {agent}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        if number % 2 == 0 {
+            // With a word, and without.
+            stream.shutdown().await.unwrap();
+        }
+        drop(stream);
+        sent.push(agent);
+    }
+    for agent in sent {
+        let is_it = |record: &Value| record["agent"] == *agent;
+        let record = lab.audit().find("the record", is_it).await;
+        assert_eq!(record["repository"], "team-a/app", "{record:#}");
+        let outcome = record["outcome"].as_str().unwrap();
+        // Some are quick enough to be heard.
+        assert!(["aborted", "failed"].contains(&outcome), "{record:#}");
+        let count = lab.audit().records().into_iter().filter(is_it).count();
+        assert_eq!(count, 1, "{agent}");
+    }
+    assert!(upstream.seen().is_empty());
 }
 
 #[tokio::test]

@@ -132,7 +132,6 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     for warning in warnings {
         tracing::warn!(%warning, "htpasswd");
     }
-    let public = listeners(sockets.server, &sockets.missing)?;
     let process = Process {
         admin: Admin::default(),
         server: config.server.clone(),
@@ -141,6 +140,8 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
         (Some(socket), Some(address)) => Some(Move::to(address, listeners(vec![socket], &[])?)),
         (None, wanted) | (Some(_), wanted @ None) => process.admin.prepare(wanted)?,
     };
+    // Last, so that whoever reaches this one finds the other as well.
+    let public = listeners(sockets.server, &sockets.missing)?;
     let plan = match reload::audit_plan(&config) {
         Ok(plan) => plan,
         Err(error) => {

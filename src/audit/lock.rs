@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -16,6 +17,10 @@ use rustix::io::Errno;
 use super::chain::Link;
 use super::head::{Head, path_of};
 use super::writer::AuditError;
+
+/// How long a start waits for one that has been told to stop, and how often it looks.
+const HANDOVER: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The lock of a trail, until it is dropped.
 #[derive(Debug)]
@@ -29,6 +34,19 @@ pub(super) struct Lock {
 type Place = (u64, u64);
 
 impl Lock {
+    /// Takes the lock of a trail as soon as another process that is ending gives it back.
+    pub(super) fn first(trail: &Path) -> Result<Option<Arc<Self>>, AuditError> {
+        let begun = Instant::now();
+        loop {
+            match Self::take(trail, None) {
+                Err(AuditError::Locked(_)) if begun.elapsed() < HANDOVER => {
+                    std::thread::sleep(LOOK);
+                }
+                taken => return taken,
+            }
+        }
+    }
+
     /// Takes the lock of a trail; `held`, if that is the one. `None` where there can be none: a device
     /// has nothing beside it, a folder may be read-only, and not every file system has locks.
     pub(super) fn take(
@@ -105,8 +123,12 @@ mod tests {
         std::fs::rename(path_of(&trail), folder.join("audit.jsonl.1.chain")).unwrap();
         let new = take(Some(Arc::clone(&first))).unwrap();
         assert!(!Arc::ptr_eq(&first, &new));
+        let next = std::thread::spawn({
+            let trail = trail.clone();
+            move || Lock::first(&trail).unwrap()
+        });
         drop(new);
-        take(None).unwrap();
+        assert!(next.join().unwrap().is_some());
         let null = std::path::Path::new("/dev/null");
         assert!(Lock::take(null, None).unwrap().is_none());
         let nowhere = folder.join("none/audit.jsonl");

@@ -141,7 +141,7 @@ impl Audit {
             path: path.clone(),
             source,
         };
-        let lock = Lock::take(&path, None)?;
+        let lock = Lock::first(&path)?;
         let resumed = resume(&plan.config.file, &plan.key).map_err(failed)?;
         let trail = Trail::new(resumed.link, plan.key.clone(), plan.config.timeout);
         let mut seed = [0; 4];

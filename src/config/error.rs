@@ -266,15 +266,22 @@ impl std::error::Error for Errors {}
 pub struct Source {
     name: Arc<str>,
     text: String,
+    /// Where each line of it begins.
+    lines: Vec<usize>,
     /// Where the value of each key stands, by its dotted path.
     keys: BTreeMap<String, Range<usize>>,
 }
 
 impl Source {
     pub(super) fn new(path: &Path, text: &str) -> Self {
+        let text = mask(text);
+        let ends = text.match_indices('\n').map(|(at, _)| at);
         Self {
             name: path.display().to_string().into(),
-            text: mask(text),
+            lines: std::iter::once(0)
+                .chain(ends.map(|at| at.saturating_add(1)))
+                .collect(),
+            text,
             keys: BTreeMap::new(),
         }
     }
@@ -319,7 +326,7 @@ impl Source {
 
     /// The line where something begins, from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        self.spot(span.clone()).map_or(1, |spot| spot.line)
+        self.lines.partition_point(|begin| *begin <= span.start)
     }
 
     fn spot(&self, span: Range<usize>) -> Option<Spot> {
@@ -334,7 +341,7 @@ impl Source {
         let mark = head.len()..head.len().saturating_add(marked.len());
         let text = format!("{head}{marked}{}", shorten(tail.trim_end_matches('\r')));
         Some(Spot {
-            line: before.matches('\n').count().saturating_add(1),
+            line: self.line(&span),
             column: head.chars().count().saturating_add(1),
             quote: Some((text, mark)),
         })

@@ -434,10 +434,17 @@ fn ten_thousand_rules_are_not_searched_one_by_one() {
         )
     });
     let mut rules: Vec<_> = rules.collect();
-    rules.push(access("y", &["**/prod"], &["user:u7"], role("developer")));
+    for n in 0..10_000 {
+        let (project, end) = (format!("team-a/p{n}/**"), format!("**/p{n}"));
+        rules.push(access("x", &[&project], &["user:u"], role("developer")));
+        rules.push(access("x", &[&end], &["user:u"], role("developer")));
+    }
+    rules.push(access("y", &["**"], &["user:u7"], role("developer")));
     let policy = policy(rules, vec![]);
-    let candidates: Vec<_> = policy.access_index.candidates("team-7/app").collect();
-    assert_eq!(candidates, [7, 10_000]);
+    let candidates = |name| policy.access_index.candidates(name).collect::<Vec<_>>();
+    assert_eq!(candidates("team-7/app"), [7, 30_000]);
+    assert_eq!(candidates("team-a/p7/app"), [10_014, 30_000]);
+    assert_eq!(candidates("team-b/p7"), [10_015, 30_000]);
     let (who, name) = (user("u7", &[]), RepoName::parse("team-7/app").unwrap());
     assert!(
         policy

@@ -133,8 +133,11 @@ pub(crate) fn pattern(bytes: &[u8]) {
         return;
     };
     let matches = pattern.matches(&name, user);
-    if matches && let Some(first) = pattern.first_part() {
-        assert_eq!(name.as_str().split('/').next(), Some(first));
+    if matches && let Some(parts) = pattern.fixed_parts() {
+        assert!(format!("{name}/").starts_with(&format!("{parts}/")));
+    }
+    if matches && let Some(last) = pattern.fixed_end() {
+        assert!(format!("/{name}").ends_with(&format!("/{last}")));
     }
     if text.len() <= 24 && name.as_str().len() <= 24 {
         let user = user.filter(|user| !user.contains('/') && RepoName::parse(user).is_some());

@@ -77,14 +77,25 @@ impl Pattern {
         RepoName::parse(&name).filter(|name| self.matches(name, user))
     }
 
-    /// The first path part where it is fixed: no name that begins otherwise can match.
-    pub fn first_part(&self) -> Option<&str> {
+    /// The whole path parts that every name that matches begins with, if there are any.
+    pub fn fixed_parts(&self) -> Option<&str> {
         let Some(Token::Literal(head)) = self.tokens.first() else {
             return None;
         };
-        match head.split_once('/') {
-            Some((first, _)) => Some(first),
-            None => (self.tokens.len() == 1).then_some(head),
+        if self.tokens.len() == 1 {
+            return Some(head);
+        }
+        head.rsplit_once('/').map(|(parts, _)| parts)
+    }
+
+    /// The last path part of every name that matches, if the pattern has it and something before it.
+    pub fn fixed_end(&self) -> Option<&str> {
+        let [.., before, Token::Literal(tail)] = &*self.tokens else {
+            return None;
+        };
+        match tail.rsplit_once('/') {
+            Some((_, last)) => Some(last),
+            None => (*before == Token::Parts).then_some(tail),
         }
     }
 
@@ -370,20 +381,31 @@ mod tests {
     }
 
     #[test]
-    fn the_first_part_is_known_only_where_it_is_fixed() {
-        for (text, first) in [
-            ("a", Some("a")),
-            ("a/**", Some("a")),
-            ("a/b*", Some("a")),
-            ("a/${user}", Some("a")),
-            ("a*", None),
-            ("a**/b", None),
-            ("a${user}/b", None),
-            ("*/b", None),
-            ("**/b", None),
-            ("${user}/b", None),
+    fn parts_are_known_only_where_they_are_fixed() {
+        for (text, parts, end) in [
+            ("a", Some("a"), None),
+            ("a/b", Some("a/b"), None),
+            ("a/**", Some("a"), None),
+            ("a/b/**", Some("a/b"), None),
+            ("a/b*", Some("a"), None),
+            ("a/b/**/c", Some("a/b"), Some("c")),
+            ("a/b**", Some("a"), None),
+            ("a/${user}", Some("a"), None),
+            ("a/b/${user}/c", Some("a/b"), Some("c")),
+            ("a*", None, None),
+            ("a**/b", None, Some("b")),
+            ("a${user}/b", None, Some("b")),
+            ("*/b", None, Some("b")),
+            ("*/b/c", None, Some("c")),
+            ("**/b", None, Some("b")),
+            ("**b", None, None),
+            ("**/*b", None, None),
+            ("${user}/b", None, Some("b")),
+            ("${user}b", None, None),
         ] {
-            assert_eq!(Pattern::parse(text).unwrap().first_part(), first, "{text}");
+            let pattern = Pattern::parse(text).unwrap();
+            assert_eq!(pattern.fixed_parts(), parts, "{text}");
+            assert_eq!(pattern.fixed_end(), end, "{text}");
         }
     }
 
@@ -447,8 +469,10 @@ mod tests {
                 prop_assert_eq!(
                     compiled.matches(&name, user.as_deref()), expected, "{} {}", pattern, name
                 );
-                let first = name.as_str().split('/').next();
-                prop_assert!(!expected || compiled.first_part().is_none_or(|part| Some(part) == first));
+                let begins = |parts| format!("{name}/").starts_with(&format!("{parts}/"));
+                prop_assert!(!expected || compiled.fixed_parts().is_none_or(begins));
+                let ends = |last| format!("/{name}").ends_with(&format!("/{last}"));
+                prop_assert!(!expected || compiled.fixed_end().is_none_or(ends));
             }
         }
 

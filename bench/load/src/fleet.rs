@@ -31,6 +31,20 @@ pub(crate) struct Fleet(Vec<Connection>);
 pub(crate) struct Done {
     pub(crate) answers: f64,
     pub(crate) wall: Duration,
+    /// How long the slowest hundredth of the answers took at least.
+    pub(crate) p99: Duration,
+}
+
+impl Done {
+    pub(crate) fn new(mut latencies: Vec<Duration>, wall: Duration) -> Self {
+        latencies.sort_unstable();
+        let slow = latencies.get(latencies.len() * 99 / 100).copied();
+        Self {
+            answers: latencies.len() as f64,
+            wall,
+            p99: slow.unwrap_or_default(),
+        }
+    }
 }
 
 impl Fleet {
@@ -57,28 +71,26 @@ impl Fleet {
         for mut connection in self.0.drain(..) {
             let (stop, supply) = (Arc::clone(&stop), Arc::clone(supply));
             tasks.spawn(async move {
-                let mut count = 0_u64;
+                let mut latencies = Vec::new();
                 while !stop.load(Ordering::Relaxed) && begun.elapsed() < time {
                     let Some(call) = supply.next() else { break };
+                    let asked = Instant::now();
                     if let Err(error) = connection.ask(&call).await {
                         stop.store(true, Ordering::Relaxed);
                         return Err(error);
                     }
-                    count += 1;
+                    latencies.push(asked.elapsed());
                 }
-                anyhow::Ok((count, connection))
+                anyhow::Ok((latencies, connection))
             });
         }
-        let mut total = 0;
+        let mut all = Vec::new();
         while let Some(ended) = tasks.join_next().await {
-            let (count, connection) = ended??;
-            total += count;
+            let (latencies, connection) = ended??;
+            all.extend(latencies);
             self.0.push(connection);
         }
-        ensure!(total > 0, "no answer in {time:?}");
-        Ok(Done {
-            answers: total as f64,
-            wall: begun.elapsed(),
-        })
+        ensure!(!all.is_empty(), "no answer in {time:?}");
+        Ok(Done::new(all, begun.elapsed()))
     }
 }

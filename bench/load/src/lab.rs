@@ -53,7 +53,8 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    pub(crate) async fn start(portcullis: PathBuf) -> Result<Self> {
+    /// Everything but the real registry and the directory.
+    pub(crate) fn start(portcullis: PathBuf) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("portcullis-load-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         // Apache's workers are another user.
@@ -62,24 +63,28 @@ impl Lab {
         write_users(&folder)?;
         let content = Arc::new(Content::new());
         let stub = start_stub(&folder)?;
-        let registry = start_registry(&folder)?;
-        if let Some((_, address)) = &registry {
-            fill(*address, &content)
-                .await
-                .context("cannot push to the registry")?;
-        }
         Ok(Self {
             folder,
             portcullis,
             content,
             cheap_bcrypt: bcrypt::hash(PASSWORD, 4)?,
             stub,
-            registry,
+            registry: None,
             directory: OnceLock::new(),
             folders: AtomicUsize::new(0),
             next_file_user: AtomicUsize::new(0),
             next_ldap_user: AtomicUsize::new(0),
         })
+    }
+
+    /// Starts the real registry, where there is one, and pushes into it.
+    pub(crate) async fn start_registry(&mut self) -> Result<()> {
+        self.registry = start_registry(&self.folder)?;
+        if let Some((_, address)) = &self.registry {
+            let filled = fill(*address, &self.content).await;
+            filled.context("cannot push to the registry")?;
+        }
+        Ok(())
     }
 
     pub(crate) fn has_registry(&self) -> bool {
@@ -121,6 +126,32 @@ impl Lab {
         Ok(())
     }
 
+    /// Files of so many users; the one whose requests are measured stands in the middle. As with the
+    /// others, nginx compares plain text, and all users of Portcullis have one hash.
+    pub(crate) fn write_many_users(&self, count: usize) -> Result<()> {
+        let ours = self.folder.join(format!("htpasswd-{count}"));
+        if ours.exists() {
+            return Ok(());
+        }
+        let hash = fs::read_to_string(self.folder.join("htpasswd"))?;
+        let hash = hash.lines().find_map(|line| line.split_once(':'));
+        let (_, hash) = hash.context("no user")?;
+        let write = |path: &Path, hash: &str| {
+            let mut text = String::new();
+            for number in 0..count {
+                let is_middle = number == count / 2;
+                let name = format!("user-{number}");
+                writeln!(text, "{}:{hash}", if is_middle { USER } else { &name })?;
+            }
+            Ok(fs::write(path, text)?)
+        };
+        write(
+            &self.folder.join(format!("htpasswd.plain-{count}")),
+            &format!("{{PLAIN}}{PASSWORD}"),
+        )?;
+        write(&ours, hash)
+    }
+
     pub(crate) fn directory(&self) -> Option<SocketAddr> {
         self.directory.get().map(|(_, address)| *address)
     }
@@ -130,20 +161,6 @@ impl Drop for Lab {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.folder).ok();
     }
-}
-
-/// Rules for as many groups as a large house has.
-pub(crate) fn thousand_rules() -> String {
-    let mut text = String::new();
-    for team in 0..1000 {
-        write!(
-            text,
-            "[[access]]\nrepositories = [\"group-{team}/**\"]\nwho = [\"user:user-{team}\"]\n\
-             role = \"developer\"\n\n"
-        )
-        .ok();
-    }
-    text
 }
 
 /// A port that nobody listens on, below those that outgoing connections take.

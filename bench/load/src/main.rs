@@ -3,12 +3,13 @@
 //! This process is the load generator; the proxies, the stub of a registry (this program again), the
 //! real registry and the directory are children. `cases` says what is done, `lab` what stands around
 //! the proxies, `peers` how each of them runs, `client`, `fleet` and `paced` how requests are made,
-//! `outcome`, `report` and `plot` what becomes of the figures.
+//! `outcome`, `report`, `plot` and `growth` what becomes of the figures.
 
 mod cases;
 mod client;
 mod content;
 mod fleet;
+mod growth;
 mod lab;
 mod outcome;
 mod paced;
@@ -54,7 +55,7 @@ struct Arguments {
     /// The program that is measured.
     #[arg(long, default_value = "target/release/portcullis")]
     portcullis: PathBuf,
-    /// Where RESULTS.md and results.svg go. Default: bench/ for a run of everything, else
+    /// Where RESULTS.md and the plots go. Default: bench/ for a run of everything, else
     /// target/bench/.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -69,10 +70,13 @@ fn main() -> Result<ExitCode> {
         .enable_all()
         .build()?;
     raise_limits();
-    if arguments.next().as_deref() == Some(stub::COMMAND) {
-        let address = arguments.next().context("no address")?.parse()?;
-        runtime.block_on(stub::serve(address))?;
-        return Ok(ExitCode::SUCCESS);
+    match arguments.next().as_deref() {
+        Some(stub::COMMAND) => {
+            let address = arguments.next().context("no address")?.parse()?;
+            runtime.block_on(stub::serve(address))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     let arguments = Arguments::parse();
     if arguments.list {
@@ -119,8 +123,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         .remarks
         .iter()
         .for_each(|remark| eprintln!("{remark}"));
+    let mut lab = Lab::start(portcullis)?;
+    lab.start_registry().await?;
     let bench = Bench {
-        lab: Lab::start(portcullis).await?,
+        lab,
         time: Duration::from_secs_f64(arguments.seconds),
         has_instructions,
         sources: arguments.sources,
@@ -262,10 +268,11 @@ fn write_results(
         report::page(conditions, outcomes),
     )?;
     fs::write(folder.join("results.svg"), plot::svg(outcomes))?;
+    fs::write(folder.join("growth.svg"), growth::svg(outcomes))?;
     let text = serde_json::to_string_pretty(&report::raw(conditions, outcomes))?;
     fs::write(raw.join("load.json"), text)?;
     eprintln!(
-        "written: {}/RESULTS.md, results.svg; target/bench/load.json",
+        "written: {}/RESULTS.md, results.svg, growth.svg; target/bench/load.json",
         folder.display()
     );
     Ok(())

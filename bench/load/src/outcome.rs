@@ -1,6 +1,6 @@
 //! What came of a case: figures over repeats, ratios within them, and whether goals are met.
 
-use crate::cases::{Case, Goal, Limit, Values};
+use crate::cases::{Case, Entry, Goal, Limit, Values};
 use crate::peers::Peer;
 
 pub(crate) struct Outcome {
@@ -24,7 +24,7 @@ impl Outcome {
     /// Adds a repeat, and to it what only the repeat as a whole tells: the latency that is added to
     /// that of the bare registry.
     pub(crate) fn add(&mut self, mut repeat: Vec<Result<Values, String>>) {
-        let is_bare = |entry: &crate::cases::Entry| entry.peer == Peer::Bare;
+        let is_bare = |entry: &Entry| entry.peer == Peer::Bare;
         let bare = self.case.entries.iter().position(is_bare);
         if let Some(Ok(bare)) = bare.and_then(|bare| repeat.get(bare).cloned()) {
             for values in repeat.iter_mut().flatten() {
@@ -82,6 +82,44 @@ impl Outcome {
         median(pairs.filter_map(ratio).collect())
     }
 
+    /// The lines of a curve, in their order; none where the case is no curve.
+    pub(crate) fn lines(&self) -> Vec<&'static str> {
+        let mut lines = Vec::new();
+        for point in self.case.entries.iter().filter_map(|entry| entry.point) {
+            if !lines.contains(&point.line) {
+                lines.push(point.line);
+            }
+        }
+        lines
+    }
+
+    /// The sizes of a line, with the medians of a figure.
+    pub(crate) fn along(&self, line: &str, metric: &str) -> Vec<(usize, f64)> {
+        let entries = self.case.entries.iter().enumerate();
+        let median = |(at, entry): (usize, &Entry)| {
+            let point = entry.point.filter(|point| point.line == line)?;
+            Some((point.size, self.figure(at, metric)?.median))
+        };
+        entries.filter_map(median).collect()
+    }
+
+    /// The most that a figure grows from one size of a line to the next, each ten times the last.
+    /// None where a size was not measured.
+    pub(crate) fn steepest(&self, line: &str, metric: &str) -> Option<f64> {
+        let entries = self.case.entries.iter();
+        let points = entries.filter_map(|entry| entry.point);
+        let wanted = points.filter(|point| point.line == line).count();
+        let along = self.along(line, metric);
+        if along.len() < wanted {
+            return None;
+        }
+        let steps = along
+            .iter()
+            .zip(along.iter().skip(1))
+            .map(|(from, to)| to.1 / from.1);
+        steps.reduce(f64::max)
+    }
+
     pub(crate) fn position(&self, label: &str) -> Option<usize> {
         self.case
             .entries
@@ -90,12 +128,18 @@ impl Outcome {
     }
 
     pub(crate) fn verdict(&self, goal: &Goal) -> Verdict {
-        let entry = self.position(goal.entry);
-        let value = entry.and_then(|entry| match goal.limit {
-            Limit::Ratio(_) => self.ratio(entry, goal.metric),
-            Limit::AtMost(_) => Some(self.figure(entry, goal.metric)?.median),
-        });
-        let (Limit::Ratio(limit) | Limit::AtMost(limit)) = goal.limit;
+        let entry = || self.position(goal.entry);
+        let (value, limit) = match goal.limit {
+            Limit::Ratio(limit) => (
+                entry().and_then(|entry| self.ratio(entry, goal.metric)),
+                limit,
+            ),
+            Limit::AtMost(limit) => (
+                entry().and_then(|entry| Some(self.figure(entry, goal.metric)?.median)),
+                limit,
+            ),
+            Limit::PerDecade(limit) => (self.steepest(goal.entry, goal.metric), limit),
+        };
         Verdict {
             value,
             is_met: value.is_some_and(|value| value <= limit),

@@ -1,7 +1,7 @@
 //! An open loop: requests at a fixed rate, and how long each one took. Threads of their own with
 //! blocking sockets, because an asynchronous timer is coarser than the latencies to be told apart.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
@@ -18,16 +18,28 @@ use crate::content::MANIFEST_TYPE;
 const THREADS: u32 = 4;
 
 /// Latencies in nanoseconds.
-pub(crate) struct Latency(Histogram<u64>);
+pub(crate) struct Latency {
+    all: Histogram<u64>,
+    /// Connections that the server closed and that were made again.
+    pub(crate) cut: u64,
+}
+
+/// What becomes of a connection that the server closes between two requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    IsAnError,
+    /// The next request waits until there is another connection.
+    IsMadeAgain,
+}
 
 impl Latency {
     /// A quantile, in microseconds.
     pub(crate) fn us(&self, quantile: f64) -> f64 {
-        self.0.value_at_quantile(quantile) as f64 / 1e3
+        self.all.value_at_quantile(quantile) as f64 / 1e3
     }
 
     pub(crate) fn worst_ms(&self) -> f64 {
-        self.0.max() as f64 / 1e6
+        self.all.max() as f64 / 1e6
     }
 }
 
@@ -38,21 +50,31 @@ pub(crate) async fn paced(
     rate: u32,
     time: Duration,
     call: &Call,
+    cut: Cut,
 ) -> Result<Latency> {
     let (route, call) = (route.clone(), call.clone());
     tokio::task::spawn_blocking(move || {
         let gap = Duration::from_secs(1) * THREADS / rate;
         thread::scope(|scope| {
-            let lane = |lane| {
+            let lane = |number| {
                 let (route, call) = (&route, &call);
-                scope.spawn(move || run_lane(route, call, gap * lane / THREADS, gap, time))
+                scope.spawn(move || {
+                    let mut lane = Lane::new(route, call, cut)?;
+                    lane.run(gap * number / THREADS, gap, time)?;
+                    anyhow::Ok((lane.latencies, lane.cuts))
+                })
             };
             let lanes: Vec<_> = (0..THREADS).map(lane).collect();
-            let mut all = Histogram::new(3)?;
+            let mut total = Latency {
+                all: Histogram::new(3)?,
+                cut: 0,
+            };
             for lane in lanes {
-                all.add(lane.join().map_err(|_| anyhow!("a thread panicked"))??)?;
+                let (latencies, cuts) = lane.join().map_err(|_| anyhow!("a thread panicked"))??;
+                total.all.add(latencies)?;
+                total.cut += cuts;
             }
-            Ok(Latency(all))
+            Ok(total)
         })
     })
     .await?
@@ -61,46 +83,85 @@ pub(crate) async fn paced(
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
-fn run_lane(
-    route: &Route,
-    call: &Call,
-    offset: Duration,
-    gap: Duration,
-    time: Duration,
-) -> Result<Histogram<u64>> {
-    let mut stream = connect(route)?;
-    let request = head(route, call);
-    let mut buffer = Vec::with_capacity(1 << 16);
-    // The first answers pay for connections towards the registry and for the password's hash.
-    let begun = Instant::now();
-    for _ in 0..20 {
-        exchange(&mut *stream, &request, call, &mut buffer)?;
-        if begun.elapsed() > Duration::from_millis(200) {
-            break;
+/// One connection and its requests.
+struct Lane<'a> {
+    route: &'a Route,
+    call: &'a Call,
+    cut: Cut,
+    stream: Box<dyn Stream>,
+    request: Vec<u8>,
+    buffer: Vec<u8>,
+    latencies: Histogram<u64>,
+    cuts: u64,
+}
+
+impl<'a> Lane<'a> {
+    fn new(route: &'a Route, call: &'a Call, cut: Cut) -> Result<Self> {
+        Ok(Self {
+            route,
+            call,
+            cut,
+            stream: connect(route)?,
+            request: head(route, call),
+            buffer: Vec::with_capacity(1 << 16),
+            latencies: Histogram::new(3)?,
+            cuts: 0,
+        })
+    }
+
+    fn run(&mut self, offset: Duration, gap: Duration, time: Duration) -> Result<()> {
+        // The first answers pay for connections towards the registry and for the password's hash.
+        let begun = Instant::now();
+        for _ in 0..20 {
+            self.ask()?;
+            if begun.elapsed() > Duration::from_millis(200) {
+                break;
+            }
+        }
+        let begun = Instant::now() + Duration::from_millis(5);
+        let mut due = begun + offset;
+        let end = begun + time;
+        while due < end && Instant::now() < end {
+            let wait = due.saturating_duration_since(Instant::now());
+            let from = if wait.is_zero() {
+                due
+            } else {
+                thread::sleep(wait);
+                Instant::now()
+            };
+            self.ask()?;
+            let took = u64::try_from(from.elapsed().as_nanos())?;
+            self.latencies.record(took)?;
+            due += gap;
+        }
+        // What there was no time for would have been at least so late.
+        while due < end {
+            let late = u64::try_from(due.elapsed().as_nanos())?;
+            self.latencies.record(late)?;
+            due += gap;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self) -> Result<()> {
+        match self.exchange() {
+            Err(error) if self.cut == Cut::IsMadeAgain && error.is::<io::Error>() => {
+                self.stream = connect(self.route)?;
+                self.cuts += 1;
+                self.exchange()
+            }
+            answered => answered,
         }
     }
-    let mut latencies = Histogram::new(3)?;
-    let begun = Instant::now() + Duration::from_millis(5);
-    let mut due = begun + offset;
-    let end = begun + time;
-    while due < end && Instant::now() < end {
-        let wait = due.saturating_duration_since(Instant::now());
-        let from = if wait.is_zero() {
-            due
-        } else {
-            thread::sleep(wait);
-            Instant::now()
-        };
-        exchange(&mut *stream, &request, call, &mut buffer)?;
-        latencies.record(u64::try_from(from.elapsed().as_nanos())?)?;
-        due += gap;
+
+    fn exchange(&mut self) -> Result<()> {
+        exchange(
+            &mut *self.stream,
+            &self.request,
+            self.call,
+            &mut self.buffer,
+        )
     }
-    // What there was no time for would have been at least so late.
-    while due < end {
-        latencies.record(u64::try_from(due.elapsed().as_nanos())?)?;
-        due += gap;
-    }
-    Ok(latencies)
 }
 
 fn connect(route: &Route) -> Result<Box<dyn Stream>> {
@@ -143,7 +204,10 @@ fn exchange(
     let mut whole = None;
     while whole.is_none_or(|whole| buffer.len() < whole) {
         let read = stream.read(&mut chunk)?;
-        ensure!(read > 0, "the connection was closed");
+        if read == 0 {
+            let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed");
+            return Err(error.into());
+        }
         buffer.extend_from_slice(&chunk[..read]);
         if whole.is_none() {
             let end = buffer.windows(4).position(|four| four == b"\r\n\r\n");

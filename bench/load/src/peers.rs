@@ -3,7 +3,7 @@
 //! There `@NAME@` stands for a value, and a line that begins with `#name#` is meant for set-ups with
 //! that trait only; `#name|other#` for either.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -101,11 +101,15 @@ pub(crate) enum Upstream {
     Registry,
 }
 
-/// What a proxy stands before, and the traits of its configuration.
+/// What a proxy stands before, the traits of its configuration, and how large it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Setup {
     pub(crate) upstream: Upstream,
     pub(crate) traits: &'static [&'static str],
+    /// Rules besides the usual ones.
+    pub(crate) rules: usize,
+    /// None: the users all cases share.
+    pub(crate) users: Option<usize>,
 }
 
 /// A peer that runs. `server` is None for no proxy at all.
@@ -128,6 +132,9 @@ impl Running {
                 route,
                 folder: lab.folder.clone(),
             });
+        }
+        if let Some(count) = setup.users {
+            lab.write_many_users(count)?;
         }
         let folder = lab.new_folder(peer.name())?;
         let address = free_address()?;
@@ -190,10 +197,14 @@ fn render(
         }
     }
     let display = |path: &Path| path.display().to_string();
-    let rules = if setup.traits.contains(&"big") {
-        crate::lab::thousand_rules()
+    let users = setup
+        .users
+        .map_or(String::new(), |count| format!("-{count}"));
+    // More connections may be kept open than are in use at a time.
+    let kept = if setup.traits.contains(&"wide") {
+        "1024"
     } else {
-        String::new()
+        "128"
     };
     for (name, value) in [
         ("@PORT@", address.port().to_string()),
@@ -208,9 +219,47 @@ fn render(
                 .map(|address| address.to_string())
                 .unwrap_or_default(),
         ),
-        ("@RULES@", rules),
+        ("@USERS@", users),
+        ("@KEPT@", kept.to_owned()),
+        ("@RULES@", rules(setup)),
+        ("@LOCATIONS@", locations(setup, &lab.folder)),
     ] {
         text = text.replace(name, &value);
     }
     text
+}
+
+/// A rule each for so many teams, or for so many projects of one team, or with patterns that say
+/// nothing about where a name begins.
+fn rules(setup: &Setup) -> String {
+    let pattern = |number| match setup.traits {
+        traits if traits.contains(&"one-team") => format!("team-a/project-{number}/**"),
+        traits if traits.contains(&"anywhere") => format!("**/project-{number}"),
+        _ => format!("group-{number}/**"),
+    };
+    (0..setup.rules).fold(String::new(), |mut text, number| {
+        let pattern = pattern(number);
+        write!(
+            text,
+            "[[access]]\nrepositories = [\"{pattern}\"]\nwho = [\"user:user-{number}\"]\n\
+             role = \"developer\"\n\n"
+        )
+        .ok();
+        text
+    })
+}
+
+/// The like of it for nginx: a place for each team, with a file of those who may use it.
+fn locations(setup: &Setup, lab: &Path) -> String {
+    // In the order in which nginx sorts them, which takes it long otherwise.
+    (0..setup.rules).fold(String::new(), |mut text, number| {
+        writeln!(
+            text,
+            "location /v2/group-{number:06}/ {{ auth_basic \"registry\"; \
+             auth_basic_user_file {}/htpasswd.group-{number}; proxy_pass http://registry; }}",
+            lab.display()
+        )
+        .ok();
+        text
+    })
 }

@@ -6,8 +6,8 @@ use crate::cases::{Entry, Limit};
 use crate::outcome::Outcome;
 use crate::report::{label, show};
 
-const COLUMNS: usize = 3;
-const WIDTH: usize = 380;
+pub(crate) const COLUMNS: usize = 3;
+pub(crate) const WIDTH: usize = 380;
 const ROW: usize = 22;
 const HEAD: usize = 52;
 /// Where bars begin, and how long the longest is.
@@ -21,6 +21,7 @@ type Panel<'a> = (&'a Outcome, &'static str);
 pub(crate) fn svg(outcomes: &[Outcome]) -> String {
     let panels: Vec<_> = outcomes
         .iter()
+        .filter(|outcome| outcome.lines().is_empty())
         .flat_map(panels)
         .filter(|panel| bars(*panel).len() > 1)
         .collect();
@@ -150,6 +151,7 @@ fn target(outcome: &Outcome, metric: &str) -> Option<f64> {
         .find(|goal| goal.metric == metric)?;
     match goal.limit {
         Limit::AtMost(limit) => Some(limit),
+        Limit::PerDecade(_) => None,
         Limit::Ratio(limit) => {
             let reference = outcome.position(outcome.case.reference)?;
             Some(outcome.figure(reference, metric)?.median * limit)
@@ -157,7 +159,7 @@ fn target(outcome: &Outcome, metric: &str) -> Option<f64> {
     }
 }
 
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let is_full = lines
@@ -174,7 +176,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

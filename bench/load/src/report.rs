@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::cases::{Limit, Values};
+use crate::growth;
 use crate::outcome::Outcome;
 
 /// Every figure: its key, what it is called, and its decimals.
@@ -27,7 +28,9 @@ const METRICS: &[(&str, &str, usize)] = &[
     ("slow_mib", "MiB with 40 slow readers", 1),
     ("fresh_rss_mib", "fresh RSS", 1),
     ("slow_rss_mib", "slow RSS", 1),
+    ("memory_mib", "memory MiB", 1),
     ("start_ms", "start ms", 1),
+    ("cut", "connections cut", 0),
     ("of_bound", "of bcrypt", 2),
     ("busy_p50_us", "p50 µs under guesses", 0),
     ("busy_p99_us", "p99 µs under guesses", 0),
@@ -152,9 +155,18 @@ pub(crate) fn page(conditions: &Conditions, outcomes: &[Outcome]) -> String {
     text += &goals(outcomes);
     text += "\n";
     text += include_str!("../../BOUNDS.md");
+    let (curves, others): (Vec<_>, Vec<_>) = outcomes
+        .iter()
+        .partition(|outcome| !outcome.lines().is_empty());
     text += "\n## Figures\n";
-    for outcome in outcomes {
+    for outcome in others {
         text += &table(outcome);
+    }
+    if !curves.is_empty() {
+        text += "\n## As the work grows\n\n![CPU and more, by size](growth.svg)\n";
+        for outcome in curves {
+            text += &table(outcome);
+        }
     }
     text
 }
@@ -175,6 +187,10 @@ pub(crate) fn goals(outcomes: &[Outcome]) -> String {
                     format!("≤ {limit}"),
                     verdict.value.map(|value| show(goal.metric, value)),
                 ),
+                Limit::PerDecade(limit) => (
+                    format!("≤ ×{limit:.2} for ten times as many"),
+                    verdict.value.map(|value| format!("×{value:.2} at most")),
+                ),
             };
             let (title, figure) = (outcome.case.title, label(goal.metric));
             let value = value.unwrap_or_else(|| "not measured".to_owned());
@@ -187,6 +203,9 @@ pub(crate) fn goals(outcomes: &[Outcome]) -> String {
 
 /// One case.
 pub(crate) fn table(outcome: &Outcome) -> String {
+    if !outcome.lines().is_empty() {
+        return growth::table(outcome);
+    }
     let case = &outcome.case;
     let has = |metric: &&&str| {
         (0..case.entries.len()).any(|entry| outcome.figure(entry, metric).is_some())

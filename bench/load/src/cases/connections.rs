@@ -121,19 +121,13 @@ pub(super) async fn connect(arena: &Arena<'_>, session: Session) -> Result<Value
                 session,
             ));
         }
-        let (mut total, mut resumed) = (0.0, 0.0);
+        let (mut latencies, mut resumed) = (Vec::new(), 0.0);
         while let Some(ended) = tasks.join_next().await {
             let (made, of_those) = ended??;
-            total += made;
+            latencies.extend(made);
             resumed += of_those;
         }
-        Ok((
-            Done {
-                answers: total,
-                wall: begun.elapsed(),
-            },
-            resumed,
-        ))
+        Ok((Done::new(latencies, begun.elapsed()), resumed))
     };
     let ((done, resumed), cost) = arena.measure(running, work).await?;
     let mut values = cost.each(&done);
@@ -141,25 +135,26 @@ pub(super) async fn connect(arena: &Arena<'_>, session: Session) -> Result<Value
     Ok(values)
 }
 
-/// How many connections were made, and how many of them resumed a session.
+/// How long each connection and its answer took, and how many of them resumed a session.
 async fn connect_until(
     end: Instant,
     mut route: Route,
     call: Call,
     session: Session,
-) -> Result<(f64, f64)> {
+) -> Result<(Vec<Duration>, f64)> {
     if let (Session::Resumed, Some(tls)) = (session, &mut route.tls) {
         tls.resumption = Resumption::in_memory_sessions(64);
     }
     let dial = route.dial(Http::One);
-    let (mut total, mut resumed) = (0.0, 0.0);
+    let (mut latencies, mut resumed) = (Vec::new(), 0.0);
     while Instant::now() < end {
+        let asked = Instant::now();
         let mut connection = dial.connect().await?;
         connection.ask(&call).await?;
-        total += 1.0;
+        latencies.push(asked.elapsed());
         resumed += f64::from(u8::from(connection.is_resumed));
     }
-    Ok((total, resumed))
+    Ok((latencies, resumed))
 }
 
 pub(super) async fn memory(arena: &Arena<'_>) -> Result<Values> {

@@ -12,7 +12,7 @@ use super::{Arena, Caller, Case, Goal, Limit, STUB, Values, Work, at_most, named
 use crate::client::{Call, Http, basic};
 use crate::fleet::{Fleet, Supply};
 use crate::lab::{FILE_USERS, LDAP_USERS, PASSWORD};
-use crate::paced::paced;
+use crate::paced::{Cut, paced};
 use crate::peers::{Peer, Running};
 use crate::stub::Sent;
 
@@ -199,7 +199,14 @@ pub(super) async fn guess(arena: &Arena<'_>) -> Result<Values> {
     let running = arena.running()?;
     let call = Call::manifest(&arena.bench.lab.content);
     let call = call.with(arena.authorization(running).await?);
-    let quiet = paced(&running.route, RATE, arena.bench.time, &call).await?;
+    let quiet = paced(
+        &running.route,
+        RATE,
+        arena.bench.time,
+        &call,
+        Cut::IsAnError,
+    )
+    .await?;
     let guesses = Arc::new(AtomicU64::new(0));
     let mut attackers = tokio::task::JoinSet::new();
     for number in 0..GUESSERS {
@@ -214,7 +221,14 @@ pub(super) async fn guess(arena: &Arena<'_>) -> Result<Values> {
         });
     }
     let begun = Instant::now();
-    let busy = paced(&running.route, RATE, arena.bench.time * 3, &call).await?;
+    let busy = paced(
+        &running.route,
+        RATE,
+        arena.bench.time * 3,
+        &call,
+        Cut::IsAnError,
+    )
+    .await?;
     let per_second = guesses.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
     if let Some(ended) = attackers.try_join_next() {
         ended??;

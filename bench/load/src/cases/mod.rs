@@ -3,6 +3,8 @@
 mod blobs;
 mod changes;
 mod connections;
+pub(crate) use growth::CLIFF;
+mod growth;
 mod logins;
 mod requests;
 
@@ -52,6 +54,25 @@ pub(crate) struct Entry {
     pub(crate) peer: Peer,
     pub(crate) setup: Setup,
     pub(crate) caller: Caller,
+    /// Where it stands in a case that is a curve.
+    pub(crate) point: Option<Point>,
+}
+
+/// A place on a line of a curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) line: &'static str,
+    pub(crate) axis: Axis,
+    pub(crate) size: usize,
+}
+
+/// What grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Axis {
+    Connections,
+    Rules,
+    Users,
+    Sources,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +95,8 @@ pub(crate) enum Limit {
     /// Of the reference's figure in the same repeat.
     Ratio(f64),
     AtMost(f64),
+    /// Of the figure at a tenth of the size, everywhere on a line.
+    PerDecade(f64),
 }
 
 #[derive(Clone, Copy)]
@@ -88,12 +111,13 @@ pub(crate) enum Work {
     Guessing,
     Reload,
     Sources,
+    Growth,
 }
 
 impl Work {
     /// Whether it starts and ends its server itself.
     pub(crate) fn starts_server(self) -> bool {
-        matches!(self, Self::Memory)
+        matches!(self, Self::Memory | Self::Growth)
     }
 
     pub(crate) async fn run(self, arena: &Arena<'_>) -> Result<Values> {
@@ -108,6 +132,7 @@ impl Work {
             Self::Guessing => logins::guess(arena).await,
             Self::Reload => changes::reload(arena).await,
             Self::Sources => changes::sources(arena).await,
+            Self::Growth => growth::run(arena).await,
         }
     }
 }
@@ -120,6 +145,7 @@ pub(crate) fn all() -> Vec<Case> {
         connections::cases(),
         logins::cases(),
         changes::cases(),
+        growth::cases(),
     ]
     .into_iter()
     .flatten()
@@ -192,6 +218,7 @@ impl Cost {
         let mut values = Values::from([
             ("cpu_us", self.cpu.as_secs_f64() * 1e6 / done.answers),
             ("per_second", done.answers / done.wall.as_secs_f64()),
+            ("p99_us", done.p99.as_secs_f64() * 1e6),
         ]);
         if let Some(instructions) = self.instructions {
             values.insert("instructions_k", instructions / 1e3 / done.answers);
@@ -259,8 +286,14 @@ fn named(
     Entry {
         label: label.to_owned(),
         peer,
-        setup: Setup { upstream, traits },
+        setup: Setup {
+            upstream,
+            traits,
+            rules: 0,
+            users: None,
+        },
         caller,
+        point: None,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Arena, Caller, Case, Entry, Limit, STUB, Values, Work, entries, name
 use crate::cases::Goal;
 use crate::client::{Call, Http};
 use crate::fleet::{Fleet, always};
-use crate::paced::paced;
+use crate::paced::{Cut, paced};
 use crate::peers::{Peer, Upstream};
 
 /// Requests at a time in a closed loop, and requests a second in an open one.
@@ -254,7 +254,7 @@ pub(super) async fn run_paced(arena: &Arena<'_>) -> Result<Values> {
     let call = Call::manifest(&arena.bench.lab.content);
     let call = call.with(arena.authorization(running).await?);
     let time = arena.bench.time * 6;
-    let work = paced(&running.route, RATE, time, &call);
+    let work = paced(&running.route, RATE, time, &call, Cut::IsAnError);
     let (latency, cost) = arena.measure(running, work).await?;
     let answers = f64::from(RATE) * time.as_secs_f64();
     Ok(Values::from([

@@ -1,5 +1,5 @@
 # `make help` says what there is.
-.PHONY: help demo test fuzz check soak bench bench-quick fmt clippy docs
+.PHONY: help demo test fuzz check soak bench bench-quick instructions fmt clippy docs
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|'
@@ -28,6 +28,9 @@ bench: ## what one request costs, step by step; then the same work beside nginx 
 
 bench-quick: ## the main cases beside nginx, in a minute
 	bench/run --cases manifest-basic,blob-get,blob-push,tls-full,memory --peers nginx --repeats 3
+
+instructions: ## fails where a request takes over 5 % more instructions than was kept (callgrind)
+	bench/instructions
 
 fmt: ## the code is formatted
 	cargo fmt --check

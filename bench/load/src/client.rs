@@ -15,7 +15,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::content::{BLOB, Content, MANIFEST_TYPE, REPOSITORY};
+use crate::content::{BLOB, Content, MANIFEST_TYPE, REPOSITORY, SHORT_BLOB};
 use crate::stub::Sent;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,13 @@ impl Call {
         Self {
             length: Some(BLOB),
             ..Self::get(format!("/v2/{REPOSITORY}/blobs/{}", content.blob))
+        }
+    }
+
+    pub(crate) fn short_blob(content: &Content) -> Self {
+        Self {
+            length: Some(SHORT_BLOB),
+            ..Self::get(format!("/v2/{REPOSITORY}/blobs/{}", content.short_blob))
         }
     }
 

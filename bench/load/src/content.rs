@@ -6,6 +6,8 @@ use bytes::Bytes;
 pub(crate) const REPOSITORY: &str = "team-a/app";
 pub(crate) const BLOCK: usize = 256 * 1024;
 pub(crate) const BLOB: u64 = 256 * 1024 * 1024;
+/// A blob for whoever has no time for the large one.
+pub(crate) const SHORT_BLOB: u64 = 16 * 1024 * 1024;
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const CONFIG: &[u8] = b"{}";
 
@@ -13,6 +15,7 @@ pub(crate) struct Content {
     /// The blob is this, over and over.
     pub(crate) block: Bytes,
     pub(crate) blob: String,
+    pub(crate) short_blob: String,
     pub(crate) manifest: Bytes,
     pub(crate) manifest_digest: String,
 }
@@ -20,25 +23,31 @@ pub(crate) struct Content {
 impl Content {
     pub(crate) fn new() -> Self {
         let block = noise();
-        let mut context = Context::new(&SHA256);
-        for _ in 0..blocks() {
-            context.update(&block);
-        }
-        let blob = name(context.finish().as_ref());
+        let blob = digest_of(&block, BLOB);
+        let short_blob = digest_of(&block, SHORT_BLOB);
         let manifest = Bytes::from(manifest(&blob));
         let manifest_digest = name(digest(&SHA256, &manifest).as_ref());
         Self {
             block,
             blob,
+            short_blob,
             manifest,
             manifest_digest,
         }
     }
 }
 
-/// How many blocks a blob has.
-pub(crate) fn blocks() -> u64 {
-    BLOB / BLOCK as u64
+/// How many blocks a blob of that length has.
+pub(crate) fn blocks(length: u64) -> u64 {
+    length / BLOCK as u64
+}
+
+fn digest_of(block: &[u8], length: u64) -> String {
+    let mut context = Context::new(&SHA256);
+    for _ in 0..blocks(length) {
+        context.update(block);
+    }
+    name(context.finish().as_ref())
 }
 
 /// A digest as the registry writes it.

@@ -3,13 +3,16 @@
 //! This process is the load generator; the proxies, the stub of a registry (this program again), the
 //! real registry and the directory are children. `cases` says what is done, `lab` what stands around
 //! the proxies, `peers` how each of them runs, `client`, `fleet` and `paced` how requests are made,
-//! `outcome`, `report`, `plot` and `growth` what becomes of the figures.
+//! `outcome`, `report`, `plot` and `growth` what becomes of the figures. `instructions` is a program of
+//! its own: the guard against regressions.
 
+mod callgrind;
 mod cases;
 mod client;
 mod content;
 mod fleet;
 mod growth;
+mod instructions;
 mod lab;
 mod outcome;
 mod paced;
@@ -76,6 +79,7 @@ fn main() -> Result<ExitCode> {
             runtime.block_on(stub::serve(address))?;
             return Ok(ExitCode::SUCCESS);
         }
+        Some(instructions::COMMAND) => return runtime.block_on(instructions::run()),
         _ => {}
     }
     let arguments = Arguments::parse();

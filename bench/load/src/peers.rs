@@ -11,9 +11,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::callgrind;
 use crate::client::{Call, Route};
 use crate::lab::{Lab, free_address};
 use crate::process::Server;
+
+/// The trait of a server whose instructions are counted by callgrind.
+pub(crate) const COUNTED: &str = "counted";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Peer {
@@ -144,7 +148,12 @@ impl Running {
             &config,
             render(template, lab, setup, address, upstream, &folder),
         )?;
-        let mut command = peer.command(lab, &config);
+        let command = peer.command(lab, &config);
+        let mut command = if setup.traits.contains(&COUNTED) {
+            callgrind::wrapped(&command, &folder)
+        } else {
+            command
+        };
         command.env("HOME", &folder).current_dir(&folder);
         let server = Server::start(&mut command, &folder.join("log"), address);
         let server = server.with_context(|| format!("{peer} does not start"))?;

@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use crate::content::{Content, MANIFEST_TYPE, blocks, name};
+use crate::content::{BLOB, Content, MANIFEST_TYPE, SHORT_BLOB, blocks, name};
 
 /// The argument with which this program is the stub.
 pub(crate) const COMMAND: &str = "stub";
@@ -60,7 +60,12 @@ impl Stub {
         let part = |number| path.rsplit('/').nth(number).unwrap_or_default();
         match (request.method(), part(1), part(0)) {
             (&Method::GET | &Method::HEAD, "manifests", _) => self.manifest(),
-            (&Method::GET, "blobs", digest) if digest == self.content.blob => self.blob(),
+            (&Method::GET, "blobs", digest) if digest == self.content.blob => {
+                blob(digest, Sent::blob(&self.content))
+            }
+            (&Method::GET, "blobs", digest) if digest == self.content.short_blob => {
+                blob(digest, Sent::short_blob(&self.content))
+            }
             (&Method::GET, "v2", "") => answer(StatusCode::OK, &[], Bytes::from_static(b"{}")),
             (&Method::POST, "uploads", "") => self.begin(&path),
             (&Method::PATCH, "uploads", id) => self.take(id, &path, request.into_body()).await,
@@ -80,17 +85,6 @@ impl Stub {
             ("docker-content-digest", digest),
         ];
         answer(StatusCode::OK, &headers, self.content.manifest.clone())
-    }
-
-    fn blob(&self) -> Response<Sent> {
-        let mut response = Response::new(Sent::blob(&self.content));
-        let digest = http::HeaderValue::from_str(&self.content.blob);
-        if let Ok(digest) = digest {
-            response
-                .headers_mut()
-                .insert("docker-content-digest", digest);
-        }
-        response
     }
 
     fn begin(&self, path: &str) -> Response<Sent> {
@@ -143,6 +137,16 @@ impl Stub {
     }
 }
 
+fn blob(digest: &str, body: Sent) -> Response<Sent> {
+    let mut response = Response::new(body);
+    if let Ok(digest) = http::HeaderValue::from_str(digest) {
+        response
+            .headers_mut()
+            .insert("docker-content-digest", digest);
+    }
+    response
+}
+
 fn digest_of(query: &str) -> String {
     let digest = query
         .split('&')
@@ -182,9 +186,17 @@ impl Sent {
     }
 
     pub(crate) fn blob(content: &Content) -> Self {
+        Self::of_length(content, BLOB)
+    }
+
+    fn short_blob(content: &Content) -> Self {
+        Self::of_length(content, SHORT_BLOB)
+    }
+
+    fn of_length(content: &Content, length: u64) -> Self {
         Self {
             block: content.block.clone(),
-            left: blocks(),
+            left: blocks(length),
             is_counted: true,
         }
     }

@@ -54,6 +54,9 @@ pub(crate) fn htpasswd(bytes: &[u8]) {
         let hash = line.and_then(|line| line.hash).unwrap_or_default();
         let user = line.and_then(|line| line.user).unwrap_or_default();
         let said = format!("{error} {error:?}");
+        // A user may be called what the hash is.
+        let escaped = user.escape_debug().to_string();
+        let said = said.replace(&escaped, "").replace(user, "");
         assert!(
             hash.len() < 24 || user.contains(hash.trim()) || !said.contains(hash),
             "{said}"

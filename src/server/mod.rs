@@ -13,6 +13,8 @@ mod answer;
 mod body;
 mod catalog;
 mod connection;
+mod door;
+mod exchange;
 mod flood;
 mod forwarded;
 mod framing;

@@ -1,6 +1,11 @@
 //! The server: listeners, connections, requests, drain. The HTTP engine (hyper) is spoken to here
 //! and in `upstream`, nowhere else.
 //!
+//! The way of a request: `accept` gives its connection a place, `connection` shakes hands, `h1` with
+//! `strict` and `framing` (or hyper's HTTP/2) hands its head on, `respond` opens its record, `door`
+//! looks at what concerns everybody, `exchange` has it judged by `gate` and sent by `upstream`, and
+//! `body` carries the answer back and closes the record at its end.
+//!
 //! hyper was chosen after three prototypes were measured beside nginx on the same two cores. CPU of
 //! the proxy: a manifest 36 µs (nginx 39, pingora's proxy framework 62), a GiB of blobs 0.28 s
 //! (nginx 0.46), a new TLS connection with its first request 115 µs (nginx 288). The framework keeps

@@ -23,14 +23,15 @@ pub(super) const CHALLENGES: [HeaderName; 3] = [
 /// would be cut by, one is a lie.
 pub(super) fn is_framed_once(headers: &HeaderMap) -> bool {
     let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
-    if !headers.get_all(CONTENT_LENGTH).iter().all(is_number) {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() || !length.is_none_or(is_number) {
         return false;
     }
-    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
-        (None, _) => lengths <= 1,
-        (Some(only), None) => lengths == 0 && only.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (None, _) => true,
+        (Some(only), None) => length.is_none() && only.as_bytes().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     }
 }

@@ -24,7 +24,7 @@ use super::unheard;
 use crate::audit::{Effect, Event, Record};
 use crate::gate::{Authority, BadHead, Ledger, Refusal, Rules, Wanted};
 use crate::identity::Peer;
-use crate::limit::Source;
+use crate::limit::{Running, Source, TooFast};
 use crate::registry::Call;
 use crate::trace;
 use crate::upstream::{Answer, UpstreamError};
@@ -120,13 +120,12 @@ impl Proxy {
 
     /// Records a request whose client has gone before anything of it was looked at.
     pub(super) fn tell_unheard(&self, peer: &Peer, head: &unheard::Head) {
-        let (ledger, rates) = (&self.ledger, self.rules.load().rates);
-        let from = Source::of(peer.address);
-        if let Err(why) = ledger.shield.request(from, rates, ledger.now()) {
-            drop(self.floods.turn_away(&ledger.audit, peer.address, why));
+        let audit = &self.ledger.audit;
+        if let Err(why) = self.running(peer.address) {
+            drop(self.floods.turn_away(audit, peer.address, why));
             return;
         }
-        let mut record = Record::open(&ledger.audit, ledger.audit.slot_now(), event(&head.uri));
+        let mut record = Record::open(audit, audit.slot_now(), event(&head.uri));
         let agent = head.agent.as_ref().and_then(|value| value.to_str().ok());
         let (method, tls) = (&head.method, &peer.tls.description);
         record.client(peer.address, tls, method.as_str(), agent);
@@ -147,8 +146,7 @@ impl Proxy {
         head: &[u8],
     ) -> Response<AnswerBody> {
         let (audit, rules) = (&self.ledger.audit, self.rules.load_full());
-        let (from, now) = (Source::of(address), self.ledger.now());
-        let _running = match self.ledger.shield.request(from, rules.rates, now) {
+        let _running = match self.running(address) {
             Ok(running) => running,
             Err(why) => return self.floods.turn_away(audit, address, why),
         };
@@ -167,9 +165,7 @@ impl Proxy {
 
     /// Turns a request away before anything of it is looked at, if its source makes too many.
     async fn shielded(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<AnswerBody> {
-        let (ledger, rates) = (&self.ledger, self.rules.load().rates);
-        let from = Source::of(peer.address);
-        match ledger.shield.request(from, rates, ledger.now()) {
+        match self.running(peer.address) {
             Ok(running) => {
                 let own = self.own_span(request.headers_mut());
                 let span = span_of(request.headers());
@@ -177,8 +173,15 @@ impl Proxy {
                 response.body_mut().hold(running);
                 response
             }
-            Err(why) => self.floods.turn_away(&ledger.audit, peer.address, why),
+            Err(why) => self.floods.turn_away(&self.ledger.audit, peer.address, why),
         }
+    }
+
+    /// A place among the requests of a source, unless it makes too many.
+    fn running(&self, address: IpAddr) -> Result<Running, TooFast> {
+        let (ledger, rates) = (&self.ledger, self.rules.load().rates);
+        let from = Source::of(address);
+        ledger.shield.request(from, rates, ledger.now())
     }
 
     async fn exchange(

@@ -113,16 +113,16 @@ pub(super) async fn drive(admitted: Admitted) {
             description: describe(session).into(),
         }),
     });
-    let exchange = Exchange {
+    let conversation = Conversation {
         proxy,
         peer,
         limits,
     };
     // In a box of its own, because a task has room for the largest of its steps until its end.
     let ended = if is_h2 {
-        Box::pin(over_h2(exchange, stream, shutdown)).await
+        Box::pin(over_h2(conversation, stream, shutdown)).await
     } else {
-        h1::serve(&exchange, stream, &mut shutdown).await
+        h1::serve(&conversation, stream, &mut shutdown).await
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "connection ended early");
@@ -131,7 +131,7 @@ pub(super) async fn drive(admitted: Admitted) {
 }
 
 /// What the requests of one connection have in common.
-pub(super) struct Exchange {
+pub(super) struct Conversation {
     proxy: Arc<Proxy>,
     peer: Arc<Peer>,
     pub(super) limits: Arc<config::Server>,
@@ -141,7 +141,7 @@ pub(super) struct Exchange {
 pub(super) type Responding =
     Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
 
-impl Exchange {
+impl Conversation {
     /// Answers one request, in a box of its own: an idle connection has no room for a request in it.
     pub(super) fn respond(&self, turn: Arc<Turn>, request: Request<Incoming>) -> Responding {
         let proxy = Arc::clone(&self.proxy);
@@ -164,13 +164,13 @@ impl Exchange {
 }
 
 async fn over_h2(
-    exchange: Exchange,
+    conversation: Conversation,
     stream: TlsStream<Socket>,
     mut shutdown: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
     let readers = Arc::new(Readers::default());
-    let (noted, limits) = (Arc::clone(&readers), Arc::clone(&exchange.limits));
-    let service = service_fn(move |request| exchange.respond(noted.add(), request));
+    let (noted, limits) = (Arc::clone(&readers), Arc::clone(&conversation.limits));
+    let service = service_fn(move |request| conversation.respond(noted.add(), request));
     let connection = h2().serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {

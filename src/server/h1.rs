@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::asked_to_stop;
-use super::connection::Exchange;
+use super::connection::Conversation;
 use super::framing::MAX_HEAD;
 use super::readers::Turn;
 use super::stream::Socket;
@@ -48,21 +48,21 @@ enum Pause {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
-    exchange: &Exchange,
+    conversation: &Conversation,
     stream: TlsStream<Socket>,
     shutdown: &mut watch::Receiver<bool>,
 ) -> hyper::Result<()> {
-    let limits = &exchange.limits;
+    let limits = &conversation.limits;
     let mut stream = Strict::new(stream, limits.header_timeout);
     let ended = loop {
         // In a box of its own, which is gone while the connection is quiet.
         let pause;
-        (stream, pause) = Box::pin(requests(exchange, stream, shutdown)).await;
+        (stream, pause) = Box::pin(requests(conversation, stream, shutdown)).await;
         match pause {
             Pause::Ended(ended) => break ended,
             Pause::Quiet => {}
             Pause::Stuck => {
-                Box::pin(refuse(exchange, &mut stream)).await;
+                Box::pin(refuse(conversation, &mut stream)).await;
                 break Ok(());
             }
         }
@@ -81,14 +81,14 @@ pub(super) async fn serve(
 
 /// Serves requests until the connection ends, or has been quiet for a moment.
 async fn requests(
-    exchange: &Exchange,
+    conversation: &Conversation,
     stream: Stream,
     shutdown: &mut watch::Receiver<bool>,
 ) -> (Stream, Pause) {
     let watch = stream.watch();
     // Each request and its answer hold a clone.
     let turn = Arc::new(Turn::default());
-    let service = service_fn(|request| exchange.respond(Arc::clone(&turn), request));
+    let service = service_fn(|request| conversation.respond(Arc::clone(&turn), request));
     let mut connection = http().serve_connection(TokioIo::new(stream), service);
     let mut rest = pin!(tokio::time::sleep(QUIET));
     let mut rests = false;
@@ -121,11 +121,11 @@ async fn requests(
 }
 
 /// Answers what came instead of a request, after the answers to those before.
-async fn refuse(exchange: &Exchange, stream: &mut Stream) {
+async fn refuse(conversation: &Conversation, stream: &mut Stream) {
     let Some((fault, head)) = stream.bad_head() else {
         return;
     };
-    let answer = exchange.refuse(fault, head).await;
+    let answer = conversation.refuse(fault, head).await;
     let told = async {
         stream.write_all(&answer).await?;
         stream.flush().await

@@ -47,7 +47,7 @@ async fn write(audit: Arc<Audit>) -> usize {
     let mut written = 0;
     while written < RECORDS {
         let mut record = Record::open(&audit, audit.slot().await, Event::Login);
-        record.claim("alice");
+        record.claim("alice", portcullis::identity::SubjectKind::Person);
         record.answer(Outcome::Allowed, 200);
         if record.close_and_wait().await.is_err() {
             break;
@@ -87,7 +87,7 @@ fn verified_records(bencher: Bencher<'_, '_>) {
         for _ in 0..VERIFIED {
             let slot = trail.audit.slot().await;
             let mut record = Record::open(&trail.audit, slot, Event::Login);
-            record.claim("alice");
+            record.claim("alice", portcullis::identity::SubjectKind::Person);
             record.answer(Outcome::Allowed, 200);
             record.close();
         }

@@ -307,7 +307,7 @@ mod tests {
         let mut record = Record::open(&audit, audit.slot().await, Event::Suppressed);
         let reference = record.reference_id().to_owned();
         record.source("2001:db8::1".parse().unwrap());
-        record.claim("\u{1b}[31mä\n");
+        record.claim("\u{1b}[31mä\n", crate::identity::SubjectKind::Person);
         record.count(41);
         record.answer(Outcome::Limited, 429);
         record.close_and_wait().await.unwrap();

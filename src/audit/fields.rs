@@ -10,6 +10,7 @@ use super::members::Members;
 use super::served::Request;
 use super::sign::Checkpoint;
 use super::tally::{Entry, Refused};
+use crate::identity::SubjectKind;
 use crate::trace::Span;
 
 /// No field of a record is longer, in bytes; whatever an attacker sends.
@@ -25,6 +26,8 @@ pub(super) struct Fields {
     pub(super) outcome: Outcome,
     pub(super) client: Option<IpAddr>,
     pub(super) user: Option<String>,
+    /// What the user is; `None` where no caller is concerned.
+    pub(super) subject: Option<SubjectKind>,
     pub(super) groups: Vec<String>,
     pub(super) outside_groups: Vec<String>,
     pub(super) auth: Option<&'static str>,
@@ -68,6 +71,7 @@ impl Fields {
             outcome,
             client: None,
             user: None,
+            subject: None,
             groups: Vec::new(),
             outside_groups: Vec::new(),
             auth: None,
@@ -197,6 +201,7 @@ impl Fields {
             None => to.text("client", None),
         }
         to.text("user", self.user.as_deref());
+        to.text("kind", self.subject.map(SubjectKind::as_str));
         to.texts("groups", self.groups.iter().map(String::as_str));
         let outside = self.outside_groups.iter().map(String::as_str);
         to.texts("outside_groups", outside);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::event::{Event, Outcome};
 use super::fields::{Fields, Shown, bounded};
 use super::writer::{Audit, AuditError, Slot};
-use crate::identity::{Authentication, ClientCertificate, Identity};
+use crate::identity::{Authentication, ClientCertificate, Identity, SubjectKind};
 use crate::registry::Call;
 use crate::trace::{Span, TraceId};
 
@@ -89,8 +89,11 @@ impl Record {
     }
 
     /// Notes whom the caller claims to be; what is found out later overrides it.
-    pub fn claim(&mut self, user: &str) {
-        self.set(|fields| fields.user = Some(bounded(user)));
+    pub fn claim(&mut self, user: &str, kind: SubjectKind) {
+        self.set(|fields| {
+            fields.user = Some(bounded(user));
+            fields.subject = Some(kind);
+        });
     }
 
     /// Notes how the caller tried to authenticate.
@@ -102,6 +105,7 @@ impl Record {
     pub fn identify<'a>(&mut self, who: &Identity, groups: impl Iterator<Item = &'a str>) {
         self.set(|fields| {
             fields.user = who.user().map(bounded);
+            fields.subject = Some(who.kind());
             fields.groups = groups.take(MAX_GROUPS).map(bounded).collect();
             fields.outside_groups = who
                 .groups()
@@ -254,6 +258,7 @@ fn proof(who: &Identity) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use crate::audit::{Audit, Event, Outcome, Plan, Record};
+    use crate::identity::SubjectKind;
 
     #[tokio::test]
     async fn a_record_is_one_line_of_ascii_whatever_it_holds() {
@@ -268,7 +273,7 @@ mod tests {
             "GET",
             Some("a\u{202e}\u{1b}[31m\"\r\n\u{7f}ä"),
         );
-        record.claim(&"x".repeat(1000));
+        record.claim(&"x".repeat(1000), SubjectKind::Person);
         record.answer(Outcome::Failed, 401);
         record.close_and_wait().await.unwrap();
         let dropped = Record::open(&audit, audit.slot().await, Event::Request);
@@ -290,6 +295,8 @@ mod tests {
         );
         assert_eq!(lines[0]["agent"], "a\u{202e}\u{1b}[31m\"\r\n\u{7f}ä");
         assert_eq!(lines[0]["user"].as_str().unwrap().len(), 256);
+        assert_eq!(lines[0]["kind"], "person");
+        assert!(lines[1]["kind"].is_null());
         assert_eq!(
             (&lines[0]["outcome"], &lines[1]["outcome"]),
             (&"failed".into(), &"aborted".into())
@@ -304,6 +311,7 @@ mod tests {
             "outcome",
             "client",
             "user",
+            "kind",
             "groups",
             "outside_groups",
             "auth",

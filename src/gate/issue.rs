@@ -12,7 +12,7 @@ use super::login::{Login, note_claim};
 use super::{Authority, Ledger, Refusal, Rules};
 use crate::audit::{Event, Record};
 use crate::identity::{
-    ClientCertificate, Grant, Identity, Malformed, Peer, Presented, ROBOT, Secret,
+    ClientCertificate, Grant, Identity, Malformed, Peer, Presented, ROBOT, Secret, SubjectKind,
 };
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
@@ -291,14 +291,17 @@ impl Mint<'_> {
 /// The state of a user's credential, for tokens to name. A user may be gone who has just logged in
 /// with a password that was verified a while ago.
 async fn credential(rules: &Rules, user: &str) -> Result<String, Refusal> {
-    let revoked = || Refusal::Revoked { user: user.into() };
+    let revoked = |kind| Refusal::Revoked {
+        user: user.into(),
+        kind,
+    };
     if let Some(name) = user.strip_prefix(ROBOT) {
         let state = rules.key_state(&rules.robots.current(), name);
-        return state.ok_or_else(revoked);
+        return state.ok_or_else(|| revoked(SubjectKind::Robot));
     }
     let current = rules.credential_state(user).await;
     let known = current.map_err(Refusal::Undecided)?;
-    let (state, _) = known.ok_or_else(revoked)?;
+    let (state, _) = known.ok_or_else(|| revoked(SubjectKind::Person))?;
     Ok(state)
 }
 

@@ -11,7 +11,7 @@ use super::shared::Counters;
 use super::{Authority, Ledger, Pull, Refusal, Rules};
 use crate::audit::{Effect, Event, Record};
 use crate::identity::{
-    Authentication, ClientCertificate, Identity, Peer, Presented, ROBOT, Secret,
+    Authentication, ClientCertificate, Identity, Peer, Presented, ROBOT, Secret, SubjectKind,
 };
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
@@ -185,10 +185,14 @@ pub(super) async fn bearer(
     let Some(user) = &verified.user else {
         return Ok(Identity::verified_token(None, [].into(), false, scope));
     };
+    let revoked = || Refusal::Revoked {
+        user: user.clone(),
+        kind: SubjectKind::Person,
+    };
     if verified.claims.stands_on_certificate() {
         let named = shown.and_then(|shown| rules.certificates.user(shown));
         if named.as_ref() != Some(user) {
-            return Err(Refusal::Revoked { user: user.clone() });
+            return Err(revoked());
         }
         let user = Some(user.clone());
         return Ok(Identity::verified_token(user, [].into(), false, scope));
@@ -208,7 +212,7 @@ pub(super) async fn bearer(
                 who
             })
         }
-        Some(_) | None => Err(Refusal::Revoked { user: user.clone() }),
+        Some(_) | None => Err(revoked()),
     }
 }
 
@@ -230,6 +234,7 @@ fn robot(rules: &Rules, name: &str, token: &Verified, now: Timestamp) -> Result<
         }
         (_, _) => Err(Refusal::Revoked {
             user: format!("{ROBOT}{name}").into(),
+            kind: SubjectKind::Robot,
         }),
     }
 }

@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use super::{Ledger, Refusal, Rules};
 use crate::audit::{Audit, Event, Outcome as Told, Record};
 use crate::authn::{CertificateError, Outcome, keys};
-use crate::identity::{Authentication, ClientCertificate, Identity, Password, Peer, ROBOT};
+use crate::identity::{
+    Authentication, ClientCertificate, Identity, Password, Peer, ROBOT, SubjectKind,
+};
 use crate::limit::lockout::{Attempt, Became, Change, Judged, Lockout, Setting, Standing, Whom};
 use crate::store::{self, Guess, Judgement, Locks, Store};
 
@@ -48,7 +50,7 @@ impl Login<'_> {
             return self.end(user, trial, outcome).await;
         };
         let user = format!("{ROBOT}{user}");
-        record.claim(&user);
+        record.claim(&user, SubjectKind::Robot);
         record.authentication(Authentication::Key);
         if let Outcome::Accept(who) = key {
             return Ok(who);
@@ -115,7 +117,7 @@ impl Login<'_> {
 /// Notes whom a password that is not verified yet, or never will be, is said to be of, and who would
 /// judge it.
 pub(super) fn note_claim(rules: &Rules, user: &str, record: &mut Record) {
-    record.claim(user);
+    record.claim(user, SubjectKind::Person);
     if let Some(back_end) = rules.authenticator.asked_about(user) {
         record.authentication(back_end);
     }

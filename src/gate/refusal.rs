@@ -13,7 +13,7 @@ use super::{Authority, BadHead, PullsExceeded, Standing};
 use crate::audit::{AuditError, Outcome};
 use crate::authn::{CertificateError, Failure, Rejection};
 use crate::config::Challenge;
-use crate::identity::Malformed;
+use crate::identity::{Malformed, SubjectKind};
 use crate::policy::Denial;
 use crate::registry::{Call, CallError, Code, Problem, QueryError};
 use crate::token::TokenError;
@@ -68,6 +68,8 @@ pub enum Refusal {
     Revoked {
         /// Whose.
         user: Arc<str>,
+        /// What that is.
+        kind: SubjectKind,
     },
     /// A tag that exists, for somebody who may only create.
     TagExists,

@@ -8,9 +8,11 @@ mod credential;
 pub(crate) mod fuzz;
 mod peer;
 mod principal;
+mod subject;
 
 pub use certificate::{Accepted, CertificateField, ClientCertificate};
 pub use confinement::{Confinement, ROBOT};
 pub use credential::{MAX_PASSWORD, Malformed, Password, Presented, Secret};
 pub use peer::{Peer, PeerCertificate, TlsSession};
 pub use principal::{Authentication, Grant, Identity, Proof};
+pub use subject::SubjectKind;

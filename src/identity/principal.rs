@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Confinement, ROBOT};
+use super::{Confinement, ROBOT, SubjectKind};
 use crate::registry::{Action, RepoName};
 
 /// How an identity was established.
@@ -224,6 +224,15 @@ impl Identity {
     /// The user's name; `None` for anonymous callers.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// What the caller is.
+    pub fn kind(&self) -> SubjectKind {
+        match (&self.user, &self.confinement) {
+            (None, _) => SubjectKind::Nobody,
+            (Some(_), Some(_)) => SubjectKind::Robot,
+            (Some(_), None) => SubjectKind::Person,
+        }
     }
 
     /// The groups that the back end which knows the user names. The configuration's own groups are

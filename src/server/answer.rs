@@ -39,8 +39,8 @@ pub(super) fn refused(
     let reply = refusal.reply(how, authority, wanted);
     record.answer(reply.outcome, reply.problem.status.as_u16());
     record.reason(&refusal.cause());
-    if let Refusal::Revoked { user } = refusal {
-        record.claim(user);
+    if let Refusal::Revoked { user, kind } = refusal {
+        record.claim(user, *kind);
     }
     record.join_flood();
     let mut body = reply.problem.body(record.reference_id());

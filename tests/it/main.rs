@@ -56,5 +56,6 @@ mod token;
 mod trace;
 mod trail;
 mod unreadable;
+mod upgrade;
 mod upstream_faults;
 mod upstream_kinds;

@@ -19,6 +19,11 @@ impl Source {
             }
         })
     }
+
+    /// The IPv4 address, or the first address of the /64.
+    pub(super) fn address(self) -> IpAddr {
+        self.0
+    }
 }
 
 /// `192.0.2.7`, `2001:db8:1:2::/64`

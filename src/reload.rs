@@ -478,6 +478,10 @@ fn differing(one: &Server, other: &Server) -> Vec<&'static str> {
             "server.trusted_proxies",
             one.trusted_proxies == other.trusted_proxies,
         ),
+        (
+            "server.proxy_protocol",
+            one.proxy_protocol == other.proxy_protocol,
+        ),
     ];
     let differ = keys.into_iter().filter(|(_, same)| !same);
     differ.map(|(key, _)| key).collect()

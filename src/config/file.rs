@@ -158,6 +158,9 @@ pub(super) struct Server {
     /// Networks that may say for whom they connect.
     #[schemars(extend("examples" = [["10.0.0.0/8"]]))]
     pub(super) trusted_proxies: Option<List>,
+    /// Whether their connections begin with a header of the PROXY protocol, version 1 or 2.
+    #[schemars(extend("enum" = ["off", "required"]))]
+    pub(super) proxy_protocol: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -159,6 +159,18 @@ pub struct Server {
     pub body_timeout: Duration,
     /// Networks that may tell us a client's address.
     pub trusted_proxies: Vec<IpNet>,
+    /// How they tell it.
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// Whether connections from trusted proxies begin with a header of the PROXY protocol. Never guessed:
+/// a balancer that passes bytes on as they are would let each client write one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// No header is looked for; trusted proxies write `X-Forwarded-For`.
+    Off,
+    /// Each connection begins with one, which alone names the client.
+    Required,
 }
 
 /// The oldest TLS version accepted.

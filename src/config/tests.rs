@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::{
-    Backend, Challenge, ClientCertificateMode, Config, Errors, Expected, LogFormat, TlsVersion,
-    UpstreamUrl, Warning, WhenUnwritable,
+    Backend, Challenge, ClientCertificateMode, Config, Errors, Expected, LogFormat, ProxyProtocol,
+    TlsVersion, UpstreamUrl, Warning, WhenUnwritable,
 };
 use crate::identity::Identity;
 use crate::registry::{Action, RepoName};
@@ -80,6 +80,7 @@ fn the_least_configuration_has_every_default() {
     assert_eq!(config.server.header_timeout, Duration::from_secs(10));
     assert_eq!(config.server.body_timeout, Duration::from_secs(30));
     assert!(config.server.trusted_proxies.is_empty());
+    assert_eq!(config.server.proxy_protocol, ProxyProtocol::Off);
     assert_eq!(config.tls.certificate, here.join("server.pem"));
     assert_eq!(config.tls.min_version, TlsVersion::Tls12);
     assert_eq!(
@@ -131,6 +132,7 @@ fn everything_written_arrives() {
         max_connections = 5
         drain_timeout = "0s"
         trusted_proxies = ["10.0.0.0/8", "192.0.2.1"]
+        proxy_protocol = "required"
         [tls]
         certificate = "/etc/server.pem"
         private_key = "server.key"
@@ -183,6 +185,7 @@ fn everything_written_arrives() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32"]);
+    assert_eq!(config.server.proxy_protocol, ProxyProtocol::Required);
     assert_eq!(config.tls.certificate, PathBuf::from("/etc/server.pem"));
     assert_eq!(config.tls.min_version, TlsVersion::Tls13);
     assert_eq!(
@@ -205,7 +208,7 @@ fn everything_written_arrives() {
     let [test] = config.policy_tests.as_slice() else {
         panic!("one test")
     };
-    assert_eq!(&*test.place.0, "portcullis.toml:30");
+    assert_eq!(&*test.place.0, "portcullis.toml:31");
     assert_eq!(
         (test.user.as_deref(), test.expect),
         (Some("bob"), Expected::Allow)
@@ -631,6 +634,23 @@ fn what_can_only_be_meant_otherwise_is_told() {
     let all = warnings(&all);
     assert!(all.contains("everybody may choose the address"), "{all}");
     assert_eq!(all.matches("warning").count(), 1, "{all}");
+}
+
+#[test]
+fn a_proxy_header_is_required_of_nobody_in_particular_is_an_error() {
+    for trusted in ["", "trusted_proxies = []\n"] {
+        let lines = format!("[server]\n{trusted}proxy_protocol = \"required\"\n");
+        let errors = bad_besides(&lines);
+        assert!(errors.contains("no `trusted_proxies`"), "{errors}");
+        assert!(errors.contains("name your load balancers"), "{errors}");
+        assert!(errors.ends_with("1 error"), "{errors}");
+    }
+    let guessed = "[server]\ntrusted_proxies = [\"10.0.0.1\"]\nproxy_protocol = \"optional\"\n";
+    let errors = bad_besides(guessed);
+    assert!(
+        errors.contains("\"off\"") && errors.contains("\"required\""),
+        "{errors}"
+    );
 }
 
 #[test]

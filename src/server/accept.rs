@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pingora_limits::inflight::{Guard, Inflight};
@@ -112,6 +112,8 @@ pub(super) struct Caps {
     all: Arc<Semaphore>,
     sources: Inflight,
     per_source: isize,
+    /// When it was told last that a trusted proxy writes no PROXY header.
+    unannounced: Mutex<Option<Instant>>,
 }
 
 /// A connection's place among those of its source, given back on drop.
@@ -134,6 +136,31 @@ impl Caps {
         }
         Some(Place(place))
     }
+
+    /// Tells the operator that a trusted proxy does not write the header that it has to.
+    pub(super) fn tell_unannounced(&self, address: IpAddr) {
+        let mut told = self
+            .unannounced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if is_due(&mut told) {
+            tracing::warn!(
+                %address,
+                "a connection from a trusted proxy did not begin with a PROXY header, as \
+                 `server.proxy_protocol` requires, and was closed"
+            );
+        }
+    }
+}
+
+/// Whether it is time to tell something again that may go on for long.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let due = told.is_none_or(|told| now.duration_since(told) > SILENCE);
+    if due {
+        *told = Some(now);
+    }
+    due
 }
 
 /// Serves until `shutdown` turns true, then drains: no new connections, the requests in flight to
@@ -148,6 +175,7 @@ pub async fn serve(
         all: Arc::new(Semaphore::new(server.max_connections)),
         sources: Inflight::new(),
         per_source: isize::try_from(server.max_connections_per_source).unwrap_or(isize::MAX),
+        unannounced: Mutex::default(),
     });
     let limits = Arc::new(server);
     let (end, ending) = watch::channel(false);
@@ -251,12 +279,7 @@ impl Accepting {
                 Ok((Err(_closed), _)) => return None,
                 Err(error) if is_one_connection(&error) => {}
                 Err(error) => {
-                    let now = Instant::now();
-                    if self
-                        .told
-                        .is_none_or(|told| now.duration_since(told) > SILENCE)
-                    {
-                        self.told = Some(now);
+                    if is_due(&mut self.told) {
                         tracing::warn!(%error, "cannot accept connections at the moment");
                     }
                     tokio::time::sleep(BREATH).await;

@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -23,12 +22,12 @@ use super::answer::written;
 use super::body::AnswerBody;
 use super::forwarded;
 use super::h1;
-use super::proxy_protocol::{self, FIRST_OF_V1, FIRST_OF_V2, Header};
+use super::proxy_protocol::{self, Header};
 use super::readers::{Readers, Turn};
 use super::respond::Proxy;
 use super::stream::Socket;
 use super::unheard::Unheard;
-use crate::config;
+use crate::config::{self, ProxyProtocol};
 use crate::gate::BadHead;
 use crate::identity::{Peer, PeerCertificate, TlsSession};
 use crate::tls::read_certificate;
@@ -145,7 +144,7 @@ impl Conversation {
     /// Answers one request, in a box of its own: an idle connection has no room for a request in it.
     pub(super) fn respond(&self, turn: Arc<Turn>, request: Request<Incoming>) -> Responding {
         let proxy = Arc::clone(&self.proxy);
-        let peer = on_behalf_of(&self.peer, &request, &self.limits.trusted_proxies);
+        let peer = on_behalf_of(&self.peer, &request, &self.limits);
         let unheard = Unheard::new(&proxy, &peer, &request);
         Box::pin(async move {
             unheard.hear();
@@ -187,9 +186,19 @@ async fn over_h2(
     }
 }
 
-/// The peer with the address of the client that a trusted proxy names, if it is one.
-fn on_behalf_of(peer: &Arc<Peer>, request: &Request<Incoming>, trusted: &[IpNet]) -> Arc<Peer> {
-    let address = forwarded::client(peer.address, request.headers(), trusted);
+/// The peer with the address of the client that a trusted proxy names, if it is one. Where trusted
+/// proxies write PROXY headers these alone name clients: `X-Forwarded-For` is then the client's own.
+fn on_behalf_of(
+    peer: &Arc<Peer>,
+    request: &Request<Incoming>,
+    limits: &config::Server,
+) -> Arc<Peer> {
+    let address = match limits.proxy_protocol {
+        ProxyProtocol::Off => {
+            forwarded::client(peer.address, request.headers(), &limits.trusted_proxies)
+        }
+        ProxyProtocol::Required => peer.address,
+    };
     if address == peer.address {
         return Arc::clone(peer);
     }
@@ -207,31 +216,29 @@ struct Arrival {
 }
 
 impl Arrival {
-    /// Takes the word of a trusted proxy for whom it connects, if it speaks the PROXY protocol. That
-    /// client then needs a place like one that comes by itself.
+    /// Reads the PROXY header with which a connection from a trusted proxy has to begin, where that is
+    /// configured. The client it names then needs a place like one that comes by itself.
     async fn announced(
         mut self,
         limits: &config::Server,
         proxy: &Proxy,
         caps: &Caps,
     ) -> Option<Self> {
+        match limits.proxy_protocol {
+            ProxyProtocol::Off => return Some(self),
+            ProxyProtocol::Required => {}
+        }
         if !forwarded::is_trusted(self.address, &limits.trusted_proxies) {
             return Some(self);
         }
-        let mut first = [0; 1];
-        let _seen = self.stream.peek(&mut first).await.ok()?;
-        let [first @ (FIRST_OF_V1 | FIRST_OF_V2)] = first else {
-            return Some(self);
-        };
-        match proxy_protocol::read(&mut self.stream, first).await.ok()? {
+        match proxy_protocol::read(&mut self.stream).await.ok()? {
             Header::Client(address) => {
                 self.address = address;
                 self.place = Some(caps.admit(proxy, address)?);
             }
             Header::Own => {}
             Header::None => {
-                // Plain HTTP begins like version 1.
-                let _told = speaks_tls(&mut self.stream, proxy, self.address).await;
+                caps.tell_unannounced(self.address);
                 return None;
             }
         }

@@ -120,8 +120,7 @@ fn served(stream: &[u8], size: usize) -> Vec<Read> {
 pub(crate) fn proxy_protocol(bytes: &[u8]) {
     let of = |bytes: &[u8], size: usize| {
         let mut stream = Pieces::new(bytes, size);
-        let first = bytes.first().copied().unwrap_or_default();
-        let header = now(proxy_protocol::read(&mut stream, first)).ok();
+        let header = now(proxy_protocol::read(&mut stream)).ok();
         (header, bytes.len().saturating_sub(stream.rest().len()))
     };
     let (header, length) = of(bytes, usize::MAX);

@@ -1,6 +1,7 @@
 //! The PROXY protocol, versions 1 and 2: a load balancer says before TLS for whom it connects
-//! (haproxy.org, "The PROXY protocol", section 2). Read from trusted proxies only; from others its
-//! bytes are not TLS, and the connection ends.
+//! (haproxy.org, "The PROXY protocol", section 2). Read where the configuration says that trusted
+//! proxies write it, and never guessed: behind a balancer that passes bytes on as they are, what
+//! looks like a header may be the client's own.
 //!
 //! Written here and not taken from a crate, because whoever reads has to know where the header ends
 //! anyway, byte by byte: what follows is TLS and must not be touched.
@@ -11,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The first byte of each version.
-pub(super) const FIRST_OF_V1: u8 = b'P';
-pub(super) const FIRST_OF_V2: u8 = b'\r';
+const FIRST_OF_V1: u8 = b'P';
+const FIRST_OF_V2: u8 = b'\r';
 
 /// The longest line of version 1, with its end.
 const LONGEST_LINE: usize = 107;
@@ -31,10 +32,9 @@ pub(super) enum Header {
     None,
 }
 
-/// Reads a header of either version, and not a byte more. `first` is the byte that comes, already
-/// seen and not yet read.
-pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, first: u8) -> io::Result<Header> {
-    match first {
+/// Reads a header of either version, and not a byte more.
+pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Header> {
+    match stream.read_u8().await? {
         FIRST_OF_V1 => read_v1(stream).await,
         FIRST_OF_V2 => read_v2(stream).await,
         _ => Ok(Header::None),
@@ -44,6 +44,7 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, first: u8) -> io:
 async fn read_v1<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Header> {
     const BEGIN: &[u8] = b"PROXY ";
     let mut line = Vec::with_capacity(LONGEST_LINE);
+    line.push(FIRST_OF_V1);
     while line.len() < LONGEST_LINE {
         line.push(stream.read_u8().await?);
         let seen = line.len().min(BEGIN.len());
@@ -58,10 +59,10 @@ async fn read_v1<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Header> {
 }
 
 async fn read_v2<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Header> {
-    let mut signature = [0; 12];
-    stream.read_exact(&mut signature).await?;
+    let mut rest_of_signature = [0; 11];
+    stream.read_exact(&mut rest_of_signature).await?;
     let mut fixed = [0; 4];
-    if signature != SIGNATURE {
+    if SIGNATURE.strip_prefix(&[FIRST_OF_V2]) != Some(&rest_of_signature[..]) {
         return Ok(Header::None);
     }
     stream.read_exact(&mut fixed).await?;
@@ -136,8 +137,7 @@ mod tests {
     fn of(bytes: &[u8]) -> (Option<Header>, Vec<u8>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let mut rest = bytes;
-        let first = bytes.first().copied().unwrap_or_default();
-        let header = runtime.unwrap().block_on(read(&mut rest, first)).ok();
+        let header = runtime.unwrap().block_on(read(&mut rest)).ok();
         (header, rest.to_vec())
     }
 

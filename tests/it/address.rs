@@ -5,6 +5,8 @@ use serde_json::Value;
 use crate::support::{Client, Http, Lab, Upstream};
 
 const TRUSTED: &str = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]";
+const REQUIRED: &str =
+    "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\nproxy_protocol = \"required\"";
 const PATH: &str = "/v2/public/app/manifests/v1";
 
 /// The signature of version 2, and the rest of the header.
@@ -49,74 +51,106 @@ async fn seen(lab: &Lab, upstream: &Upstream, client: &Client, forwarded: &[&str
     address
 }
 
-#[tokio::test]
-async fn a_trusted_proxy_says_for_whom_it_connects() {
-    let upstream = Upstream::agreeable().await;
-    let lab = start(&upstream, TRUSTED).await;
-    let client = lab.anonymous();
+/// What balancers of both versions write, and whom they name.
+fn headers() -> [(Vec<u8>, &'static str); 5] {
     let four = [198, 51, 100, 1, 192, 0, 2, 2, 1, 0, 1, 187];
     let mut six = [0; 36];
     six[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
     six[15] = 1;
+    [
+        (v1("198.51.100.1").into_bytes(), "198.51.100.1"),
+        (v2(0x21, 0x11, &four), "198.51.100.1"),
+        (v2(0x21, 0x21, &six), "2001:db8::1"),
+        // These are for nobody: the balancer itself.
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (v2(0x20, 0, &[]), "127.0.0.1"),
+    ]
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_for_whom_it_asks() {
+    let upstream = Upstream::agreeable().await;
+    let lab = start(&upstream, TRUSTED).await;
     for http in Http::BOTH {
-        let client = client.over(http);
-        let from =
-            async |client: &Client, lines: &[&str]| seen(&lab, &upstream, client, lines).await;
-        // It may speak the protocol or not.
-        assert_eq!(from(&client, &[]).await, "127.0.0.1");
-        assert_eq!(
-            from(&client.prefaced(v1("198.51.100.1")), &[]).await,
-            "198.51.100.1"
-        );
-        assert_eq!(
-            from(&client.prefaced("PROXY UNKNOWN\r\n"), &[]).await,
-            "127.0.0.1"
-        );
-        assert_eq!(
-            from(&client.prefaced(v2(0x21, 0x11, &four)), &[]).await,
-            "198.51.100.1"
-        );
-        assert_eq!(
-            from(&client.prefaced(v2(0x21, 0x21, &six)), &[]).await,
-            "2001:db8::1"
-        );
-        assert_eq!(
-            from(&client.prefaced(v2(0x20, 0, &[])), &[]).await,
-            "127.0.0.1"
-        );
-        // Or write a header, of which the client's own part is not believed.
-        assert_eq!(from(&client, &["198.51.100.1"]).await, "198.51.100.1");
-        assert_eq!(
-            from(&client, &["9.9.9.9, 198.51.100.1"]).await,
-            "198.51.100.1"
-        );
-        assert_eq!(
-            from(&client, &["9.9.9.9", "198.51.100.1, 10.1.2.3"]).await,
-            "198.51.100.1"
-        );
-        assert_eq!(from(&client, &["198.51.100.1, junk"]).await, "127.0.0.1");
-        // Or both, if what it connects for is trusted as well.
-        let balancer = client.prefaced(v1("10.0.0.1"));
-        assert_eq!(from(&balancer, &["198.51.100.1"]).await, "198.51.100.1");
-        let direct = client.prefaced(v1("198.51.100.1"));
-        assert_eq!(from(&direct, &["9.9.9.1"]).await, "198.51.100.1");
+        let client = lab.anonymous().over(http);
+        let from = async |lines: &[&str]| seen(&lab, &upstream, &client, lines).await;
+        assert_eq!(from(&[]).await, "127.0.0.1");
+        // The client's own part of the header is not believed.
+        assert_eq!(from(&["198.51.100.1"]).await, "198.51.100.1");
+        assert_eq!(from(&["9.9.9.9, 198.51.100.1"]).await, "198.51.100.1");
+        let by_two = ["9.9.9.9", "198.51.100.1, 10.1.2.3"];
+        assert_eq!(from(&by_two).await, "198.51.100.1");
+        assert_eq!(from(&["198.51.100.1, junk"]).await, "127.0.0.1");
     }
+}
+
+#[tokio::test]
+async fn a_proxy_header_is_read_where_it_is_required() {
+    let upstream = Upstream::agreeable().await;
+    let lab = start(&upstream, REQUIRED).await;
+    for http in Http::BOTH {
+        for (header, expected) in headers() {
+            let client = lab.anonymous().over(http).prefaced(header);
+            assert_eq!(seen(&lab, &upstream, &client, &[]).await, expected);
+            // X-Forwarded-For is then nobody's, whoever the header names.
+            let forged = ["9.9.9.1", "9.9.9.2, 10.1.2.3"];
+            assert_eq!(seen(&lab, &upstream, &client, &forged).await, expected);
+        }
+        let other_proxy = lab.anonymous().over(http).prefaced(v1("10.0.0.1"));
+        let from = seen(&lab, &upstream, &other_proxy, &["198.51.100.1"]).await;
+        assert_eq!(from, "10.0.0.1");
+    }
+}
+
+#[tokio::test]
+async fn without_the_header_that_is_required_a_connection_is_closed() {
+    let upstream = Upstream::agreeable().await;
+    let lab = start(&upstream, REQUIRED).await;
+    for http in Http::BOTH {
+        let call = lab.anonymous().over(http).get(PATH);
+        let answer = call.header("x-forwarded-for", "198.51.100.1");
+        let answer = answer.try_send().await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    // Plain HTTP is not even told what it is.
+    let plain = Client::plain(lab.address).post("/v2/").try_send().await;
+    assert!(plain.is_err(), "{plain:?}");
+    assert!(upstream.take().is_empty());
+    let warning = "did not begin with a PROXY header";
+    assert_eq!(lab.process.log().matches(warning).count(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_header_is_never_guessed() {
+    let upstream = Upstream::agreeable().await;
+    let lab = start(&upstream, TRUSTED).await;
+    // What a balancer passes on as it came may have been written by the client.
+    for (header, _) in headers() {
+        let client = lab.anonymous().prefaced(header.clone());
+        let answer = client.get(PATH).try_send().await;
+        assert!(answer.is_err(), "{header:?}: {answer:?}");
+    }
+    assert!(upstream.take().is_empty());
+    let claimed = |record: &Value| record["client"] == "198.51.100.1";
+    let records = lab.audit().after(0, 1).await;
+    assert!(!records.iter().any(claimed), "{records:#?}");
 }
 
 #[tokio::test]
 async fn strangers_are_not_believed() {
     let upstream = Upstream::agreeable().await;
-    let lab = start(&upstream, TRUSTED).await;
-    let stranger = lab.anonymous().out_of([127, 0, 0, 21]);
-    let address = seen(&lab, &upstream, &stranger, &["198.51.100.1", "10.0.0.1"]).await;
-    assert_eq!(address, "127.0.0.21");
-    // The PROXY protocol from a stranger is not TLS.
-    let four = [198, 51, 100, 1, 192, 0, 2, 2, 1, 0, 1, 187];
-    for preface in [v1("198.51.100.1").into_bytes(), v2(0x21, 0x11, &four)] {
-        let answer = stranger.prefaced(preface).get(PATH).try_send().await;
-        assert!(answer.is_err(), "{answer:?}");
+    for server in [TRUSTED, REQUIRED] {
+        let lab = start(&upstream, server).await;
+        let stranger = lab.anonymous().out_of([127, 0, 0, 21]);
+        let address = seen(&lab, &upstream, &stranger, &["198.51.100.1", "10.0.0.1"]).await;
+        assert_eq!(address, "127.0.0.21");
+        // The PROXY protocol from a stranger is not TLS.
+        for (header, _) in headers() {
+            let answer = stranger.prefaced(header).get(PATH).try_send().await;
+            assert!(answer.is_err(), "{answer:?}");
+        }
+        assert!(upstream.take().is_empty());
     }
-    assert!(upstream.take().is_empty());
 }
 
 #[tokio::test]
@@ -139,7 +173,7 @@ async fn without_trusted_proxies_nobody_is_believed() {
 #[tokio::test]
 async fn bad_headers_of_a_trusted_proxy_end_the_connection() {
     let upstream = Upstream::agreeable().await;
-    let lab = start(&upstream, TRUSTED).await;
+    let lab = start(&upstream, REQUIRED).await;
     for preface in [
         b"PROXY TCP4 198.51.100.1 192.0.2.2 1\r\n".to_vec(),
         b"PROXY TCP4 nonsense\r\n".to_vec(),
@@ -160,15 +194,6 @@ async fn bad_headers_of_a_trusted_proxy_end_the_connection() {
         assert!(answer.is_err(), "{preface:?}: {answer:?}");
     }
     assert!(upstream.take().is_empty());
-    // Plain HTTP is told what it is, whatever letter it begins with.
-    let plain = Client::plain(lab.address);
-    for answer in [
-        plain.post("/v2/").send().await,
-        plain.get("/v2/").send().await,
-    ] {
-        assert_eq!(answer.status, 400);
-        assert!(answer.text().contains("this port speaks TLS"), "{answer:?}");
-    }
 }
 
 #[tokio::test]
@@ -237,13 +262,13 @@ async fn a_64_is_one_source() {
 #[tokio::test]
 async fn connections_are_counted_for_those_they_are_for() {
     let upstream = Upstream::agreeable().await;
-    let server = format!("{TRUSTED}\nmax_connections_per_source = 3");
+    let server = format!("{REQUIRED}\nmax_connections_per_source = 3");
     let lab = start(&upstream, &server).await;
     let proxy = lab.anonymous();
     // The proxy itself may have more.
     let mut held = Vec::new();
     for _ in 0..6 {
-        held.push(proxy.raw().await.unwrap());
+        held.push(proxy.prefaced("PROXY UNKNOWN\r\n").raw().await.unwrap());
     }
     let greedy = proxy.prefaced(v1("198.51.100.1"));
     for _ in 0..3 {

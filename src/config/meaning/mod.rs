@@ -19,7 +19,7 @@ use super::file::{self, At, File, List};
 use super::value::{self, Wrong};
 use super::{
     Admin, CertificateField, ClientCertificateMode, ClientCertificates, Config, Log, LogFormat,
-    Server, Telemetry, Tls, TlsVersion, Token, Upstream, UpstreamUrl, rules,
+    ProxyProtocol, Server, Telemetry, Tls, TlsVersion, Token, Upstream, UpstreamUrl, rules,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -100,7 +100,26 @@ impl Judge<'_> {
             idle_timeout: self.time_out(server.idle_timeout.as_ref(), MINUTE),
             body_timeout: self.time_out(server.body_timeout.as_ref(), Duration::from_secs(30)),
             trusted_proxies,
+            proxy_protocol: self.proxy_protocol(server),
         }
+    }
+
+    fn proxy_protocol(&mut self, server: &file::Server) -> ProxyProtocol {
+        let words = [
+            ("off", ProxyProtocol::Off),
+            ("required", ProxyProtocol::Required),
+        ];
+        let asked = server.proxy_protocol.as_ref();
+        let meant = self.word(asked, &words, ProxyProtocol::Off);
+        let trusted = server.trusted_proxies.as_ref();
+        if let (Some(written), ProxyProtocol::Required) = (asked, meant)
+            && trusted.is_none_or(|list| list.value.is_empty())
+        {
+            let wrong = Wrong::new("no `trusted_proxies`: nobody may write a PROXY header");
+            let help = "name your load balancers in `trusted_proxies`, or write \"off\"";
+            self.error(&written.span, wrong.help(help));
+        }
+        meant
     }
 
     /// Two sockets cannot have one address; port 0 is another one each time.

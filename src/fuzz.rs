@@ -34,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pattern", crate::registry::fuzz::pattern),
     ("proxy_protocol", crate::server::fuzz::proxy_protocol),
     ("query", crate::registry::fuzz::query),
+    ("redirect", crate::upstream::fuzz::redirect),
     ("resume", crate::audit::fuzz::resume),
     ("scope", crate::token::fuzz::scope),
     ("session", crate::upstream::fuzz::session),

@@ -219,6 +219,16 @@ pub(super) struct Upstream {
     /// Time until the registry begins to answer.
     #[schemars(extend("examples" = ["60s"]))]
     pub(super) response_timeout: Option<Text>,
+    /// Hosts that reads of blobs may be redirected to: `host`, `host:port`, `*.domain`,
+    /// `http://host:port`, or `*` for every https host.
+    #[schemars(extend("examples" = [["*"], ["s3.example.com", "http://minio:9000"]]))]
+    pub(super) redirect_hosts: Option<List>,
+    /// Headers of requests that are passed on besides those of the registry API.
+    #[schemars(extend("examples" = [["X-Meta-*"]]))]
+    pub(super) pass_headers: Option<List>,
+    /// Headers of answers that are passed on besides those of the registry API.
+    #[schemars(extend("examples" = [["Strict-Transport-Security"]]))]
+    pub(super) pass_answer_headers: Option<List>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

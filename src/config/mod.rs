@@ -14,6 +14,7 @@ pub use crate::identity::CertificateField;
 use crate::identity::Secret;
 pub use crate::limit::{Quota, Rates};
 use crate::policy::{Pattern, Policy, Who};
+use crate::upstream::{PassHeaders, RedirectHosts};
 
 mod error;
 mod file;
@@ -256,6 +257,12 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// Time for the answer to begin after the request has been sent.
     pub response_timeout: Duration,
+    /// Where reads of blobs may be redirected to.
+    pub redirect_hosts: RedirectHosts,
+    /// Request headers that cross besides those of the API.
+    pub pass_headers: PassHeaders,
+    /// The same of answers.
+    pub pass_answer_headers: PassHeaders,
 }
 
 /// What an unauthenticated client is told to send.

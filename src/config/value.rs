@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::nearest;
 use super::{Collector, StoreUrl, SyslogAddress, UpstreamUrl};
+use crate::upstream::{PassHeader, RedirectHost};
 
 /// What is wrong with a value, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +158,17 @@ pub(super) fn upstream(text: &str) -> Result<UpstreamUrl, Wrong> {
         }),
         other => Err(Wrong::new(format!("unknown scheme {other:?}")).help(known)),
     }
+}
+
+/// Where a read of a blob may be redirected to.
+pub(super) fn redirect_host(text: &str) -> Result<RedirectHost, Wrong> {
+    let wrong = |help| Wrong::new("blobs cannot be redirected there").help(help);
+    RedirectHost::parse(text).map_err(wrong)
+}
+
+/// A header that is passed on besides those of the API.
+pub(super) fn pass_header(text: &str) -> Result<PassHeader, Wrong> {
+    PassHeader::parse(text).map_err(|(why, help)| Wrong::new(why).help(help))
 }
 
 /// Where replicas count together.

@@ -413,6 +413,10 @@ impl Refusal {
 fn upstream(error: &UpstreamError) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
     let (status, message) = match error {
         UpstreamError::Client(fault) => return body(*fault),
+        UpstreamError::LedAway(_) | UpstreamError::Redirected(_) => {
+            let message = format!("{error}; ask the administrator of this registry");
+            return (StatusCode::BAD_GATEWAY, Code::Unavailable, message.into());
+        }
         UpstreamError::Timeout => (
             StatusCode::GATEWAY_TIMEOUT,
             "the registry did not answer in time; try again shortly",

@@ -7,7 +7,11 @@ use http::header::{CONTENT_TYPE, LINK, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use jiff::Timestamp;
 
-use super::{Forward, Pool, Seal, Session, Upstream, hop_by_hop, location, method, passed_on};
+use super::headers::{PassHeader, PassHeaders, passed_back, passed_on};
+use super::location::Location;
+use super::origin::{Origin, Url};
+use super::redirect::{RedirectHost, RedirectHosts};
+use super::{Forward, Pool, Seal, Session, Upstream, location, method};
 use crate::config;
 use crate::fuzz::lines;
 use crate::registry::Call;
@@ -81,7 +85,8 @@ pub(crate) fn headers(bytes: &[u8]) {
     assert!(call == Call::Ping || method(&call) == verb);
     let from = fields(lines);
     let mut to = HeaderMap::new();
-    passed_on(&from, &call, &mut to);
+    let more: PassHeaders = PassHeader::parse("X-Meta-*").into_iter().collect();
+    passed_on(&from, &call, &more, &mut to);
     for never in NEVER {
         assert!(!to.contains_key(never), "{never}");
     }
@@ -90,6 +95,10 @@ pub(crate) fn headers(bytes: &[u8]) {
     let named: Vec<_> = connection.split(',').map(str::trim).collect();
     for name in to.keys() {
         assert!(!name.as_str().contains('_'), "{name}");
+        assert!(
+            !name.as_str().starts_with("x-") || name.as_str().starts_with("x-meta-"),
+            "{name}"
+        );
         if *name == CONTENT_TYPE {
             continue;
         }
@@ -106,36 +115,103 @@ pub(crate) fn headers(bytes: &[u8]) {
             assert!(media != "application/x-www-form-urlencoded", "{kind}");
         }
     }
-    let mut hops = from.clone();
-    hop_by_hop(&mut hops);
+    let mut back = from.clone();
+    passed_back(&mut back, &more);
     for name in [
+        "alt-svc",
         "connection",
         "keep-alive",
+        "refresh",
+        "set-cookie",
         "te",
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "www-authenticate",
     ] {
-        assert!(!hops.contains_key(name), "{name}");
+        assert!(!back.contains_key(name), "{name}");
     }
     let kept: Vec<_> = from
         .iter()
-        .filter(|(name, _)| hops.contains_key(*name))
+        .filter(|(name, _)| back.contains_key(*name))
         .collect();
-    assert!(hops.iter().eq(kept));
-    let mut twice = hops.clone();
-    hop_by_hop(&mut twice);
-    assert_eq!(twice, hops);
+    assert!(back.iter().eq(kept));
+    let mut twice = back.clone();
+    passed_back(&mut twice, &more);
+    assert_eq!(twice, back);
 }
 
-/// A URL, then a `Link`: what is ours becomes a path on this very host, what is not stays as it is.
+/// A host as `redirect_hosts` has it, then URLs: those that are allowed name that host, for another
+/// reader too.
+pub(crate) fn redirect(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let mut lines = text.split('\n');
+    let written = lines.next().unwrap_or_default();
+    let Ok(host) = RedirectHost::parse(written) else {
+        return;
+    };
+    let hosts: RedirectHosts = [host].into_iter().collect();
+    let plain = written
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
+    let name = plain.trim_start_matches('*').to_ascii_lowercase();
+    for url in lines.take(8) {
+        let Ok(()) = hosts.check(url) else {
+            continue;
+        };
+        let lower = url.to_ascii_lowercase();
+        let scheme = if written.starts_with("http://") {
+            "http://"
+        } else {
+            "https://"
+        };
+        assert!(lower.starts_with(scheme), "{written}: {url}");
+        assert!(!url.contains(['\\', ' ', '#', '\t']), "{url}");
+        let (_, rest) = lower.split_once("://").unwrap_or_default();
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        assert!(!authority.contains('@') && !authority.is_empty(), "{url}");
+        // An address has several spellings.
+        if name.is_empty() || name.contains('[') {
+            continue;
+        }
+        let bare = |text: &str| text.split(':').next().unwrap_or_default().to_owned();
+        assert!(bare(authority).ends_with(&bare(&name)), "{written}: {url}");
+        if let Ok(uri) = url.parse::<http::Uri>() {
+            let asked = uri.host().unwrap_or_default().to_ascii_lowercase();
+            assert!(asked.ends_with(&bare(&name)), "{written}: {url}");
+        }
+    }
+}
+
+/// A URL, then a `Link`, in answers about one repository: what is ours becomes a path on this very
+/// host, and nothing leads to another one.
 pub(crate) fn location(bytes: &[u8]) {
     let mut texts = lines(bytes);
-    let url = texts.next().and_then(|line| std::str::from_utf8(line).ok());
-    let own = |authority: &str| authority == AUTHORITY;
-    if let Some(path) = url.and_then(|url| location::relative(url, own)) {
-        is_path(&path);
-        assert_eq!(location::relative(&path, own).as_deref(), Some(&*path));
+    let Ok(call) = Call::parse(&Method::GET, "/v2/a/tags/list", None) else {
+        return;
+    };
+    let repo = call.repository();
+    if let Some(url) = texts.next().and_then(|line| std::str::from_utf8(line).ok()) {
+        match Location::parse(url, repo) {
+            Location::Session { id, query } => {
+                let again = format!("/v2/a/blobs/uploads/{}?{query}", id.as_str());
+                is_path(&again);
+                let read = Location::parse(&again, repo);
+                assert_eq!(read, Location::Session { id, query });
+            }
+            Location::Object(path) => {
+                is_path(&path);
+                assert!(path.starts_with("/v2/a/"), "{path}");
+                let read = Location::parse(&path, repo);
+                assert_eq!(read, Location::Object(path.clone()));
+            }
+            Location::Elsewhere(place) => {
+                // A query may be secret.
+                assert!(!place.to_string().contains('?'), "{place}");
+            }
+        }
     }
     let mut headers = HeaderMap::new();
     for link in texts.take(8) {
@@ -143,15 +219,21 @@ pub(crate) fn location(bytes: &[u8]) {
             headers.append(LINK, link);
         }
     }
-    let before = headers.clone();
-    location::relative_links(&mut headers, own);
-    assert_eq!(values(&headers, &LINK).len(), values(&before, &LINK).len());
-    let once = headers.clone();
-    location::relative_links(&mut headers, own);
-    assert_eq!(headers, once);
-    for (link, before) in values(&once, &LINK).iter().zip(values(&before, &LINK)) {
-        assert!(*link == before || before.windows(3).any(|part| part == b"://"));
+    let own = |origin: &Origin| origin.authority() == AUTHORITY;
+    location::relative_links(&mut headers, &call, own);
+    for link in values(&headers, &LINK) {
+        let link = String::from_utf8_lossy(link);
+        for target in link.split('<').skip(1) {
+            let target = target.split('>').next().unwrap_or_default();
+            assert!(
+                target.starts_with('?') || matches!(Url::parse(target), Some(Url::Path(_))),
+                "{link}"
+            );
+        }
     }
+    let once = headers.clone();
+    assert_eq!(location::relative_links(&mut headers, &call, own), 0);
+    assert_eq!(headers, once);
 }
 
 /// A path on the host that was asked, however it is read: `//host/` would be another one.
@@ -204,6 +286,9 @@ static UPSTREAM: LazyLock<Option<Upstream>> = LazyLock::new(|| {
         ca: None,
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(1),
+        redirect_hosts: RedirectHost::parse("*.example").into_iter().collect(),
+        pass_headers: PassHeaders::default(),
+        pass_answer_headers: PassHeader::parse("X-More").into_iter().collect(),
     };
     Upstream::new(&config, Arc::new(Pool::default()), Seal::new(&[7; 32])?).ok()
 });
@@ -238,13 +323,24 @@ pub(crate) fn answer(bytes: &[u8]) {
         return;
     }
     assert!(head.status != 401 && head.status != 407 && head.status != 101);
+    let is_redirect = head.status.is_redirection() && head.status != 304;
+    assert!(!is_redirect || call.is_read() && matches!(call, Call::Blob { .. }));
     for gone in [
-        "www-authenticate",
-        "proxy-authenticate",
+        "alt-svc",
         "connection",
+        "proxy-authenticate",
+        "set-cookie",
         "transfer-encoding",
+        "www-authenticate",
     ] {
         assert!(!head.headers.contains_key(gone), "{gone}");
+    }
+    for name in head.headers.keys() {
+        assert!(
+            !name.as_str().starts_with("x-")
+                || name == "x-more"
+                || name == "x-content-type-options"
+        );
     }
     let lengths = values(&head.headers, &http::header::CONTENT_LENGTH);
     assert!(lengths.len() <= 1);
@@ -258,23 +354,40 @@ pub(crate) fn answer(bytes: &[u8]) {
         .get(LOCATION)
         .and_then(|text| text.to_str().ok())
     else {
+        assert!(!is_redirect && !head.headers.contains_key(LOCATION));
         return;
     };
     assert_eq!(values(&head.headers, &LOCATION).len(), 1);
-    let was = before.get(LOCATION).and_then(|text| text.to_str().ok());
-    // What names another host stays as it was.
-    if was == Some(location) && (!location.starts_with('/') || location.starts_with("//")) {
+    if is_redirect {
+        // As it was, and to a host that is configured.
+        assert_eq!(values(&before, &LOCATION), [location.as_bytes()]);
+        let lower = location.to_ascii_lowercase();
+        let rest = lower.strip_prefix("https://").unwrap_or_default();
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let host = authority.strip_suffix(":443").unwrap_or(authority);
+        assert!(host.ends_with(".example"), "{location}");
         return;
     }
-    // A path: of the session that the registry named, sealed for its owner, or no session at all.
+    // A path, of the same repository: a session is sealed for its owner.
     is_path(location);
     let (path, query) = location.split_once('?').unwrap_or((location, ""));
-    if let Ok(session @ Call::Upload { .. }) = Call::parse(&Method::GET, path, Some(query)) {
-        assert_eq!(session.repository(), call.repository());
-        let opened = upstream.open_session(&session);
+    let query = Some(query).filter(|query| !query.is_empty());
+    let Ok(led) = Call::parse(&Method::GET, path, query) else {
+        unreadable(location)
+    };
+    assert_eq!(led.repository(), call.repository());
+    if let Call::Upload { id, .. } = &led {
+        let uuid = head.headers.get("docker-upload-uuid");
+        assert!(uuid.is_none_or(|uuid| uuid.as_bytes() == id.as_str().as_bytes()));
+        let opened = upstream.open_session(&led);
         assert_eq!(
             opened.map(|session| session.owner).as_deref(),
             Some("alice")
         );
     }
+}
+
+#[expect(clippy::panic, reason = "it is the target that is wrong")]
+fn unreadable(location: &str) -> ! {
+    panic!("{location:?} is no place of the API")
 }

@@ -1,7 +1,8 @@
 //! The registry behind us: connections, and forwarding what has a permit.
 //!
 //! hyper is the client, as it is the server; `server` says why. What goes upstream is written anew
-//! from the parsed call; of the client's request only headers that mean nothing to us are passed on.
+//! from the parsed call; of headers those of the registry API cross, in both directions. The registry
+//! is not believed either: where its answers lead is parsed.
 
 mod answer;
 mod body;
@@ -9,7 +10,9 @@ mod body;
 pub(crate) mod fuzz;
 mod headers;
 mod location;
+mod origin;
 mod pool;
+mod redirect;
 mod session;
 
 use std::sync::Arc;
@@ -24,15 +27,18 @@ use tokio_rustls::TlsConnector;
 
 pub use answer::{Cut, Incoming};
 pub use body::{ClientBody, Fault, RequestBody};
-use headers::{CHALLENGES, is_framed_once};
-pub use headers::{hop_by_hop, passed_on};
+pub use headers::{PassHeader, PassHeaders};
+use headers::{is_framed_once, passed_back, passed_on};
+use location::{Elsewhere, Location};
+use origin::{Origin, Scheme, parse_authority};
 pub use pool::Pool;
 use pool::{Failure, Lease};
+pub use redirect::{RedirectHost, RedirectHosts};
 pub use session::{Seal, Session};
 
 use crate::config::UpstreamUrl;
 use crate::policy::Permit;
-use crate::registry::{BlobVerb, Call, ManifestVerb, Read, UploadVerb};
+use crate::registry::{BlobVerb, Call, ManifestVerb, Read, RepoName, UploadId, UploadVerb};
 use crate::tls::TlsError;
 
 /// Why the registry did not answer. None of these says anything about the caller.
@@ -50,6 +56,12 @@ pub enum UpstreamError {
     /// An answer that cannot be passed on.
     #[error("the registry's answer cannot be used: {0}")]
     Unusable(&'static str),
+    /// A redirect that no client may follow, and where to.
+    #[error("the registry redirects to {0}, which is not in `upstream.redirect_hosts`")]
+    Redirected(Box<str>),
+    /// An upload session that is not of this registry and repository, and where it is.
+    #[error("the registry leads an upload to {0}")]
+    LedAway(Box<str>),
     /// No connection, or no answer, in time.
     #[error("the registry did not answer in time")]
     Timeout,
@@ -59,7 +71,12 @@ pub enum UpstreamError {
 pub struct Upstream {
     target: Target,
     key: u64,
+    /// How the registry calls itself, where it is on a network.
+    origin: Option<Origin>,
     login: Option<HeaderValue>,
+    redirect_hosts: RedirectHosts,
+    pass_headers: PassHeaders,
+    pass_answer_headers: PassHeaders,
     connect_timeout: Duration,
     response_timeout: Duration,
     pool: Arc<Pool>,
@@ -124,7 +141,11 @@ impl Upstream {
             UpstreamUrl::Unix(path) => Target::Unix(path.clone()),
         };
         Ok(Self {
+            origin: target.origin(),
             target,
+            redirect_hosts: config.redirect_hosts.clone(),
+            pass_headers: config.pass_headers.clone(),
+            pass_answer_headers: config.pass_answer_headers.clone(),
             key: pool::key(&config.url, config.ca.as_deref()),
             login: config.login.as_ref().and_then(|(user, password)| {
                 let pair = format!("{user}:{}", password.expose());
@@ -199,7 +220,12 @@ impl Upstream {
             target.push_str(&session.query);
         }
         let mut request = self.request(method(call), &target, with.authority, body)?;
-        passed_on(with.headers, call, request.headers_mut());
+        passed_on(
+            with.headers,
+            call,
+            &self.pass_headers,
+            request.headers_mut(),
+        );
         forwarded(with.address, request.headers_mut());
         Ok(request)
     }
@@ -336,8 +362,8 @@ impl Upstream {
         }
     }
 
-    /// Makes the head of an answer the client's: no hop-by-hop headers, no challenge of the
-    /// registry's own, no address of ours.
+    /// Makes the head of an answer the client's: only headers that cross, no challenge of the
+    /// registry's own, and nothing that leads away from us but a blob's redirect.
     fn clean(
         &self,
         call: &Call,
@@ -363,82 +389,169 @@ impl Upstream {
         if !is_framed_once(&head.headers) {
             return Err(UpstreamError::Unusable("its length is told in two ways"));
         }
-        hop_by_hop(&mut head.headers);
-        for challenge in CHALLENGES {
-            head.headers.remove(challenge);
+        passed_back(&mut head.headers, &self.pass_answer_headers);
+        if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
+            self.redirect(call, head)?;
+        } else {
+            self.lead(call, with, head)?;
         }
-        let own = |authority: &str| {
-            authority.eq_ignore_ascii_case(with.authority) || self.target.is(authority)
-        };
-        if let Some(location) = head.headers.get(LOCATION) {
-            let text = location
-                .to_str()
-                .map_err(|_cause| UpstreamError::Unusable("Location"))?;
-            let rewritten = match location::relative(text, own) {
-                Some(path) => self.seal_location(call, with, &path)?,
-                None => text.to_owned(),
-            };
-            let value = HeaderValue::from_str(&rewritten)
-                .map_err(|_cause| UpstreamError::Unusable("Location"))?;
-            head.headers.insert(LOCATION, value);
+        let own = |origin: &Origin| self.is_ours(origin, with.authority);
+        let dropped = location::relative_links(&mut head.headers, call, own);
+        if dropped > 0 {
+            tracing::warn!(
+                dropped,
+                "links of the registry lead elsewhere and were taken off"
+            );
         }
-        location::relative_links(&mut head.headers, own);
         head.headers
             .insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         Ok(())
     }
 
-    /// In a `Location` that names an upload session, the registry's query is replaced by our seal.
-    fn seal_location(
+    /// Only who reads a blob may be redirected, and only to hosts that are configured.
+    fn redirect(&self, call: &Call, head: &http::response::Parts) -> Result<(), UpstreamError> {
+        let reads_blob = matches!(
+            call,
+            Call::Blob {
+                verb: BlobVerb::Read(_),
+                ..
+            }
+        );
+        let leads = matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308);
+        if !reads_blob || !leads {
+            return Err(UpstreamError::Unusable("a redirect, which only blobs have"));
+        }
+        let mut locations = head.headers.get_all(LOCATION).iter();
+        let (Some(Ok(to)), None) = (locations.next().map(HeaderValue::to_str), locations.next())
+        else {
+            return Err(UpstreamError::Unusable("a redirect without one Location"));
+        };
+        self.redirect_hosts
+            .check(to)
+            .map_err(|place| UpstreamError::Redirected(place.into()))
+    }
+
+    /// Where an answer leads a client next: to what is of the call's own repository, by a path. An
+    /// upload that would go on elsewhere is an error; from an answer to what has been done only its
+    /// `Location` is taken off.
+    fn lead(
         &self,
         call: &Call,
         with: &Forward<'_>,
-        location: &str,
-    ) -> Result<String, UpstreamError> {
-        let (path, query) = location.split_once('?').unwrap_or((location, ""));
-        match Call::parse(&Method::GET, path, None) {
-            Ok(Call::Upload { repo, id, .. }) => {
-                if call.repository() != Some(&repo) {
-                    return Err(UpstreamError::Unusable("Location names another repository"));
-                }
-                let begun = with
-                    .session
-                    .as_ref()
-                    .map_or(with.now, |session| session.begun);
-                let session = Session {
-                    owner: with.owner.into(),
-                    begun,
-                    query: query.into(),
-                };
-                let state = self
-                    .seal
-                    .close(&session, repo.as_str(), id.as_str())
-                    .ok_or(UpstreamError::Unusable("the session cannot be sealed"))?;
-                Ok(format!(
-                    "/v2/{repo}/blobs/uploads/{}?_state={state}",
-                    id.as_str()
-                ))
-            }
-            Ok(_) | Err(_) => Ok(location.to_owned()),
+        head: &mut http::response::Parts,
+    ) -> Result<(), UpstreamError> {
+        if head.status == StatusCode::NOT_MODIFIED && !call.is_read() {
+            return Err(UpstreamError::Unusable("a push or delete changed nothing"));
         }
+        let hands_out = hands_out_session(call, head.status);
+        let path = match Location::of(&head.headers, call.repository()) {
+            None => return Ok(()),
+            Some(Location::Session { id, query }) => {
+                let path = self.seal_session(call, with, &id, query)?;
+                if head.headers.contains_key(UPLOAD_UUID)
+                    && let Ok(id) = HeaderValue::from_str(id.as_str())
+                {
+                    head.headers.insert(UPLOAD_UUID, id);
+                }
+                path
+            }
+            Some(Location::Object(path)) if !hands_out => path,
+            Some(Location::Object(_)) => {
+                return Err(UpstreamError::LedAway("what is no upload".into()));
+            }
+            Some(Location::Elsewhere(place)) if hands_out => {
+                return Err(UpstreamError::LedAway(place.to_string().into()));
+            }
+            Some(Location::Elsewhere(place)) => {
+                take_off(call, &place);
+                head.headers.remove(LOCATION);
+                return Ok(());
+            }
+        };
+        let value =
+            HeaderValue::from_str(&path).map_err(|_cause| UpstreamError::Unusable("Location"))?;
+        head.headers.insert(LOCATION, value);
+        Ok(())
+    }
+
+    /// The path of an upload session, with our seal in place of the registry's query.
+    fn seal_session(
+        &self,
+        call: &Call,
+        with: &Forward<'_>,
+        id: &UploadId,
+        query: &str,
+    ) -> Result<String, UpstreamError> {
+        let repo = call.repository().map_or("", RepoName::as_str);
+        let begun = with
+            .session
+            .as_ref()
+            .map_or(with.now, |session| session.begun);
+        let session = Session {
+            owner: with.owner.into(),
+            begun,
+            query: query.into(),
+        };
+        let id = id.as_str();
+        let state = self
+            .seal
+            .close(&session, repo, id)
+            .ok_or(UpstreamError::Unusable("the session cannot be sealed"))?;
+        Ok(format!("/v2/{repo}/blobs/uploads/{id}?_state={state}"))
+    }
+
+    /// Whether a URL names the registry, or this proxy under the client's name for it.
+    fn is_ours(&self, origin: &Origin, authority: &str) -> bool {
+        self.origin.as_ref() == Some(origin) || origin.authority() == authority
     }
 }
 
+/// Whether an answer tells the client where its upload goes on. One to what was uploaded as a whole,
+/// or mounted, is 201.
+fn hands_out_session(call: &Call, status: StatusCode) -> bool {
+    match call {
+        Call::StartUpload { .. } => status.is_success() && status != StatusCode::CREATED,
+        Call::Upload { verb, .. } => match verb {
+            UploadVerb::Append | UploadVerb::Status(_) => status.is_success(),
+            UploadVerb::Cancel | UploadVerb::Finish(_) => false,
+        },
+        Call::Blob { .. }
+        | Call::Catalog(_)
+        | Call::Manifest { .. }
+        | Call::Ping
+        | Call::Referrers { .. }
+        | Call::Tags { .. } => false,
+    }
+}
+
+fn take_off(call: &Call, place: &Elsewhere) {
+    let repository = call.repository().map(RepoName::as_str);
+    tracing::warn!(
+        repository,
+        %place,
+        "the registry's `Location` leads elsewhere and was taken off"
+    );
+}
+
 impl Target {
-    /// Whether an authority in a URL names this upstream.
-    fn is(&self, authority: &str) -> bool {
+    /// How URLs name this upstream.
+    fn origin(&self) -> Option<Origin> {
         match self {
             Self::Tcp { host, port, tls } => {
-                let default = if tls.is_some() { 443 } else { 80 };
                 let bracketed = if host.contains(':') {
                     format!("[{host}]")
                 } else {
                     host.to_string()
                 };
-                authority.eq_ignore_ascii_case(&format!("{bracketed}:{port}"))
-                    || (*port == default && authority.eq_ignore_ascii_case(&bracketed))
+                let scheme = match tls {
+                    Some(_) => Scheme::Https,
+                    None => Scheme::Http,
+                };
+                let (host, _) = parse_authority(&bracketed)?;
+                let port = *port;
+                Some(Origin { scheme, host, port })
             }
-            Self::Unix(_) => false,
+            Self::Unix(_) => None,
         }
     }
 }
@@ -447,6 +560,7 @@ impl Target {
 pub const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 /// What the registry calls the manifest it answers with.
 pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \

@@ -12,24 +12,34 @@ use tokio::net::{TcpListener, TcpStream};
 /// What was wrong with what arrived.
 pub(crate) type Faults = Arc<Mutex<Vec<String>>>;
 
-/// Headers that mean something on another connection, to somebody else, or not what they seem to.
-const NEVER: [&str; 16] = [
-    "authorization",
-    "connection",
-    "cookie",
-    "expect",
-    "forwarded",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "x-http-method-override",
-    "x-original-url",
-    "x-real-ip",
-    "x-rewrite-url",
+/// The headers of requests that may arrive, besides those that begin with `oci-`.
+const MAY: [&str; 26] = [
+    "accept",
+    "accept-encoding",
+    "cache-control",
+    "content-digest",
+    "content-length",
+    "content-range",
+    "content-type",
+    "digest",
+    "docker-content-digest",
+    "docker-distribution-api-version",
+    "docker-upload-uuid",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "pragma",
+    "range",
+    "repr-digest",
+    "traceparent",
+    "tracestate",
+    "transfer-encoding",
+    "user-agent",
+    "x-forwarded-for",
+    "x-forwarded-proto",
 ];
 
 /// Begins to listen.
@@ -129,8 +139,9 @@ fn lint(head: &str) -> Result<(Method, String, Framing), String> {
         let named = fields.iter().filter(|(name, _)| name == wanted);
         named.map(|(_, value)| *value).collect()
     };
-    if let Some(never) = NEVER.iter().find(|never| !all(never).is_empty()) {
-        return Err(fault(never));
+    let may = |name: &str| MAY.contains(&name) || name.starts_with("oci-");
+    if let Some((name, _)) = fields.iter().find(|(name, _)| !may(name)) {
+        return Err(fault(name));
     }
     for one in ["host", "x-forwarded-for", "x-forwarded-proto"] {
         if all(one).len() != 1 {

@@ -205,47 +205,6 @@ async fn every_answer_is_the_registrys() {
     }
 }
 
-#[tokio::test]
-async fn headers_nobody_knows_pass_in_their_order() {
-    use crate::support::{Reply, Upstream};
-    let upstream = Upstream::start(|_| {
-        Reply::Say(
-            b"HTTP/1.1 200 OK\r\nX-One: 1\r\nContent-Length: 2\r\nX-Two: b\r\nX-Two: a\r\n\
-              OCI-Subject: sha256:x\r\nWarning: 299 - \"old\"\r\nWarning: 299 - \"older\"\r\n\
-              Connection: x-private\r\nX-Private: 1\r\nKeep-Alive: timeout=5\r\n\r\n{}"
-                .to_vec(),
-        )
-    })
-    .await;
-    let lab = Lab::builder().upstream(upstream.url()).start().await;
-    for http in Http::BOTH {
-        let answer = lab
-            .user("alice")
-            .over(http)
-            .get("/v2/team-a/app/manifests/v1");
-        let answer = answer
-            .header("x-zeta", "1")
-            .header("x-alpha", "2")
-            .header("x-zeta", "3")
-            .send()
-            .await;
-        let all = |name: &str| -> Vec<_> {
-            let values = answer.headers.get_all(name).iter();
-            values
-                .map(|value| value.to_str().unwrap().to_owned())
-                .collect()
-        };
-        assert_eq!(all("x-two"), ["b", "a"]);
-        assert_eq!(all("warning"), ["299 - \"old\"", "299 - \"older\""]);
-        assert_eq!(all("oci-subject"), ["sha256:x"]);
-        assert_eq!(all("x-private"), [""; 0], "{answer:?}");
-        assert_eq!(all("keep-alive"), [""; 0]);
-        let seen = upstream.take().remove(0);
-        assert_eq!(seen.values("x-zeta"), ["1", "3"]);
-        assert_eq!(seen.values("x-alpha"), ["2"]);
-    }
-}
-
 /// Random numbers, the same for the same seed.
 struct Dice(u64);
 

@@ -32,6 +32,7 @@ mod faults;
 mod http2;
 mod keys;
 mod ldap;
+mod led_away;
 mod limits;
 mod lockout;
 mod login;

@@ -412,6 +412,43 @@ where
     })
 }
 
+/// Headers of answers: those of the registry API, ours, those of the status page, and two that tests
+/// configure.
+const MAY_ANSWER: [&str; 32] = [
+    "accept-ranges",
+    "age",
+    "allow",
+    "cache-control",
+    "connection",
+    "content-disposition",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-security-policy",
+    "content-type",
+    "date",
+    "docker-content-digest",
+    "docker-distribution-api-version",
+    "docker-ratelimit-source",
+    "docker-upload-uuid",
+    "etag",
+    "expires",
+    "last-modified",
+    "link",
+    "location",
+    "range",
+    "retry-after",
+    "strict-transport-security",
+    "transfer-encoding",
+    "vary",
+    "warning",
+    "www-authenticate",
+    "x-content-type-options",
+    "x-frame-options",
+    "x-portcullis-ref",
+    "x-request-id",
+];
+
 /// A whole answer.
 #[derive(Clone)]
 pub(crate) struct Answer {
@@ -424,6 +461,12 @@ pub(crate) struct Answer {
 impl Answer {
     async fn read(response: Response<Incoming>) -> hyper::Result<Self> {
         let (head, body) = response.into_parts();
+        for name in head.headers.keys().map(http::HeaderName::as_str) {
+            let is_known = MAY_ANSWER.contains(&name)
+                || name.starts_with("oci-")
+                || name.starts_with("ratelimit-");
+            assert!(is_known, "no answer has {name}: {:?}", head.headers);
+        }
         let body = within(PATIENCE, "the body of an answer", body.collect())
             .await?
             .to_bytes();

@@ -31,9 +31,14 @@ impl Registry {
     pub(crate) async fn start_tls(folder: &Folder, pair: [&str; 2]) -> Self {
         let [certificate, key] = pair.map(|name| folder.join(name).display().to_string());
         let tls = format!(", tls: {{certificate: '{certificate}', key: '{key}'}}");
+        Self::start_with(folder, &tls).await
+    }
+
+    /// With more settings of `http`, each after a comma.
+    pub(crate) async fn start_with(folder: &Folder, more: &str) -> Self {
         loop {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-            if let Some(registry) = Self::try_start_with(folder, address, &tls).await {
+            if let Some(registry) = Self::try_start_with(folder, address, more).await {
                 return registry;
             }
         }

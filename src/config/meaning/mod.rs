@@ -22,6 +22,8 @@ use super::{
     ProxyProtocol, Server, Telemetry, Tls, TlsVersion, Token, Upstream, UpstreamUrl, rules,
 };
 
+use crate::upstream::{PassHeaders, RedirectHost, RedirectHosts};
+
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// Judges a file.
@@ -221,7 +223,33 @@ impl Judge<'_> {
             connect_timeout: self
                 .time_out(upstream.connect_timeout.as_ref(), Duration::from_secs(5)),
             response_timeout: self.time_out(upstream.response_timeout.as_ref(), MINUTE),
+            redirect_hosts: self.redirect_hosts(upstream.redirect_hosts.as_ref()),
+            pass_headers: self.pass_headers(upstream.pass_headers.as_ref()),
+            pass_answer_headers: self.pass_headers(upstream.pass_answer_headers.as_ref()),
         }
+    }
+
+    fn redirect_hosts(&mut self, list: Option<&List>) -> RedirectHosts {
+        let Some(written) = list else {
+            return RedirectHosts::default();
+        };
+        let hosts = self.list(list, value::redirect_host);
+        let all_read = hosts.len() == written.value.len();
+        if all_read && hosts.iter().any(RedirectHost::is_any) {
+            for (item, host) in written.value.iter().zip(&hosts) {
+                if host.is_https() && !host.is_any() {
+                    let wrong = Wrong::new("\"*\" is every https host, this one among them");
+                    let help = "leave \"*\" out to allow only the hosts that are named";
+                    self.warning(&item.span, wrong.help(help));
+                }
+            }
+        }
+        hosts.into_iter().collect()
+    }
+
+    fn pass_headers(&mut self, list: Option<&List>) -> PassHeaders {
+        let headers = self.list(list, value::pass_header);
+        headers.into_iter().collect()
     }
 
     fn token(&mut self, token: &file::Token) -> Token {

@@ -25,6 +25,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("entry", crate::audit::fuzz::entry),
     ("forwarded", crate::server::fuzz::forwarded),
     ("framing", crate::server::fuzz::framing),
+    ("head", crate::upstream::fuzz::head),
     ("headers", crate::upstream::fuzz::headers),
     ("htpasswd", crate::authn::htpasswd::fuzz::htpasswd),
     ("keys", crate::config::fuzz::keys),

@@ -7,6 +7,7 @@ use http::header::{CONTENT_TYPE, LINK, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use jiff::Timestamp;
 
+use super::head::Head;
 use super::headers::{PassHeader, PassHeaders, passed_back, passed_on};
 use super::location::Location;
 use super::origin::{Origin, Url};
@@ -234,6 +235,31 @@ pub(crate) fn location(bytes: &[u8]) {
     let once = headers.clone();
     assert_eq!(location::relative_links(&mut headers, &call, own), 0);
     assert_eq!(headers, once);
+}
+
+/// The head of an answer: read in pieces as at once, and to its end only when every line of it ends in
+/// the one way.
+pub(crate) fn head(bytes: &[u8]) {
+    let whole = Head::default().read(bytes);
+    for at in [1, 9, 10, bytes.len() / 2, bytes.len().saturating_sub(1)] {
+        let (first, second) = bytes.split_at(at.min(bytes.len()));
+        let mut head = Head::default();
+        let pieces = match head.read(first) {
+            Ok(false) => head.read(second),
+            ended => ended,
+        };
+        assert_eq!(pieces, whole);
+    }
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+    if whole == Ok(true) {
+        let first = bytes.get(..end.unwrap_or_default()).unwrap_or_default();
+        assert!(!first.is_empty());
+        let bare = |pair: &[u8]| pair.ends_with(b"\n") && pair != b"\r\n";
+        assert!(!first.windows(2).any(bare));
+    } else if whole == Ok(false) {
+        let is_interim = bytes.get(9) == Some(&b'1');
+        assert!(end.is_none() || is_interim);
+    }
 }
 
 /// A path on the host that was asked, however it is read: `//host/` would be another one.

@@ -8,6 +8,7 @@ mod answer;
 mod body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod head;
 mod headers;
 mod location;
 mod origin;
@@ -347,7 +348,7 @@ impl Upstream {
             }
             let unsent = error.take_message();
             let Some(next) = unsent.or_else(&again).filter(|_| reused) else {
-                return Err(UpstreamError::Broken(error.into_error().to_string()));
+                return Err(UpstreamError::Broken(told(&error.into_error())));
             };
             request = next;
         }
@@ -521,6 +522,14 @@ fn hands_out_session(call: &Call, status: StatusCode) -> bool {
         | Call::Ping
         | Call::Referrers { .. }
         | Call::Tags { .. } => false,
+    }
+}
+
+/// An error and what it came of.
+fn told(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use super::body::Progress;
+use super::head::{Expects, Watched};
 use super::{RequestBody, Target};
 use crate::config::UpstreamUrl;
 
@@ -58,7 +59,8 @@ pub(super) struct Lease {
 /// A connection and what goes on with it.
 struct Link {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<Stream>, RequestBody>,
+    connection: Connection<TokioIo<Watched<Stream>>, RequestBody>,
+    expects: Expects,
     has_ended: bool,
     /// One for all its requests: to put a timer off is much cheaper than to make another.
     timer: Pin<Box<Sleep>>,
@@ -115,6 +117,7 @@ impl Lease {
         let progress = request.body().progress();
         let sent_so_far = || progress.as_ref().map_or(0, Progress::bytes);
         let link = &mut *self.link;
+        link.expects.head();
         let mut answer = pin!(link.sender.try_send_request(request));
         let mut before = sent_so_far();
         link.put_off(limit);
@@ -204,7 +207,7 @@ pub(super) fn key(url: &UpstreamUrl, ca: Option<&Path>) -> u64 {
 
 /// Opens a connection.
 pub(super) async fn connect(target: &Target, pool: &Arc<Pool>, key: u64) -> io::Result<Lease> {
-    let stream = dial(target).await?;
+    let (stream, expects) = Watched::new(dial(target).await?);
     let (sender, connection) = Builder::new()
         .max_buf_size(BUFFER)
         .handshake(TokioIo::new(stream))
@@ -213,6 +216,7 @@ pub(super) async fn connect(target: &Target, pool: &Arc<Pool>, key: u64) -> io::
     let link = Link {
         sender,
         connection,
+        expects,
         has_ended: false,
         timer: Box::pin(tokio::time::sleep(IDLE_TIME)),
     };

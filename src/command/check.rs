@@ -16,7 +16,7 @@ use portcullis::config::{ClientCertificateMode, Config, Diagnostic};
 use portcullis::gate::Rules;
 use portcullis::reload::{self, BrokenLines, BuildError, Foundation};
 use portcullis::tls::{self, TlsError};
-use portcullis::upstream::Pool;
+use portcullis::upstream::{BlobSource, Pool, RedirectHost};
 use rustix::fs::{Access, access};
 use serde_json::json;
 
@@ -64,6 +64,7 @@ impl Check {
             mut found,
         } = examine(&path)?;
         let mut directory_says = None;
+        let mut blobs = None;
         let fits = found.iter().all(Diagnostic::is_warning);
         let changes = match &config {
             Some(config) if fits && !self.against.is_empty() => {
@@ -72,7 +73,13 @@ impl Check {
             Some(_) | None => None,
         };
         if let (true, Some(rules), Some(config)) = (self.online, rules, config) {
-            found.extend(ask_registry(&config, &rules)?);
+            let registry = ask_registry(&config, &rules)?;
+            if registry.is_none() {
+                let (note, more) = follow_blob(&config, &rules)?;
+                blobs = Some(note);
+                found.extend(more);
+            }
+            found.extend(registry);
             found.extend(ask_store(&config, &rules)?);
             if let Some(directory) = rules.authenticator.directory() {
                 let answers = Answers::of(directory, self.user.as_deref())?;
@@ -90,6 +97,9 @@ impl Check {
             if let (Some(changes), Some(report)) = (&changes, report.as_object_mut()) {
                 report.insert("against".to_owned(), changes.to_json());
             }
+            if let (Some(note), Some(report)) = (blobs, report.as_object_mut()) {
+                report.insert("blobs".to_owned(), note.into());
+            }
             if let (Some(answers), Some(report)) = (directory_says, report.as_object_mut()) {
                 report.insert("directory".to_owned(), answers.to_json());
             }
@@ -97,6 +107,9 @@ impl Check {
         } else {
             if let Some(answers) = directory_says {
                 say(&answers.text())?;
+            }
+            if let Some(note) = blobs {
+                say(&format!("{note}\n"))?;
             }
             let shown: Vec<_> = found.iter().map(|one| one.render(colours())).collect();
             if !shown.is_empty() {
@@ -226,6 +239,50 @@ fn ask_registry(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
             Some(config.error_at("upstream.url", message))
         }
         Err(error) => Some(config.error_at("upstream.url", error.to_string())),
+    })
+}
+
+/// Looks where clients would read a blob from, and whether they may: what was seen, and what is wrong
+/// with it.
+fn follow_blob(config: &Config, rules: &Rules) -> Result<(String, Option<Diagnostic>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let about = |message| config.error_at("upstream.redirect_hosts", message);
+    Ok(match runtime.block_on(rules.upstream.blob_source()) {
+        Ok(BlobSource::NoBlob) => {
+            let note = "the registry shows no image yet, so no blob was followed; look again \
+                        after the first push";
+            (note.to_owned(), None)
+        }
+        Ok(BlobSource::Registry) => {
+            let note = "the registry serves blobs itself: one was read, without a redirect";
+            (note.to_owned(), None)
+        }
+        Ok(BlobSource::Elsewhere(host, Ok(status))) => {
+            let note = format!("the registry redirects blobs to {host}, which answers {status}");
+            let message = format!("{host} does not give out blobs: it answers {status}");
+            let found = (!status.is_success()).then(|| about(message).as_warning());
+            (note, found)
+        }
+        Ok(BlobSource::Elsewhere(host, Err(error))) => {
+            let note = format!("the registry redirects blobs to {host}");
+            let found = about(format!(
+                "{host}, where blobs are, does not answer here: {error}"
+            ));
+            let help = "clients have to reach it, and trust its certificate";
+            (note, Some(found.with_help(help).as_warning()))
+        }
+        Ok(BlobSource::Barred(place)) => {
+            let note = format!("the registry redirects blobs to {place}");
+            let found = about(format!("no client may follow the registry to {place}"));
+            let found = match RedirectHost::parse(&place) {
+                Ok(_) => found.with_help(format!("add {place:?} to `redirect_hosts`")),
+                Err(_) => found.with_help("switch the registry's own redirects off"),
+            };
+            (note, Some(found))
+        }
+        Err(error) => (format!("no blob was followed: {error}"), None),
     })
 }
 

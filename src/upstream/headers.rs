@@ -380,8 +380,8 @@ mod tests {
             let name = name.trim_end_matches('*');
             assert!(PassHeader::parse(name).is_err(), "{name}");
             assert!(PassHeader::parse(&name.to_uppercase()).is_err(), "{name}");
-            for end in 1..=name.len() {
-                let glob = format!("{}*", &name[..end]);
+            for (end, last) in name.char_indices() {
+                let glob = format!("{}{last}*", name.split_at(end).0);
                 assert!(PassHeader::parse(&glob).is_err(), "{glob}");
             }
         }

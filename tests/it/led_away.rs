@@ -501,3 +501,94 @@ async fn headers_of_answers_cross_by_the_table() {
         }
     }
 }
+
+/// A registry with one image, whose blobs are at this address.
+async fn with_blobs_at(location: String) -> Upstream {
+    let image = Image::new(1);
+    let index = format!("{{\"manifests\":[{{\"digest\":\"{}\"}}]}}", image.digest());
+    Upstream::start(move |seen| match seen.target() {
+        "/v2/_catalog?n=10" => Reply::ok("{\"repositories\":[\"empty\",\"team-a/app\"]}"),
+        "/v2/empty/tags/list?n=1" => Reply::ok("{\"tags\":null}"),
+        "/v2/team-a/app/tags/list?n=1" => Reply::ok("{\"tags\":[\"v1\"]}"),
+        TAG => Reply::ok(&index),
+        target if target.ends_with(&image.digest()) => {
+            Reply::ok(std::str::from_utf8(&image.manifest).unwrap())
+        }
+        target if target.contains("/blobs/") => Reply::Say(
+            format!("HTTP/1.1 307 X\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n").into(),
+        ),
+        _ => Reply::ok("{}"),
+    })
+    .await
+}
+
+/// Exit code and JSON of `check --online`.
+fn check(lab: &Lab) -> (Option<i32>, serde_json::Value) {
+    let output = std::process::Command::new(crate::support::lab::PROGRAM)
+        .args(["check", "--online", "--json", "--config"])
+        .arg(lab.folder.join("portcullis.toml"))
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        serde_json::from_slice(&output.stdout).unwrap(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_follows_one_blob() {
+    let store = Upstream::agreeable().await;
+    let upstream = with_blobs_at(format!("{}/bucket/x?sig=seeecret", store.url())).await;
+    let keys = format!("redirect_hosts = [\"{}\"]", store.url());
+    let lab = Lab::builder()
+        .upstream(upstream.url())
+        .upstream_keys(&keys)
+        .start()
+        .await;
+    let (code, report) = check(&lab);
+    assert_eq!(code, Some(0), "{report:#}");
+    let note = report["blobs"].as_str().unwrap();
+    assert!(
+        note.contains(&store.url()) && note.contains("200"),
+        "{note}"
+    );
+    let [asked] = &store.take()[..] else {
+        panic!("not followed")
+    };
+    assert_eq!(asked.target(), "/bucket/x?sig=seeecret");
+    assert!(!asked.has("authorization"));
+
+    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let (code, report) = check(&lab);
+    assert_eq!(code, Some(1), "{report:#}");
+    let found = report["findings"].to_string();
+    assert!(
+        found.contains(&store.url()) && found.contains("redirect_hosts"),
+        "{found}"
+    );
+    assert!(!report.to_string().contains("seeecret"), "{report:#}");
+    assert!(
+        store.take().is_empty(),
+        "followed to where no client may go"
+    );
+
+    let lab = Lab::start().await;
+    let (code, report) = check(&lab);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert!(
+        report["blobs"].as_str().unwrap().contains("no image yet"),
+        "{report:#}"
+    );
+    Image::new(1)
+        .push(&lab.user("alice"), "team-a/app", "v1")
+        .await;
+    let (code, report) = check(&lab);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert!(
+        report["blobs"]
+            .as_str()
+            .unwrap()
+            .contains("serves blobs itself"),
+        "{report:#}"
+    );
+}

@@ -152,6 +152,48 @@ fn limits(registry: &mut Registry, proxy: &Proxy) {
         subjects,
     );
     store(registry, proxy);
+    shared(registry, proxy);
+}
+
+/// What all callers share, and how many wait for it.
+fn shared(registry: &mut Registry, proxy: &Proxy) {
+    let (places, waits, refusals) = (
+        Family::<Labels, Gauge>::default(),
+        Family::<Labels, Counter>::default(),
+        Family::<Labels, Counter>::default(),
+    );
+    for (resource, usage) in proxy.shared() {
+        for (state, number) in [
+            ("all", usage.places),
+            ("taken", usage.taken),
+            ("waited_for", usage.waiting),
+        ] {
+            let labels = vec![
+                ("resource", resource.to_owned()),
+                ("state", state.to_owned()),
+            ];
+            let number = i64::try_from(number).unwrap_or(i64::MAX);
+            places.get_or_create(&labels).set(number);
+        }
+        let labels = vec![("resource", resource.to_owned())];
+        waits.get_or_create(&labels).inc_by(usage.waits);
+        refusals.get_or_create(&labels).inc_by(usage.refusals);
+    }
+    registry.register(
+        "shared_places",
+        "Places that all callers share: how many there are, are taken and are waited for",
+        places,
+    );
+    registry.register(
+        "shared_waits",
+        "Callers who waited for a shared place",
+        waits,
+    );
+    registry.register(
+        "shared_refusals",
+        "Callers for whom there was no room to wait, or who made room for others",
+        refusals,
+    );
 }
 
 fn store(registry: &mut Registry, proxy: &Proxy) {

@@ -73,14 +73,8 @@ impl Cache {
     }
 
     fn with(ttl: Duration, rejected: Duration) -> Self {
-        let mut secret = Zeroizing::new([0; 32]);
-        #[expect(
-            clippy::expect_used,
-            reason = "aws-lc itself aborts if the system has no randomness"
-        )]
-        aws_lc_rs::rand::fill(secret.as_mut()).expect("randomness");
         Self {
-            secret,
+            secret: secret(),
             accepted: ArcSwap::from_pointee((ttl, accepted(ttl))),
             rejected: Moka::builder()
                 .max_capacity(MOST_REJECTED)
@@ -146,6 +140,17 @@ impl Cache {
             .map(|verified| (verified, Source::Verified))
             .map_err(|refused| *refused)
     }
+}
+
+/// A key for hashes that never leave this process.
+pub(super) fn secret() -> Zeroizing<[u8; 32]> {
+    let mut secret = Zeroizing::new([0; 32]);
+    #[expect(
+        clippy::expect_used,
+        reason = "aws-lc itself aborts if the system has no randomness"
+    )]
+    aws_lc_rs::rand::fill(secret.as_mut()).expect("randomness");
+    secret
 }
 
 fn accepted(ttl: Duration) -> Accepted {

@@ -2,8 +2,8 @@
 //!
 //! A hash occupies a core for up to a second, and anybody may send wrong passwords. So there are
 //! as many threads as cores, they give way to every other thread, and the queue before them is
-//! bounded: a flood of logins makes logins slow, then refused as [`Failure::Busy`], but never
-//! slows those requests that need no hash.
+//! bounded and fair between sources: a flood of logins makes the logins of its own source slow, then
+//! refused as [`Failure::Busy`], but never slows those requests that need no hash.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
@@ -17,11 +17,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Failure;
+use crate::limit::{Claimant, Shared, Usage};
 
-/// Jobs that may wait, for each thread. At bcrypt's usual cost of 10 all of them are done within
+/// Callers who may wait, for each thread. At bcrypt's usual cost of 10 all of them are done within
 /// [`LONGEST_WAIT`]; more would only wait to be refused.
 const QUEUE_PER_THREAD: usize = 64;
-/// How long a caller waits for a result.
+/// How long a caller waits for a thread and for its result.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How much less of a busy core a hashing thread gets: about a tenth.
 const NICENESS: i32 = 10;
@@ -30,15 +31,17 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads and the queue before them. Dropping it ends them after the jobs they are at.
 pub struct HashingPool {
-    shared: Arc<Shared>,
+    /// A place for each thread: what waits for one waits here, by source.
+    threads: Arc<Shared>,
+    jobs: Arc<Jobs>,
     longest_wait: Duration,
 }
 
-struct Shared {
+/// Jobs that have a thread, or get one in a moment.
+struct Jobs {
     queue: Mutex<Queue>,
     changed: Condvar,
-    limit: usize,
-    jobs_run: AtomicU64,
+    run: AtomicU64,
 }
 
 #[derive(Default)]
@@ -54,22 +57,22 @@ impl HashingPool {
         Self::with(cores, cores.saturating_mul(QUEUE_PER_THREAD), LONGEST_WAIT)
     }
 
-    fn with(threads: usize, limit: usize, longest_wait: Duration) -> Self {
-        let shared = Arc::new(Shared {
+    fn with(threads: usize, room: usize, longest_wait: Duration) -> Self {
+        let jobs = Arc::new(Jobs {
             queue: Mutex::default(),
             changed: Condvar::new(),
-            limit,
-            jobs_run: AtomicU64::new(0),
+            run: AtomicU64::new(0),
         });
         for number in 0..threads {
-            let shared = Arc::clone(&shared);
+            let jobs = Arc::clone(&jobs);
             let thread = thread::Builder::new().name(format!("hashing-{number}"));
-            if let Err(error) = thread.spawn(move || shared.work()) {
+            if let Err(error) = thread.spawn(move || jobs.work()) {
                 tracing::error!(%error, "no thread to hash passwords on");
             }
         }
         Self {
-            shared,
+            threads: Shared::new(threads, room),
+            jobs,
             longest_wait,
         }
     }
@@ -78,58 +81,66 @@ impl HashingPool {
     /// drops this future.
     pub async fn run<T: Send + 'static>(
         &self,
+        whom: Claimant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
+        let answer = timeout(self.longest_wait, self.run_in_turn(whom, work));
+        answer.await.unwrap_or(Err(Failure::Busy))
+    }
+
+    async fn run_in_turn<T: Send + 'static>(
+        &self,
+        whom: Claimant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let thread = self.threads.acquire(whom).await;
+        let thread = thread.map_err(|_crowded| Failure::Busy)?;
         let (reply, result) = oneshot::channel();
-        let shared = Arc::downgrade(&self.shared);
-        self.shared.submit(Box::new(move || {
+        let jobs = Arc::downgrade(&self.jobs);
+        self.jobs.submit(Box::new(move || {
+            // The thread is taken until the hash is done, also when the caller has left.
+            let _thread = thread;
             if reply.is_closed() {
                 return;
             }
-            if let Some(shared) = shared.upgrade() {
-                shared.jobs_run.fetch_add(1, Ordering::Relaxed);
+            if let Some(jobs) = jobs.upgrade() {
+                jobs.run.fetch_add(1, Ordering::Relaxed);
             }
-            // The caller may have left in the meantime.
             reply.send(work()).unwrap_or_default();
-        }))?;
-        match timeout(self.longest_wait, result).await {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(_no_result)) => Err(Failure::Crashed),
-            Err(_elapsed) => Err(Failure::Busy),
-        }
+        }));
+        result.await.map_err(|_no_result| Failure::Crashed)
     }
 
     /// How many jobs have been begun, for the metrics.
     pub fn jobs_run(&self) -> u64 {
-        self.shared.jobs_run.load(Ordering::Relaxed)
+        self.jobs.run.load(Ordering::Relaxed)
+    }
+
+    /// How the threads are used.
+    pub fn usage(&self) -> Usage {
+        self.threads.usage()
     }
 }
 
 impl Drop for HashingPool {
     fn drop(&mut self) {
-        let mut queue = self.shared.lock();
+        let mut queue = self.jobs.lock();
         queue.closed = true;
         queue.jobs.clear();
         drop(queue);
-        self.shared.changed.notify_all();
+        self.jobs.changed.notify_all();
     }
 }
 
-impl Shared {
+impl Jobs {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Nothing is run under the lock that could leave the queue half changed.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, job: Job) -> Result<(), Failure> {
-        let mut queue = self.lock();
-        if queue.jobs.len() >= self.limit {
-            return Err(Failure::Busy);
-        }
-        queue.jobs.push_back(job);
-        drop(queue);
+    fn submit(&self, job: Job) {
+        self.lock().jobs.push_back(job);
         self.changed.notify_one();
-        Ok(())
     }
 
     /// The life of one thread.
@@ -158,37 +169,59 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use tokio::task::JoinHandle;
+
     use super::{HashingPool, NICENESS};
     use crate::authn::Failure;
+    use crate::limit::Claimant;
 
     const LONG: Duration = Duration::from_mins(10);
 
-    /// A pool whose only thread is at a job until the sender is dropped.
-    async fn occupied(
-        limit: usize,
-        longest_wait: Duration,
-    ) -> (Arc<HashingPool>, mpsc::Sender<()>) {
-        let pool = Arc::new(HashingPool::with(1, limit, longest_wait));
+    fn stranger(number: u8) -> Claimant {
+        Claimant::stranger(IpAddr::V4(Ipv4Addr::new(192, 0, 2, number)))
+    }
+
+    /// A pool whose only thread is at a job of the first source until the sender is dropped.
+    async fn occupied(room: usize, longest_wait: Duration) -> (Arc<HashingPool>, mpsc::Sender<()>) {
+        let pool = Arc::new(HashingPool::with(1, room, longest_wait));
         let (release, released) = mpsc::channel::<()>();
         let (begun, has_begun) = tokio::sync::oneshot::channel();
-        pool.shared
-            .submit(Box::new(move || {
-                begun.send(()).unwrap();
-                released.recv().unwrap_err();
-            }))
-            .unwrap();
+        let job = pool.threads.try_acquire(stranger(1)).unwrap();
+        pool.jobs.submit(Box::new(move || {
+            let _thread = job;
+            begun.send(()).unwrap();
+            released.recv().unwrap_err();
+        }));
         has_begun.await.unwrap();
         (pool, release)
+    }
+
+    /// Puts a job in line that answers with a number.
+    async fn waiting(
+        pool: &Arc<HashingPool>,
+        whom: Claimant,
+        answer: u32,
+    ) -> JoinHandle<Result<u32, Failure>> {
+        let before = pool.usage().waits;
+        let waiting = tokio::spawn({
+            let pool = Arc::clone(pool);
+            async move { pool.run(whom, move || answer).await }
+        });
+        while pool.usage().waits == before {
+            tokio::task::yield_now().await;
+        }
+        waiting
     }
 
     #[tokio::test]
     async fn results_come_back() {
         let pool = HashingPool::start();
-        assert_eq!(pool.run(|| 6 * 7).await, Ok(42));
+        assert_eq!(pool.run(stranger(1), || 6 * 7).await, Ok(42));
         assert_eq!(pool.jobs_run(), 1);
     }
 
@@ -197,7 +230,7 @@ mod tests {
         let pool = HashingPool::start();
         let before = rustix::process::getpriority_process(None).unwrap();
         let (name, priority) = pool
-            .run(|| {
+            .run(stranger(1), || {
                 let name = std::thread::current().name().map(str::to_owned);
                 (
                     name.unwrap(),
@@ -214,64 +247,93 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_is_busy_at_once() {
         let (pool, release) = occupied(1, LONG).await;
-        let waiting = tokio::spawn({
-            let pool = Arc::clone(&pool);
-            async move { pool.run(|| 1).await }
-        });
-        while pool.shared.lock().jobs.is_empty() {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(pool.run(|| 2).await, Err(Failure::Busy));
+        let first = waiting(&pool, stranger(1), 1).await;
+        assert_eq!(pool.run(stranger(1), || 2).await, Err(Failure::Busy));
         drop(release);
-        assert_eq!(waiting.await.unwrap(), Ok(1));
-        assert_eq!(pool.run(|| 3).await, Ok(3));
+        assert_eq!(first.await.unwrap(), Ok(1));
+        assert_eq!(pool.run(stranger(1), || 3).await, Ok(3));
+    }
+
+    #[tokio::test]
+    async fn who_fills_the_queue_makes_room_for_others() {
+        let (pool, release) = occupied(8, LONG).await;
+        let mut flood = Vec::new();
+        for number in 0..8 {
+            flood.push(waiting(&pool, stranger(number % 2), number.into()).await);
+        }
+        let other = waiting(&pool, stranger(9), 9).await;
+        let known = Claimant::proven(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+        let known = waiting(&pool, known, 10).await;
+        drop(release);
+        assert_eq!(other.await.unwrap(), Ok(9));
+        assert_eq!(known.await.unwrap(), Ok(10));
+        let mut refused = 0;
+        for waiting in flood {
+            refused += u32::from(waiting.await.unwrap() == Err(Failure::Busy));
+        }
+        assert_eq!(refused, 2);
     }
 
     #[tokio::test]
     async fn a_long_wait_is_busy_and_the_job_skipped() {
         let (pool, release) = occupied(2, Duration::from_millis(1)).await;
-        assert_eq!(pool.run(|| 1).await, Err(Failure::Busy));
+        assert_eq!(pool.run(stranger(1), || 1).await, Err(Failure::Busy));
         drop(release);
-        let (done, is_done) = tokio::sync::oneshot::channel();
-        pool.shared
-            .submit(Box::new(move || done.send(()).unwrap()))
-            .unwrap();
-        is_done.await.unwrap();
+        while pool.usage().taken > 0 {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(pool.jobs_run(), 0);
     }
 
     #[tokio::test]
     async fn a_job_whose_caller_has_left_is_skipped() {
         let (pool, release) = occupied(2, LONG).await;
-        let caller = tokio::spawn({
-            let pool = Arc::clone(&pool);
-            async move { pool.run(|| 1).await }
-        });
-        while pool.shared.lock().jobs.is_empty() {
-            tokio::task::yield_now().await;
-        }
+        let caller = waiting(&pool, stranger(1), 1).await;
         caller.abort();
         caller.await.unwrap_err();
         drop(release);
-        assert_eq!(pool.run(|| 2).await, Ok(2));
+        assert_eq!(pool.run(stranger(1), || 2).await, Ok(2));
         assert_eq!(pool.jobs_run(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_thread_is_taken_until_the_hash_is_done() {
+        let pool = Arc::new(HashingPool::with(1, 8, LONG));
+        let (release, released) = mpsc::channel::<()>();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let caller = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move {
+                let work = move || {
+                    begun.send(()).unwrap();
+                    released.recv().unwrap_err();
+                };
+                pool.run(stranger(1), work).await
+            }
+        });
+        has_begun.await.unwrap();
+        caller.abort();
+        caller.await.unwrap_err();
+        assert_eq!(pool.usage().taken, 1);
+        drop(release);
+        assert_eq!(pool.run(stranger(1), || 2).await, Ok(2));
     }
 
     #[tokio::test]
     async fn a_panic_costs_one_answer_and_no_thread() {
         let pool = HashingPool::with(1, 8, LONG);
-        let answer = pool.run(|| -> u8 { panic!("of the test") }).await;
-        assert_eq!(answer, Err(Failure::Crashed));
-        assert_eq!(pool.run(|| 2).await, Ok(2));
+        let answer = pool.run(stranger(1), || -> u8 { panic!("of the test") });
+        assert_eq!(answer.await, Err(Failure::Crashed));
+        assert_eq!(pool.run(stranger(1), || 2).await, Ok(2));
     }
 
     #[tokio::test]
     async fn threads_end_with_the_pool() {
         let (pool, release) = occupied(8, LONG).await;
-        let shared = Arc::downgrade(&pool.shared);
+        let jobs = Arc::downgrade(&pool.jobs);
         drop(pool);
         drop(release);
-        while shared.strong_count() > 0 {
+        while jobs.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
     }

@@ -14,6 +14,7 @@ mod hashing;
 pub mod htpasswd;
 pub mod keys;
 pub mod ldap;
+mod recent;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,9 +27,11 @@ pub use hashing::HashingPool;
 use cache::{Cache, Refused, Source, Verified};
 use htpasswd::{Fingerprint, Users};
 use ldap::Directory;
+use recent::RecentLogins;
 
 use crate::config::{Backend, Ldap};
 use crate::identity::{Authentication, Identity, Password};
+use crate::limit::{self, Claimant, Trust};
 
 /// The answer to a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,11 +116,12 @@ impl Failure {
     }
 }
 
-/// What outlives a reload: the hashing threads, the credentials verified lately, and the directory
-/// while nothing about it changes.
+/// What outlives a reload: the hashing threads, the credentials verified lately and from where, and
+/// the directory while nothing about it changes.
 pub struct Memory {
     pool: HashingPool,
     cache: Cache,
+    recent: RecentLogins,
     directory: Mutex<Option<Arc<Directory>>>,
 }
 
@@ -128,6 +132,7 @@ impl Memory {
         Self {
             pool: HashingPool::start(),
             cache: Cache::new(cache_ttl),
+            recent: RecentLogins::new(cache::secret()),
             directory: Mutex::default(),
         }
     }
@@ -160,6 +165,12 @@ impl Memory {
                 Arc::clone(known.insert(fresh))
             }
         }
+    }
+
+    /// Whether a user of this name logged in with a password from there in the last days. Cheap, and
+    /// no proof of who is asking now: it decides who goes first, and nothing else.
+    pub fn trust(&self, user: &str, from: limit::Source) -> Trust {
+        self.recent.trust(user, from)
     }
 
     /// The hashing threads.
@@ -215,23 +226,40 @@ impl Authenticator {
     }
 
     /// Verifies a password, or remembers that it was lately, and tells which back end decided; for a
-    /// user whom none knows, the first. May be dropped at any time.
+    /// user whom none knows, the first. May be dropped at any time. `whom` is who asks: what all
+    /// callers share, hashing and the directory, is shared out by it.
     ///
     /// A directory that is down is not one that does not know the user: no later back end is asked.
     pub async fn verify_password(
         &self,
         user: &str,
         password: &Password,
+        whom: Claimant,
+    ) -> (Outcome, Option<Authentication>) {
+        let (outcome, decided_by) = self.judge(user, password, whom).await;
+        if let Outcome::Accept(who) = &outcome
+            && !(who.cached() && self.memory.trust(user, whom.source) == Trust::Proven)
+        {
+            self.memory.recent.note(user, whom.source);
+        }
+        (outcome, decided_by)
+    }
+
+    async fn judge(
+        &self,
+        user: &str,
+        password: &Password,
+        whom: Claimant,
     ) -> (Outcome, Option<Authentication>) {
         for back_end in &self.order {
             match (back_end, &self.users, &self.directory) {
                 (Backend::Htpasswd, Some(users), _) if users.fingerprint(user).is_some() => {
-                    let outcome = self.by_file(users, user, password).await;
+                    let outcome = self.by_file(users, user, password, whom).await;
                     return (outcome, Some(Authentication::Htpasswd));
                 }
                 (Backend::Ldap, _, Some(directory)) => {
                     // In a box, so that nobody else's request has room for it.
-                    match Box::pin(self.by_directory(directory, user, password)).await {
+                    match Box::pin(self.by_directory(directory, user, password, whom)).await {
                         Outcome::Reject(Rejection::UnknownUser) => {}
                         decided @ (Outcome::Accept(_) | Outcome::Reject(_) | Outcome::Fail(_)) => {
                             return (decided, Some(Authentication::Ldap));
@@ -243,7 +271,7 @@ impl Authenticator {
         }
         let outcome = match (&self.users, &self.directory) {
             // Costs as much as a wrong password.
-            (Some(users), _) => self.by_file(users, user, password).await,
+            (Some(users), _) => self.by_file(users, user, password, whom).await,
             (None, Some(_)) => Outcome::Reject(Rejection::UnknownUser),
             (None, None) => Outcome::Reject(Rejection::NoBackEnd),
         };
@@ -309,14 +337,20 @@ impl Authenticator {
         Ok(None)
     }
 
-    async fn by_file(&self, users: &Arc<Users>, user: &str, password: &Password) -> Outcome {
+    async fn by_file(
+        &self,
+        users: &Arc<Users>,
+        user: &str,
+        password: &Password,
+        whom: Claimant,
+    ) -> Outcome {
         let method = Authentication::Htpasswd;
         let entry = users.fingerprint(user);
         let key = self
             .memory
             .cache
             .key(method.as_str(), entry, user, password);
-        let verify = async || self.ask_htpasswd(users, user, password).await;
+        let verify = async || self.ask_htpasswd(users, user, password, whom).await;
         match self.memory.cache.answer(key, verify).await {
             Ok((verified, source)) => accepted(&verified, method, source),
             Err(Refused::Reject(rejection)) => Outcome::Reject(rejection),
@@ -329,12 +363,13 @@ impl Authenticator {
         directory: &Arc<Directory>,
         user: &str,
         password: &Password,
+        whom: Claimant,
     ) -> Outcome {
         let method = Authentication::Ldap;
         let configuration = Some(directory.fingerprint());
         let cache = &self.memory.cache;
         let key = cache.key(method.as_str(), configuration, user, password);
-        let verify = async || self.ask_directory(directory, user, password).await;
+        let verify = async || self.ask_directory(directory, user, password, whom).await;
         match cache.answer(key, verify).await {
             Ok((verified, Source::Verified)) => {
                 directory.believe(key, &verified);
@@ -359,8 +394,9 @@ impl Authenticator {
         directory: &Arc<Directory>,
         user: &str,
         password: &Password,
+        whom: Claimant,
     ) -> Result<Arc<Verified>, Refused> {
-        match directory.verify(user, password).await {
+        match directory.verify(user, password, whom).await {
             // The name in the directory's own spelling may be another's in a file asked before.
             Ok(person) if *person.name != *user && self.file_decides_about(&person.name) => {
                 Err(Refused::Reject(Rejection::UnknownUser))
@@ -372,7 +408,7 @@ impl Authenticator {
             Err(Refused::Reject(rejection)) => {
                 // Unknown users cost a hash besides, so those with a wrong password do, too.
                 if let (Some(users), true) = (&self.users, rejection != Rejection::UnknownUser) {
-                    self.waste_a_hash(users, user, password).await?;
+                    self.waste_a_hash(users, user, password, whom).await?;
                 }
                 Err(Refused::Reject(rejection))
             }
@@ -394,10 +430,11 @@ impl Authenticator {
         users: &Arc<Users>,
         user: &str,
         password: &Password,
+        whom: Claimant,
     ) -> Result<(), Refused> {
         let (users, user, password) = (Arc::clone(users), Box::<str>::from(user), password.clone());
         let hash = move || users.verify(&user, &password);
-        let wasted = self.memory.pool.run(hash).await;
+        let wasted = self.memory.pool.run(whom, hash).await;
         wasted.map(|_unknown_user| ()).map_err(Refused::Fail)
     }
 
@@ -406,6 +443,7 @@ impl Authenticator {
         users: &Arc<Users>,
         user: &str,
         password: &Password,
+        whom: Claimant,
     ) -> Result<Arc<Verified>, Refused> {
         let name: Arc<str> = user.into();
         let (users, password) = (Arc::clone(users), password.clone());
@@ -413,7 +451,8 @@ impl Authenticator {
             let name = Arc::clone(&name);
             move || users.verify(&name, &password)
         };
-        let answer = self.memory.pool.run(verify).await.map_err(Refused::Fail)?;
+        let answer = self.memory.pool.run(whom, verify).await;
+        let answer = answer.map_err(Refused::Fail)?;
         answer.map_err(Refused::Reject)?;
         // An htpasswd file names no groups.
         Ok(Arc::new(Verified {
@@ -444,6 +483,7 @@ mod tests {
     use super::htpasswd::Users;
     use super::{Authenticator, Memory, Outcome, Rejection};
     use crate::identity::{Authentication, Password};
+    use crate::limit::{Claimant, Trust};
 
     /// `secret`, by `htpasswd -nbB -C 4`.
     const SECRET: &str = "$2y$04$9WH9kMhhiWFXKVxZ0wvriO51bI.LwHbpPN4YMYLPt7VxpHmfEH7Gq";
@@ -459,10 +499,14 @@ mod tests {
         Arc::new(Authenticator::new(Some(users), Arc::clone(memory)))
     }
 
+    fn office() -> Claimant {
+        Claimant::stranger([192, 0, 2, 7].into())
+    }
+
     /// `Ok(cached)` for an accepted credential.
     async fn login(to: &Authenticator, user: &str, password: &str) -> Result<bool, Rejection> {
         let password = Password::new(password).unwrap();
-        let (outcome, by) = to.verify_password(user, &password).await;
+        let (outcome, by) = to.verify_password(user, &password, office()).await;
         assert!(by.is_none_or(|by| by == Authentication::Htpasswd));
         assert_eq!(to.asked_about(user), by);
         match outcome {
@@ -490,6 +534,23 @@ mod tests {
         assert_eq!(memory.pool().jobs_run(), 1);
         assert_eq!(login(&to, "bob", "secret").await, Ok(false));
         assert_eq!(memory.pool().jobs_run(), 2);
+    }
+
+    #[tokio::test]
+    async fn who_logged_in_is_known_where_they_did() {
+        let memory = memory();
+        let to = authenticator(&format!("alice:{SECRET}"), &memory);
+        let (here, elsewhere) = (office(), Claimant::stranger([192, 0, 2, 8].into()));
+        assert!(login(&to, "alice", "wrong").await.is_err());
+        assert_eq!(memory.trust("alice", here.source), Trust::Stranger);
+        assert!(login(&to, "alice", "secret").await.is_ok());
+        assert_eq!(memory.trust("alice", here.source), Trust::Proven);
+        assert_eq!(memory.trust("alice", elsewhere.source), Trust::Stranger);
+        // A remembered password is a login, too.
+        let password = Password::new("secret").unwrap();
+        let (outcome, _) = to.verify_password("alice", &password, elsewhere).await;
+        assert!(matches!(outcome, Outcome::Accept(who) if who.cached()));
+        assert_eq!(memory.trust("alice", elsewhere.source), Trust::Proven);
     }
 
     #[tokio::test]

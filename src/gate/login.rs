@@ -16,6 +16,7 @@ use crate::identity::{
     Authentication, ClientCertificate, Identity, Password, Peer, ROBOT, SubjectKind,
 };
 use crate::limit::lockout::{Attempt, Became, Change, Judged, Lockout, Setting, Standing, Whom};
+use crate::limit::{Claimant, Source, Trust};
 use crate::store::{self, Guess, Judgement, Locks, Store};
 
 /// How often locks that have ended are looked for.
@@ -43,7 +44,9 @@ impl Login<'_> {
             let authenticator = &self.rules.authenticator;
             note_claim(self.rules, user, record);
             let trial = self.begin(user, password).await?;
-            let (outcome, decided_by) = authenticator.verify_password(user, password).await;
+            let whom = self.claimant(user);
+            let verified = authenticator.verify_password(user, password, whom);
+            let (outcome, decided_by) = verified.await;
             if let Some(back_end) = decided_by {
                 record.authentication(back_end);
             }
@@ -57,6 +60,17 @@ impl Login<'_> {
         }
         let trial = self.begin(&user, password).await?;
         self.end(&user, trial, key).await
+    }
+
+    /// For whom the password is verified: somebody with a verified certificate, or of a name that
+    /// logged in from there a short time ago, goes before strangers.
+    fn claimant(&self, user: &str) -> Claimant {
+        let source = Source::of(self.peer.address);
+        let trust = match self.shown {
+            Some(_) => Trust::Proven,
+            None => self.ledger.memory.trust(user, source),
+        };
+        Claimant { source, trust }
     }
 
     /// The answer to a robot key; `None` for a password, which is the back ends' to judge.

@@ -20,6 +20,14 @@ impl Source {
         })
     }
 
+    /// A number of its own: of the address as IPv6.
+    pub fn bits(self) -> u128 {
+        match self.0 {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        }
+    }
+
     /// The IPv4 address, or the first address of the /64.
     pub(super) fn address(self) -> IpAddr {
         self.0

@@ -24,7 +24,7 @@ use super::unheard;
 use crate::audit::{Effect, Event, Record};
 use crate::gate::{Authority, BadHead, Ledger, Refusal, Rules, Wanted};
 use crate::identity::Peer;
-use crate::limit::{Running, Source, TooFast};
+use crate::limit::{Running, Source, TooFast, Usage};
 use crate::registry::Call;
 use crate::trace;
 use crate::upstream::{Answer, UpstreamError};
@@ -80,6 +80,15 @@ impl Proxy {
     /// How many requests were turned away unread since the start.
     pub fn turned_away(&self) -> u64 {
         self.floods.turned_away()
+    }
+
+    /// What all callers share, by the names that metrics use.
+    pub fn shared(&self) -> Vec<(&'static str, Usage)> {
+        let mut all = vec![("password_hashing", self.ledger.memory.pool().usage())];
+        if let Some(directory) = self.rules().authenticator.directory() {
+            all.push(("directory_binds", directory.usage()));
+        }
+        all
     }
 
     /// Writes what has not been written yet about requests turned away.

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("page", &[]),
     ("token", &["identity", "registry", "policy"]),
     // the outside; `config` lends them the values of their section
-    ("authn", &["identity", "token", "config"]),
+    ("authn", &["identity", "token", "limit", "config"]),
     ("tls", &["identity", "config"]),
     (
         "upstream",

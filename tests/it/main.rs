@@ -46,6 +46,7 @@ mod push;
 mod reload;
 mod report;
 mod roles;
+mod shares;
 mod slow_client;
 mod smuggling;
 mod soak;

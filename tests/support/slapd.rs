@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use super::folder::Folder;
 use super::pki::Pki;
@@ -316,6 +317,91 @@ impl FalseDirectory {
 }
 
 impl Drop for FalseDirectory {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A server that knows nobody, and answers binds only as fast as it is let: one for each permit of
+/// `gate`, whose answer is that the password is wrong.
+pub(crate) struct SlowDirectory {
+    pub(crate) address: SocketAddr,
+    pub(crate) gate: Arc<Semaphore>,
+    binds: Arc<Mutex<Vec<String>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl SlowDirectory {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (gate, binds) = (Arc::new(Semaphore::new(0)), Arc::default());
+        let (own_gate, own_binds) = (Arc::clone(&gate), Arc::clone(&binds));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (gate, binds) = (Arc::clone(&own_gate), Arc::clone(&own_binds));
+                tokio::spawn(Self::serve(stream, gate, binds));
+            }
+        });
+        Self {
+            address,
+            gate,
+            binds,
+            task,
+        }
+    }
+
+    async fn serve(
+        mut stream: TcpStream,
+        gate: Arc<Semaphore>,
+        binds: Arc<Mutex<Vec<String>>>,
+    ) -> std::io::Result<()> {
+        loop {
+            let mut head = [0; 2];
+            stream.read_exact(&mut head).await?;
+            let length = match head[1] {
+                short @ ..0x80 => usize::from(short),
+                long => {
+                    let mut length = vec![0; usize::from(long & 0x7f)];
+                    stream.read_exact(&mut length).await?;
+                    length
+                        .iter()
+                        .fold(0, |sum, byte| (sum << 8) | usize::from(*byte))
+                }
+            };
+            let mut content = vec![0; length];
+            stream.read_exact(&mut content).await?;
+            // The number of the message, of a few bytes, and then the operation.
+            let (number, rest) = content[2..].split_at(content[1].into());
+            let (number, operation) = (element(2, number), rest[0]);
+            let result = |operation| {
+                let code = if operation == 0x61 { 49 } else { 0 };
+                let result = [element(10, &[code]), element(4, b""), element(4, b"")].concat();
+                element(
+                    0x30,
+                    &[number.clone(), element(operation, &result)].concat(),
+                )
+            };
+            match operation {
+                0x60 => {
+                    let text = String::from_utf8_lossy(&content).into_owned();
+                    binds.lock().unwrap().push(text);
+                    gate.acquire().await.unwrap().forget();
+                    stream.write_all(&result(0x61)).await?;
+                }
+                0x63 => stream.write_all(&result(0x65)).await?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// What has arrived in binds so far, as text.
+    pub(crate) fn binds(&self) -> Vec<String> {
+        self.binds.lock().unwrap().clone()
+    }
+}
+
+impl Drop for SlowDirectory {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 use ldap3::SearchEntry;
 use moka::future::Cache as Moka;
 use rustls::ClientConfig;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 pub use journal::Step;
@@ -36,6 +35,7 @@ use super::htpasswd::Fingerprint;
 use super::{Failure, Rejection};
 use crate::config::Ldap;
 use crate::identity::Password;
+use crate::limit::{Claimant, Place, Shared, Usage};
 use connection::{SIZE_LIMIT_EXCEEDED, Security, Trouble};
 use groups::Groups;
 use journal::Journal;
@@ -43,6 +43,8 @@ use server::Server;
 
 /// Passwords that are verified at a time; more wait, as long as the time-out.
 const MOST_BINDS: usize = 32;
+/// How many more wait.
+const MOST_WAITING: usize = 512;
 /// Users that are remembered.
 const MOST_USERS: u64 = 16_384;
 /// Nothing is believed for longer, whatever the configuration says.
@@ -70,7 +72,7 @@ pub struct Directory {
     timeout: Duration,
     stale_ok: Duration,
     fingerprint: Fingerprint,
-    binds: Semaphore,
+    binds: Arc<Shared>,
     /// Users looked up lately, for their tokens.
     fresh: Moka<Arc<str>, Arc<Person>>,
     /// The last that was heard of users and credentials, for when the directory is down.
@@ -87,7 +89,9 @@ pub(super) struct LookedUp {
 
 #[derive(Clone)]
 enum Question {
-    Login(Box<str>, Password),
+    /// With its place among those that are verified, held until the directory has answered, also
+    /// when the caller leaves before.
+    Login(Box<str>, Password, Arc<Place>),
     LookUp(Box<str>),
 }
 
@@ -117,7 +121,7 @@ impl Directory {
             timeout: config.timeout,
             stale_ok: config.stale_ok.min(LONGEST),
             fingerprint: Self::fingerprint_of(config, ca, ttl),
-            binds: Semaphore::new(MOST_BINDS),
+            binds: Shared::new(MOST_BINDS, MOST_WAITING),
             fresh: Moka::builder()
                 .max_capacity(MOST_USERS)
                 .time_to_live(ttl.min(LONGEST))
@@ -139,6 +143,11 @@ impl Directory {
         Fingerprint::of("portcullis 2026 ldap configuration", &parts)
     }
 
+    /// How the places for verifying passwords are used.
+    pub fn usage(&self) -> Usage {
+        self.binds.usage()
+    }
+
     /// Of the configuration.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
@@ -149,12 +158,13 @@ impl Directory {
         self: &Arc<Self>,
         user: &str,
         password: &Password,
+        whom: Claimant,
     ) -> Result<Arc<Person>, Refused> {
-        let permit = timeout(self.timeout, self.binds.acquire()).await;
-        let Ok(Ok(_permit)) = permit else {
+        let bind = timeout(self.timeout, self.binds.acquire(whom)).await;
+        let Ok(Ok(bind)) = bind else {
             return Err(Refused::Fail(Failure::Busy));
         };
-        let question = Question::Login(user.into(), password.clone());
+        let question = Question::Login(user.into(), password.clone(), Arc::new(bind));
         let answer = self.ask(&question).await.map_err(Refused::Fail)?;
         match answer {
             Ok(person) => {
@@ -271,7 +281,7 @@ impl Directory {
     /// Asks one server after the other, each for its share of the time that is left.
     async fn ask(self: &Arc<Self>, question: &Question) -> Result<Answer, Failure> {
         let user = match question {
-            Question::Login(user, _) | Question::LookUp(user) => user,
+            Question::Login(user, _, _) | Question::LookUp(user) => user,
         };
         if !name::is_fit(user) {
             return Ok(Err(Rejection::UnknownUser));
@@ -336,7 +346,7 @@ impl Directory {
         journal: &mut Journal,
     ) -> Result<Answer, Trouble> {
         let (user, password) = match question {
-            Question::Login(user, password) => (user, Some(password)),
+            Question::Login(user, password, _place) => (user, Some(password)),
             Question::LookUp(user) => (user, None),
         };
         if journal.is_kept() {

@@ -32,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ldap_message", crate::authn::ldap::fuzz::message),
     ("ldap_name", crate::authn::ldap::fuzz::name),
     ("location", crate::upstream::fuzz::location),
+    ("manifest", crate::registry::fuzz::manifest),
     ("pattern", crate::registry::fuzz::pattern),
     ("proxy_protocol", crate::server::fuzz::proxy_protocol),
     ("query", crate::registry::fuzz::query),

@@ -1,6 +1,6 @@
 //! The rules as compiled from the configuration, and when one applies.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -123,6 +123,8 @@ pub struct Policy {
     pub(super) deny_index: Index,
     /// The configuration's own groups, by member.
     groups_by_user: HashMap<Box<str>, Vec<Box<str>>>,
+    /// Patterns that are names of one repository.
+    spelled_out: HashSet<Box<str>>,
 }
 
 impl Policy {
@@ -153,10 +155,16 @@ impl Policy {
         Self {
             access_index: Index::new(access.iter().map(|rule| rule.repositories.as_slice())),
             deny_index: Index::new(deny.iter().map(|rule| rule.repositories.as_slice())),
+            spelled_out: spelled_out(&access, &deny),
             access,
             deny,
             groups_by_user,
         }
+    }
+
+    /// Returns true if a rule names this very repository.
+    pub fn spells_out(&self, repository: &str) -> bool {
+        self.spelled_out.contains(repository)
     }
 
     /// All groups of a caller: those the back end named and the configuration's own.
@@ -193,6 +201,13 @@ impl Policy {
             .and_then(|user| self.groups_by_user.get(user))
             .map_or(&[], Vec::as_slice)
     }
+}
+
+fn spelled_out(access: &[AccessRule], deny: &[DenyRule]) -> HashSet<Box<str>> {
+    let access = access.iter().flat_map(|rule| &rule.repositories);
+    let patterns = access.chain(deny.iter().flat_map(|rule| &rule.repositories));
+    let names = patterns.filter(|pattern| pattern.is_literal());
+    names.map(|name| name.as_str().into()).collect()
 }
 
 /// What a rule is asked.

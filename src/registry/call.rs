@@ -251,6 +251,78 @@ impl Call {
         }
     }
 
+    /// The content that the call itself names by its digest.
+    pub fn digest(&self) -> Option<&Digest> {
+        match self {
+            Self::Blob { digest, .. }
+            | Self::Manifest {
+                reference: Reference::Digest(digest),
+                ..
+            }
+            | Self::StartUpload {
+                mount: Some(Mount { digest, .. }),
+                ..
+            }
+            | Self::Upload {
+                verb: UploadVerb::Finish(digest),
+                ..
+            } => Some(digest),
+            Self::StartUpload {
+                mount: None,
+                digest,
+                ..
+            } => digest.as_ref(),
+            Self::Catalog(_)
+            | Self::Manifest {
+                reference: Reference::Tag(_),
+                ..
+            }
+            | Self::Ping
+            | Self::Referrers { .. }
+            | Self::Tags { .. }
+            | Self::Upload {
+                verb: UploadVerb::Append | UploadVerb::Cancel | UploadVerb::Status(_),
+                ..
+            } => None,
+        }
+    }
+
+    /// Whether the call makes something part of the registry, or takes it away: from its last byte on
+    /// it can be done. An upload that is begun or continued is not part of anything yet.
+    pub fn commits(&self) -> bool {
+        match self {
+            Self::Blob {
+                verb: BlobVerb::Delete,
+                ..
+            }
+            | Self::Manifest {
+                verb: ManifestVerb::Delete | ManifestVerb::Put { .. },
+                ..
+            }
+            | Self::Upload {
+                verb: UploadVerb::Finish(_),
+                ..
+            } => true,
+            Self::StartUpload { mount, digest, .. } => mount.is_some() || digest.is_some(),
+            Self::Blob {
+                verb: BlobVerb::Read(_),
+                ..
+            }
+            | Self::Catalog(_)
+            | Self::Manifest {
+                verb: ManifestVerb::Read(_),
+                ..
+            }
+            | Self::Ping
+            | Self::Referrers { .. }
+            | Self::Tags { .. }
+            | Self::Upload {
+                verb: UploadVerb::Append | UploadVerb::Cancel | UploadVerb::Status(_),
+                ..
+            } => false,
+        }
+    }
+
     /// The repository a blob is to be mounted from, which must be readable too.
     pub fn mount_source(&self) -> Option<&RepoName> {
         match self {

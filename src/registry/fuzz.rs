@@ -3,7 +3,7 @@
 use http::{Method, Uri};
 
 use super::query::{Query, decode, encode};
-use super::{Call, Pattern, RepoName};
+use super::{Call, Pattern, References, RepoName};
 use crate::fuzz::lines;
 
 /// `METHOD TARGET`: what is accepted goes upstream in one spelling, and means the same there.
@@ -49,6 +49,16 @@ pub(crate) fn call(bytes: &[u8]) {
     let without = call.clone().without_mount();
     assert_eq!(without.mount_source(), None);
     assert_eq!(without.repository(), call.repository());
+}
+
+/// A manifest: what it names is of the grammar, each once, and no more than it counts.
+pub(crate) fn manifest(bytes: &[u8]) {
+    let References { digests, count } = References::of(bytes);
+    assert!(u64::try_from(digests.len()).is_ok_and(|kept| kept <= count));
+    for (number, digest) in digests.iter().enumerate() {
+        assert_eq!(super::Digest::parse(digest.as_str()).as_ref(), Some(digest));
+        assert!(!digests.iter().take(number).any(|before| before == digest));
+    }
 }
 
 fn halves(target: &str) -> (&str, Option<&str>) {

@@ -7,6 +7,7 @@ mod action;
 mod call;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod manifest;
 mod name;
 mod pattern;
 mod problem;
@@ -17,6 +18,7 @@ pub use action::Action;
 pub use call::{
     BlobVerb, Call, CallError, MAX_PAGE, ManifestVerb, Mount, Page, Read, UploadId, UploadVerb,
 };
+pub use manifest::References;
 pub use name::RepoName;
 pub use pattern::{Pattern, PatternError};
 pub use problem::{Code, Problem};

@@ -48,19 +48,25 @@ impl Pattern {
     /// Compiles a pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let tokens = tokenize(text)?;
-        let literal = |token: &Token| matches!(token, Token::Literal(_));
-        if tokens.iter().all(literal) && RepoName::parse(text).is_none() {
-            return Err(error(0, "no repository can have this name"));
-        }
-        Ok(Self {
+        let pattern = Self {
             text: text.into(),
             tokens,
-        })
+        };
+        if pattern.is_literal() && RepoName::parse(text).is_none() {
+            return Err(error(0, "no repository can have this name"));
+        }
+        Ok(pattern)
     }
 
     /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Returns true if it is the name of one repository.
+    pub fn is_literal(&self) -> bool {
+        let literal = |token: &Token| matches!(token, Token::Literal(_));
+        self.tokens.iter().all(literal)
     }
 
     /// A name that matches, for a caller with this user name; `None` where none is easily found.

@@ -11,6 +11,8 @@ use crate::registry::{Digest, Reference, RepoName, Tag};
 const MAX_PATH: usize = 1024;
 /// The longest `last` or `artifactType` passed on, in bytes.
 const MAX_VALUE: usize = 256;
+/// Tags of one push. The specification wants room for ten (OCI distribution 1.2, end-7b).
+const MAX_TAGS: usize = 32;
 
 /// Why a request is not one of the API. None of these is ever forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -240,9 +242,19 @@ fn tags(query: &Query, reference: &Reference) -> Result<Vec<Tag>, CallError> {
     match reference {
         // Beside a tag in the path the parameter has no meaning, and is not passed on.
         Reference::Tag(_) => Ok(Vec::new()),
-        Reference::Digest(_) => query
-            .values("tag")
-            .map(|tag| Tag::parse(tag).ok_or(CallError::Parameter("tag")))
-            .collect(),
+        Reference::Digest(_) => {
+            let mut tags = Vec::new();
+            for text in query.values("tag") {
+                let tag = Tag::parse(text).ok_or(CallError::Parameter("tag"))?;
+                // Each is a question to the registry and stands in the record.
+                if !tags.contains(&tag) {
+                    tags.push(tag);
+                }
+                if tags.len() > MAX_TAGS {
+                    return Err(CallError::Parameter("tag"));
+                }
+            }
+            Ok(tags)
+        }
     }
 }

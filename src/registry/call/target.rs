@@ -8,6 +8,20 @@ impl Call {
     /// The canonical path and query. Upload sessions carry the registry's own query besides, which
     /// is not the client's to choose.
     pub fn target(&self) -> String {
+        let (mut path, query) = self.parts();
+        if !query.is_empty() {
+            path.extend(["?", &query]);
+        }
+        path
+    }
+
+    /// The canonical query without its question mark; empty for none.
+    pub fn query(&self) -> String {
+        self.parts().1
+    }
+
+    /// The canonical path and query.
+    fn parts(&self) -> (String, String) {
         let mut out = String::with_capacity(96);
         out.push_str("/v2/");
         let mut parameters = Parameters::default();
@@ -66,18 +80,19 @@ impl Call {
                 }
             }
         }
-        out.push_str(&parameters.0);
-        out
+        (out, parameters.0)
     }
 }
 
-/// The query under construction, with its leading `?`.
+/// The query under construction.
 #[derive(Default)]
 struct Parameters(String);
 
 impl Parameters {
     fn add(&mut self, name: &str, value: &str) {
-        self.0.push(if self.0.is_empty() { '?' } else { '&' });
+        if !self.0.is_empty() {
+            self.0.push('&');
+        }
         self.0.push_str(name);
         self.0.push('=');
         encode(value, &mut self.0);

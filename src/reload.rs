@@ -347,7 +347,7 @@ pub async fn reload(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Resul
     ledger
         .reloads
         .note(Timestamp::now(), result.as_ref().err().cloned());
-    let mut record = Record::open(&ledger.audit, ledger.audit.slot().await, Event::Reload);
+    let mut record = Record::open(&ledger.audit, Event::Reload);
     match &result {
         Ok(generation) => {
             tracing::info!(generation, "configuration reloaded");
@@ -383,7 +383,7 @@ pub async fn watch_keys(proxy: Arc<Proxy>) {
         let audit = &proxy.ledger().audit;
         for (name, change) in now.changes_since(&known) {
             tracing::info!(key = %name, "{}", change.as_str());
-            let mut record = Record::open(audit, audit.slot().await, Event::Key);
+            let mut record = Record::open(audit, Event::Key);
             record.claim(&format!("{ROBOT}{name}"), SubjectKind::Robot);
             record.outcome(Outcome::Allowed);
             record.reason(change.as_str());

@@ -46,7 +46,7 @@ impl Drop for Trail {
 async fn write(audit: Arc<Audit>) -> usize {
     let mut written = 0;
     while written < RECORDS {
-        let mut record = Record::open(&audit, audit.slot().await, Event::Login);
+        let mut record = Record::open(&audit, Event::Login);
         record.claim("alice", portcullis::identity::SubjectKind::Person);
         record.answer(Outcome::Allowed, 200);
         if record.close_and_wait().await.is_err() {
@@ -85,8 +85,7 @@ fn verified_records(bencher: Bencher<'_, '_>) {
     };
     trail.runtime.block_on(async {
         for _ in 0..VERIFIED {
-            let slot = trail.audit.slot().await;
-            let mut record = Record::open(&trail.audit, slot, Event::Login);
+            let mut record = Record::open(&trail.audit, Event::Login);
             record.claim("alice", portcullis::identity::SubjectKind::Person);
             record.answer(Outcome::Allowed, 200);
             record.close();

@@ -99,7 +99,7 @@ impl Entry {
     /// Whether `user` was found out, and is not a mere claim.
     pub fn is_proven(&self) -> bool {
         let identified = match self.outcome {
-            Outcome::Failed => false,
+            Outcome::Challenged | Outcome::Failed => false,
             // A lock-out limits a claim; a limit on pulls comes after the rule that allowed one.
             Outcome::Limited => self.rule.is_some(),
             Outcome::Aborted | Outcome::Allowed | Outcome::Denied | Outcome::Error => true,
@@ -110,9 +110,16 @@ impl Entry {
     /// Whether it is a request without any credential that was asked for one: how every client
     /// begins, and nothing to worry about.
     pub fn is_challenge(&self) -> bool {
-        self.outcome == Outcome::Failed
-            && self.user.is_none()
-            && self.auth.as_deref() == Some("anonymous")
+        match self.outcome {
+            Outcome::Challenged => true,
+            // Before there was a word for it.
+            Outcome::Failed => self.user.is_none() && self.auth.as_deref() == Some("anonymous"),
+            Outcome::Aborted
+            | Outcome::Allowed
+            | Outcome::Denied
+            | Outcome::Error
+            | Outcome::Limited => false,
+        }
     }
 
     /// How many requests a `suppressed` record stands for; 0 for every other record.
@@ -304,7 +311,7 @@ mod tests {
             &file,
         )))
         .unwrap();
-        let mut record = Record::open(&audit, audit.slot().await, Event::Suppressed);
+        let mut record = Record::open(&audit, Event::Suppressed);
         let reference = record.reference_id().to_owned();
         record.source("2001:db8::1".parse().unwrap());
         record.claim("\u{1b}[31mä\n", crate::identity::SubjectKind::Person);
@@ -335,11 +342,21 @@ mod tests {
             ),
             (r#""outcome":"error","user":"a""#, false),
             (r#""outcome":"allowed","auth":"anonymous""#, false),
+            (
+                r#""outcome":"challenged","user":"a","auth":"certificate""#,
+                false,
+            ),
         ] {
             assert_eq!(entry(fields).is_proven(), proven, "{fields}");
         }
-        let challenge = entry(r#""outcome":"failed","auth":"anonymous","user":null"#);
-        assert!(challenge.is_challenge());
+        for (fields, is_challenge) in [
+            (r#""outcome":"challenged","auth":"anonymous""#, true),
+            (r#""outcome":"failed","auth":"anonymous","user":null"#, true),
+            (r#""outcome":"failed","auth":"token","user":null"#, false),
+            (r#""outcome":"denied","auth":"anonymous""#, false),
+        ] {
+            assert_eq!(entry(fields).is_challenge(), is_challenge, "{fields}");
+        }
     }
 
     #[test]

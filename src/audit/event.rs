@@ -78,9 +78,10 @@ impl Event {
 
 impl Outcome {
     /// Every outcome, in the order of their declaration.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Aborted,
         Self::Allowed,
+        Self::Challenged,
         Self::Denied,
         Self::Error,
         Self::Failed,
@@ -92,6 +93,7 @@ impl Outcome {
         match self {
             Self::Aborted => "aborted",
             Self::Allowed => "allowed",
+            Self::Challenged => "challenged",
             Self::Denied => "denied",
             Self::Error => "error",
             Self::Failed => "failed",
@@ -108,11 +110,14 @@ pub enum Outcome {
     Aborted,
     /// Done as asked.
     Allowed,
+    /// Asked for a credential, where there was none: how every client begins. Neither a failure nor a
+    /// denial.
+    Challenged,
     /// Refused by the policy, or not a request of the API.
     Denied,
     /// Something behind us, or we ourselves, could not.
     Error,
-    /// The credential is missing, malformed or wrong.
+    /// The credential is malformed, wrong, or not enough.
     Failed,
     /// Refused for now: too many.
     Limited,

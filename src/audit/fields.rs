@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::event::{Event, Outcome};
-use super::fold::{Folded, Kind, source_of};
 use super::members::Members;
 use super::served::Request;
 use super::sign::Checkpoint;
+use super::suppress::Suppressed;
 use super::tally::{Entry, Refused};
 use crate::identity::SubjectKind;
 use crate::trace::Span;
@@ -16,8 +16,12 @@ use crate::trace::Span;
 /// No field of a record is longer, in bytes; whatever an attacker sends.
 const MAX_FIELD: usize = 256;
 
-/// The members of a record, in the order in which they are written. Absent ones are `null`, so
-/// that every record has the same keys, but for the last.
+/// Of the members of a record. Records of the first edition have none.
+const SCHEMA: u32 = 2;
+
+/// The members of a record, in the order in which they are written. Up to `count` absent ones are
+/// `null`, so that every record has the same keys; those after `schema` stand only where they say
+/// something.
 #[derive(Clone, Debug)]
 pub(super) struct Fields {
     pub(super) time: Timestamp,
@@ -51,6 +55,28 @@ pub(super) struct Fields {
     pub(super) span: Option<Span>,
     pub(super) reason: Option<String>,
     pub(super) count: Option<u64>,
+    /// Who answered.
+    pub(super) served: Option<&'static str>,
+    /// What was served, pushed or deleted.
+    pub(super) digest: Option<String>,
+    /// What a tag pointed to.
+    pub(super) digest_before: Option<String>,
+    /// The parameters of the call.
+    pub(super) query: Option<String>,
+    /// Whom and what suppressed requests named.
+    pub(super) users: Vec<String>,
+    pub(super) repositories: Vec<String>,
+    /// All that a push writes.
+    pub(super) tags: Vec<String>,
+    /// What a pushed manifest names.
+    pub(super) refers: Vec<String>,
+    pub(super) refers_count: u64,
+    /// Whether the client did not wait for the answer.
+    pub(super) client_left: bool,
+    /// Whether there is such a user; not written.
+    pub(super) is_of_somebody: bool,
+    /// Whether it is never told of alone; not written.
+    pub(super) is_one_of_many: bool,
     /// In checkpoints alone.
     pub(super) checkpoint: Option<Checkpoint>,
 }
@@ -95,6 +121,18 @@ impl Fields {
             span: None,
             reason: None,
             count: None,
+            served: None,
+            digest: None,
+            digest_before: None,
+            query: None,
+            users: Vec::new(),
+            repositories: Vec::new(),
+            tags: Vec::new(),
+            refers: Vec::new(),
+            refers_count: 0,
+            client_left: false,
+            is_of_somebody: false,
+            is_one_of_many: false,
             checkpoint: None,
         }
     }
@@ -116,42 +154,70 @@ impl Fields {
     }
 
     /// Refusals of one kind that have no record of their own.
-    pub(super) fn of_folded(folded: &Folded) -> Self {
-        let Folded {
+    pub(super) fn of_suppressed(suppressed: &Suppressed) -> Self {
+        let Suppressed {
             kind,
             count,
             reference,
-        } = folded;
-        let why = kind.reason.as_deref().unwrap_or("refused");
+            users,
+            repositories,
+            reasons,
+        } = suppressed;
         let event = kind.event.as_str();
+        let whence = if kind.source.is_some() {
+            ""
+        } else {
+            " from many sources"
+        };
+        let mut reason = format!("{count} {event} records like this one{whence}");
+        for (number, (why, times)) in reasons.iter().enumerate() {
+            let mark = if number == 0 { ": " } else { ", " };
+            reason.extend([mark, why, &format!(" ({times})")]);
+        }
+        let only = |names: &[String]| match names {
+            [one] => Some(one.clone()),
+            _ => None,
+        };
         Self {
             reference_id: reference.clone(),
-            client: Some(kind.source),
-            user: kind.user.clone(),
+            client: kind.source,
+            user: only(users),
+            repository: only(repositories),
+            users: users.clone(),
+            repositories: repositories.clone(),
             status: kind.status,
             count: Some(*count),
-            ..Self::of_our_own(
-                Event::Suppressed,
-                kind.outcome,
-                &format!("{count} more {event} records like those before: {why}"),
-            )
+            ..Self::of_our_own(Event::Suppressed, kind.outcome, &reason)
         }
     }
 
-    /// What makes it one of many, if it is a refusal.
-    pub(super) fn kind(&self) -> Option<Kind> {
-        let is_refusal = matches!(
-            self.outcome,
-            Outcome::Denied | Outcome::Failed | Outcome::Limited
-        );
-        is_refusal.then_some(Kind {
-            source: source_of(self.client?),
-            event: self.event,
-            outcome: self.outcome,
-            status: self.status,
-            user: self.user.clone(),
-            reason: self.reason.clone(),
-        })
+    /// About how many bytes its line has.
+    pub(super) fn size(&self) -> u64 {
+        /// What all lines have: keys, hashes, times, numbers.
+        const FRAME: usize = 620;
+        let texts = [
+            &self.user,
+            &self.method,
+            &self.repository,
+            &self.reference,
+            &self.rule,
+            &self.agent,
+            &self.reason,
+            &self.query,
+        ];
+        // Escapes make a character of two bytes one of six.
+        let length = |text: &String| {
+            if text.is_ascii() {
+                text.len()
+            } else {
+                text.len().saturating_mul(3)
+            }
+        };
+        let texts = texts.into_iter().flatten().map(length);
+        let lists = [&self.groups, &self.outside_groups, &self.tags, &self.refers];
+        let lists = lists.into_iter().flatten().map(String::len);
+        let bytes = texts.chain(lists).fold(FRAME, usize::saturating_add);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// What the record adds to the tally.
@@ -228,10 +294,40 @@ impl Fields {
         to.text("trace", self.trace.as_deref());
         to.text("reason", self.reason.as_deref());
         to.number("count", self.count);
+        to.number("schema", Some(SCHEMA));
+        self.write_what_few_have(&mut to);
         if let Some(checkpoint) = &self.checkpoint {
             to.json("checkpoint", &checkpoint.write());
         }
         to.into_text()
+    }
+
+    /// Members that stand in a line only where they say something.
+    fn write_what_few_have(&self, to: &mut Members) {
+        let some = [
+            ("served", self.served),
+            ("digest", self.digest.as_deref()),
+            ("digest_before", self.digest_before.as_deref()),
+            ("query", self.query.as_deref()),
+        ];
+        for (key, value) in some.into_iter().filter(|(_, value)| value.is_some()) {
+            to.text(key, value);
+        }
+        let lists = [
+            ("users", &self.users),
+            ("repositories", &self.repositories),
+            ("tags", &self.tags),
+        ];
+        for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            to.texts(key, list.iter().map(String::as_str));
+        }
+        if self.refers_count > 0 {
+            to.texts("refers", self.refers.iter().map(String::as_str));
+            to.number("refers_count", Some(self.refers_count));
+        }
+        if self.client_left {
+            to.flag("client_left", true);
+        }
     }
 }
 

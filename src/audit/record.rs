@@ -1,15 +1,16 @@
 //! One record's life, from a request's head to its end.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::event::{Event, Outcome};
 use super::fields::{Fields, Shown, bounded};
-use super::writer::{Audit, AuditError, Slot};
+use super::writer::{Audit, AuditError, Reservation};
 use crate::identity::{Authentication, ClientCertificate, Identity, SubjectKind};
-use crate::registry::Call;
+use crate::limit::{Claimant, Place};
+use crate::registry::{Call, Digest, References};
 use crate::trace::{Span, TraceId};
 
 /// No record names more groups.
@@ -22,13 +23,26 @@ pub struct Record {
     started: Instant,
     bytes_in: Arc<AtomicU64>,
     audit: Arc<Audit>,
-    slot: Option<Slot>,
-    is_folded: bool,
+    /// Its place in the queue, once it has one.
+    place: Arc<Mutex<Option<Place>>>,
+    is_permitted: bool,
+    line: Line,
+}
+
+/// Where a record is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// Not decided yet.
+    Open,
+    /// In a line of its own.
+    Own,
+    /// In that of many like it.
+    Shared,
 }
 
 impl Record {
     /// Opens a record for a request. Until told otherwise its outcome is [`Outcome::Aborted`].
-    pub fn open(audit: &Arc<Audit>, slot: Slot, event: Event) -> Self {
+    pub fn open(audit: &Arc<Audit>, event: Event) -> Self {
         let mut fields = Fields::new(event, Outcome::Aborted);
         fields.reference_id = audit.next_reference();
         Self {
@@ -36,8 +50,9 @@ impl Record {
             started: Instant::now(),
             bytes_in: Arc::default(),
             audit: Arc::clone(audit),
-            slot: Some(slot),
-            is_folded: false,
+            place: Arc::default(),
+            is_permitted: false,
+            line: Line::Open,
         }
     }
 
@@ -96,6 +111,11 @@ impl Record {
         });
     }
 
+    /// Notes that there is such a user, whatever came of the claim.
+    pub fn names_somebody(&mut self) {
+        self.set(|fields| fields.is_of_somebody = true);
+    }
+
     /// Notes how the caller tried to authenticate.
     pub fn authentication(&mut self, authentication: Authentication) {
         self.set(|fields| fields.auth = Some(authentication.as_str()));
@@ -133,14 +153,42 @@ impl Record {
         self.set(|fields| fields.certificate = shown);
     }
 
-    /// Notes what is asked for.
+    /// Notes what is asked for: every part of a call that goes upstream.
     pub fn call(&mut self, call: &Call) {
+        let query = call.query();
         self.set(|fields| {
             fields.action = call.action().map(crate::registry::Action::as_str);
             fields.object = Some(call.object());
             fields.repository = call.repository().map(|name| bounded(name.as_str()));
             fields.reference = call.reference().map(bounded);
+            fields.query = (!query.is_empty()).then(|| query);
+            let tags = call.tags_written();
+            fields.tags = tags.into_iter().map(ToString::to_string).collect();
         });
+    }
+
+    /// Notes what was served, pushed or deleted.
+    pub fn digest(&mut self, digest: &Digest) {
+        self.set(|fields| fields.digest = Some(digest.to_string()));
+    }
+
+    /// Notes what the tag that is written pointed to before.
+    pub fn digest_before(&mut self, digest: &Digest) {
+        self.set(|fields| fields.digest_before = Some(digest.to_string()));
+    }
+
+    /// Notes what a pushed manifest names.
+    pub fn refers(&mut self, references: &References) {
+        self.set(|fields| {
+            let digests = references.digests.iter();
+            fields.refers = digests.map(ToString::to_string).collect();
+            fields.refers_count = references.count;
+        });
+    }
+
+    /// Notes that the client did not wait for the answer.
+    pub fn client_left(&mut self) {
+        self.set(|fields| fields.client_left = true);
     }
 
     /// Notes what a token was asked for, in the scopes' own words.
@@ -153,16 +201,21 @@ impl Record {
         self.set(|fields| fields.rule = Some(bounded(rule)));
     }
 
-    /// Notes the upstream's answer.
-    pub fn upstream_status(&mut self, status: u16) {
-        self.set(|fields| fields.upstream_status = Some(status));
+    /// Notes the registry's answer, which the client gets, and what it means.
+    pub fn registry_answer(&mut self, outcome: Outcome, status: u16) {
+        self.answer(outcome, status);
+        self.set(|fields| {
+            fields.upstream_status = Some(status);
+            fields.served = Some("registry");
+        });
     }
 
-    /// Notes the answer and what it means.
+    /// Notes an answer of our own and what it means.
     pub fn answer(&mut self, outcome: Outcome, status: u16) {
         self.set(|fields| {
             fields.outcome = outcome;
             fields.status = Some(status);
+            fields.served = Some("proxy");
         });
     }
 
@@ -191,15 +244,35 @@ impl Record {
         self.set(|fields| fields.count = Some(count));
     }
 
-    /// Lets a refusal that is one of a flood be counted, instead of having a record of its own. Its
-    /// reference becomes that of the record that tells of the flood.
-    pub fn join_flood(&mut self) {
-        let Some(kind) = self.fields.as_ref().and_then(|fields| fields.kind()) else {
+    /// Says that it is about something that got a permit, and so is never told of among others.
+    pub fn permitted(&mut self) {
+        self.is_permitted = true;
+    }
+
+    /// Says that it is one of so many that it is only counted.
+    pub fn one_of_many(&mut self) {
+        self.set(|fields| fields.is_one_of_many = true);
+    }
+
+    /// Its place in the queue, for whoever commits something to take before he does.
+    pub fn reserve(&self) -> Reservation {
+        Reservation::new(&self.audit, self.claimant(), &self.place)
+    }
+
+    /// Lets what got no permit be counted, if its source has had enough records. Its reference becomes
+    /// that of the record that tells of all of them.
+    pub fn settle_reference(&mut self) {
+        let Some(fields) = self.fields.as_ref().filter(|_| self.line == Line::Open) else {
             return;
         };
-        if let Some(reference) = self.audit.fold(kind, self.reference_id()) {
+        let is_request = matches!(fields.event, Event::Login | Event::Request | Event::Token);
+        self.line = Line::Own;
+        if self.is_permitted || !is_request {
+            return;
+        }
+        if let Some(reference) = self.audit.suppress(fields) {
             self.set(|fields| fields.reference_id = reference);
-            self.is_folded = true;
+            self.line = Line::Shared;
         }
     }
 
@@ -227,18 +300,40 @@ impl Record {
     }
 
     fn send(&mut self, ack: Option<tokio::sync::oneshot::Sender<Result<(), AuditError>>>) {
-        let (Some(mut fields), Some(slot)) = (self.fields.take(), self.slot.take()) else {
+        self.settle_reference();
+        let whom = self.claimant();
+        let Some(mut fields) = self.fields.take() else {
             return;
         };
         fields.bytes_in = self.bytes_in.load(Ordering::Relaxed);
         fields.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.audit.tally().add(fields.entry());
-        if !self.is_folded {
-            self.audit.write(&fields, slot, ack);
-        } else if let Some(ack) = ack {
+        if self.line == Line::Shared {
             // Whoever waited may have gone.
-            let _gone = ack.send(Ok(()));
+            let _gone = ack.is_some_and(|ack| ack.send(Ok(())).is_err());
+            return;
         }
+        let place = self
+            .place
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let place = place.or_else(|| self.audit.spare_place(whom?));
+        if self.is_permitted {
+            self.audit.write_permitted(&fields, place, ack);
+        } else {
+            self.audit.write(&fields, place, ack);
+        }
+    }
+
+    /// For whom places are taken.
+    fn claimant(&self) -> Option<Claimant> {
+        let client = self.fields.as_ref()?.client?;
+        Some(if self.is_permitted {
+            Claimant::proven(client)
+        } else {
+            Claimant::stranger(client)
+        })
     }
 }
 
@@ -266,7 +361,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("audit.jsonl");
         let audit = Audit::open(Plan::new(crate::config::Audit::of_file(&file))).unwrap();
-        let mut record = Record::open(&audit, audit.slot().await, Event::Login);
+        let mut record = Record::open(&audit, Event::Login);
         record.client(
             [127, 0, 0, 1].into(),
             "TLSv1.3",
@@ -276,9 +371,9 @@ mod tests {
         record.claim(&"x".repeat(1000), SubjectKind::Person);
         record.answer(Outcome::Failed, 401);
         record.close_and_wait().await.unwrap();
-        let dropped = Record::open(&audit, audit.slot().await, Event::Request);
+        let dropped = Record::open(&audit, Event::Request);
         drop(dropped);
-        Record::open(&audit, audit.slot().await, Event::Stop)
+        Record::open(&audit, Event::Stop)
             .close_and_wait()
             .await
             .unwrap();

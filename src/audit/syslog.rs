@@ -226,7 +226,7 @@ pub(super) fn message(line: &str, host: &str) -> String {
     }
     let parts: Parts<'_> = serde_json::from_str(line).unwrap_or_default();
     let severity = match parts.outcome {
-        "allowed" | "aborted" => INFORMATIONAL,
+        "aborted" | "allowed" | "challenged" => INFORMATIONAL,
         "error" => WARNING,
         _ => NOTICE,
     };

@@ -17,7 +17,8 @@ use super::fields::Fields;
 use super::sign::Signer;
 use super::sink::{Batch, Order};
 use super::verify::CHECKPOINT_EVERY;
-use super::writer::{AuditError, Slot};
+use super::writer::AuditError;
+use crate::limit::Place;
 
 /// Bytes kept for a sink that fails; what is more is counted.
 const KEPT: usize = 16 << 20;
@@ -59,7 +60,7 @@ struct Waiting {
     seq: u64,
     ack: Option<Ack>,
     #[expect(dead_code, reason = "held for its Drop")]
-    slot: Slot,
+    place: Option<Place>,
 }
 
 /// The near side of a sink.
@@ -195,7 +196,7 @@ impl Trail {
     }
 
     /// Chains a record and sends it on its way.
-    pub(super) fn write(&self, fields: &str, slot: Slot, ack: Option<Ack>) {
+    pub(super) fn write(&self, fields: &str, place: Option<Place>, ack: Option<Ack>) {
         let mut state = self.state();
         let failing = self.failing();
         let answer = if failing && state.is_full() {
@@ -214,7 +215,7 @@ impl Trail {
                 state.hurry();
             }
             let seq = state.link.last();
-            state.waiting.push_back(Waiting { seq, ack, slot });
+            state.waiting.push_back(Waiting { seq, ack, place });
             state.acknowledge();
         }
     }

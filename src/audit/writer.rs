@@ -1,36 +1,45 @@
 //! The audit trail as the rest of the house sees it.
 //!
-//! A request takes its [`Slot`] before anything else happens, so slow sinks slow requests and lose
-//! nothing. Its record is chained and handed to every sink; where the answer must wait for it, the
-//! request is told when all required sinks have it. When one of them fails or hangs, records are
-//! kept, requests are refused as `when_unwritable` says, and the sink is tried again until it works.
+//! A record takes a place in the queue when it is closed; a write that commits takes its record's place
+//! before its last byte goes upstream. Nobody holds one while a client's byte is awaited. Where there is
+//! none left, requests wait before anything is done for them, fairly between sources: slow sinks slow
+//! requests and lose nothing. A record is chained and handed to every sink; where the answer must wait
+//! for it, the request is told when all required sinks have it. When one of them fails or hangs, records
+//! are kept, requests are refused as `when_unwritable` says, and the sink is tried again until it works.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::chain::ChainKey;
 use super::event::Outcome;
 use super::fields::Fields;
 use super::file::{FileTarget, Stream, Syncer};
-use super::fold::{Floods, Kind};
 use super::lock::Lock;
 use super::resume::resume;
 use super::sign::Signer;
 use super::sink::{self, Order, Target};
+use super::suppress::{Named, Refusal, Suppressor, Told};
 use super::syslog::Syslog;
 use super::tally::Tally;
 use super::trail::{Ack, SinkState, Trail};
 use crate::config::{self, WhenUnwritable};
+use crate::limit::{Claimant, Place, Shared, Usage};
 
-/// Records under way at a time: requests in flight and lines not yet written.
-const SLOTS: usize = 32 * 1024;
+/// Records that wait to be written at a time, with those that commits have a place for.
+const PLACES: usize = 32 * 1024;
+/// Requests that wait for a place at a time.
+const WAITING: usize = 32 * 1024;
+/// How long a source waits that makes more records than can be afforded, until it is refused.
+const LONGEST_DEBT: Duration = Duration::from_secs(5);
 /// How often it is looked whether a sink hangs, a checkpoint is due or a flood is over.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -57,20 +66,75 @@ pub enum AuditError {
     Unwritable,
 }
 
-/// The right to write one record, taken before a request is looked at.
-#[derive(Debug)]
-pub struct Slot(Option<OwnedSemaphorePermit>);
+/// Why a request is not served now, as far as its record is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotNow {
+    /// The queue has no place for it in time.
+    Full,
+    /// Its source makes more records than can be afforded.
+    TooFast,
+}
 
-impl Slot {
-    /// Whether the trail took so long to give it that the request is not to be served.
-    pub fn is_late(&self) -> bool {
-        self.0.is_none()
+/// Says which names are those of something: told of refusals that are counted, not of each.
+pub trait Known: Send + Sync {
+    /// Whether there is an account or a key of this name, as far as that is known without asking.
+    fn is_user(&self, name: &str) -> bool;
+    /// Whether there is a repository of this name, or a rule that spells it out.
+    fn is_repository(&self, name: &str) -> bool;
+}
+
+/// Holds whoever knows, once there is somebody.
+#[derive(Default)]
+struct Knows(OnceLock<Box<dyn Known>>);
+
+impl std::fmt::Debug for Knows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Knows")
+            .field(&self.0.get().is_some())
+            .finish()
+    }
+}
+
+/// The place in the queue of a record whose request commits something.
+#[derive(Debug)]
+pub struct Reservation {
+    audit: Arc<Audit>,
+    whom: Option<Claimant>,
+    place: Arc<Mutex<Option<Place>>>,
+}
+
+impl Reservation {
+    pub(super) fn new(
+        audit: &Arc<Audit>,
+        whom: Option<Claimant>,
+        place: &Arc<Mutex<Option<Place>>>,
+    ) -> Self {
+        Self {
+            audit: Arc::clone(audit),
+            whom,
+            place: Arc::clone(place),
+        }
+    }
+
+    /// Waits for the place, as long as a sink may take, and gives it to the record.
+    pub async fn take(self) -> Result<(), AuditError> {
+        let Self { audit, whom, place } = self;
+        if let Some(whom) = whom {
+            let waiting = tokio::time::timeout(audit.trail.timeout(), audit.places.acquire(whom));
+            match waiting.await {
+                Ok(Ok(found)) => {
+                    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+                }
+                Ok(Err(_)) | Err(_) => audit.may_lack_record(Purpose::Write)?,
+            }
+        }
+        audit.ready_for(Purpose::Write)
     }
 }
 
 /// What a request is about to do, as far as `when_unwritable` is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum Purpose {
     /// It reads.
     Read,
     /// It pushes or deletes.
@@ -126,10 +190,13 @@ pub struct Audit {
     plan: Mutex<Plan>,
     /// Whoever holds it is alone in writing the trail.
     lock: Mutex<Option<Arc<Lock>>>,
-    floods: Mutex<Floods>,
-    slots: Arc<Semaphore>,
+    suppressor: Mutex<Suppressor>,
+    known: Knows,
+    begun: Instant,
+    places: Arc<Shared>,
     mode: AtomicU8,
     references: AtomicU32,
+    mixer: RandomState,
     tally: Tally,
 }
 
@@ -144,19 +211,20 @@ impl Audit {
         let lock = Lock::first(&path)?;
         let resumed = resume(&plan.config.file, &plan.key).map_err(failed)?;
         let trail = Trail::new(resumed.link, plan.key.clone(), plan.config.timeout);
-        let mut seed = [0; 4];
-        // Only the starting point of a counter: without randomness it is merely guessable.
-        let _ok = aws_lc_rs::rand::fill(&mut seed);
+        let mixer = RandomState::new();
         let audit = Arc::new(Self {
             trail,
             syncer: Arc::default(),
             sinks: Mutex::default(),
             plan: Mutex::new(plan.clone()),
             lock: Mutex::new(lock),
-            floods: Mutex::default(),
-            slots: Arc::new(Semaphore::new(SLOTS)),
+            suppressor: Mutex::new(Suppressor::new(mixer.hash_one("sample"))),
+            known: Knows::default(),
+            begun: Instant::now(),
+            places: Shared::new(PLACES, WAITING),
             mode: AtomicU8::new(mode_number(plan.config.when_unwritable)),
-            references: AtomicU32::new(u32::from_ne_bytes(seed)),
+            references: AtomicU32::new(0),
+            mixer,
             tally: Tally::default(),
         });
         let Prepared { plan, file, .. } = audit.prepare(plan)?;
@@ -181,9 +249,8 @@ impl Audit {
         let weak = Arc::downgrade(self);
         let watch = move || {
             while let Some(audit) = weak.upgrade() {
-                let now = Instant::now();
-                audit.trail.tick(now);
-                audit.tell(Some(now));
+                audit.trail.tick(Instant::now());
+                audit.tell(Some(audit.begun.elapsed()));
                 drop(audit);
                 std::thread::sleep(TICK);
             }
@@ -297,43 +364,50 @@ impl Audit {
         Ok(Some((wanted, id)))
     }
 
-    /// The right to write a record, if there is one at once.
-    pub fn spare_slot(&self) -> Option<Slot> {
-        let permit = Arc::clone(&self.slots).try_acquire_owned().ok()?;
-        Some(Slot(Some(permit)))
+    /// Waits until there is room for another record of a source, as long as a sink may take, and until
+    /// the source can afford it. Nothing is held after that.
+    pub async fn room_for(&self, client: IpAddr) -> Result<(), NotNow> {
+        let debt = self.suppressor().debt(client, self.begun.elapsed());
+        if debt > LONGEST_DEBT {
+            return Err(NotNow::TooFast);
+        }
+        if !debt.is_zero() {
+            tokio::time::sleep(debt).await;
+        }
+        let whom = Claimant::stranger(client);
+        if self.places.try_acquire(whom).is_some() {
+            return Ok(());
+        }
+        match tokio::time::timeout(self.trail.timeout(), self.places.acquire(whom)).await {
+            Ok(Ok(_place)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(NotNow::Full),
+        }
     }
 
-    /// The right to write a record for whoever cannot wait.
-    pub fn slot_now(&self) -> Slot {
-        self.spare_slot().unwrap_or(Slot(None))
+    /// How many places of the queue are taken and waited for.
+    pub fn usage(&self) -> Usage {
+        self.places.usage()
     }
 
-    /// Waits for the right to write a record, as long as a sink may take. After that the record may
-    /// be written all the same, see [`Slot::is_late`].
-    pub async fn slot(&self) -> Slot {
-        if let Some(slot) = self.spare_slot() {
-            return slot;
-        }
-        let waiting = Arc::clone(&self.slots).acquire_owned();
-        match tokio::time::timeout(self.trail.timeout(), waiting).await {
-            Ok(Ok(permit)) => Slot(Some(permit)),
-            Ok(Err(_)) | Err(_) => Slot(None),
-        }
+    /// Has somebody asked from now on which names are those of something. There is one; a second one is
+    /// ignored.
+    pub fn ask(&self, known: Box<dyn Known>) {
+        let _is_first = self.known.0.set(known).is_ok();
     }
 
     /// Whether a request may go ahead at all, given whether its record could be written.
-    pub fn ready_for(&self, effect: Effect) -> Result<(), AuditError> {
+    pub fn ready_for(&self, purpose: Purpose) -> Result<(), AuditError> {
         if self.trail.failing() {
-            self.may_lack_record(effect)
+            self.may_lack_record(purpose)
         } else {
             Ok(())
         }
     }
 
     /// Whether a request may go ahead whose record cannot be written just now.
-    pub fn may_lack_record(&self, effect: Effect) -> Result<(), AuditError> {
-        match (self.mode.load(Ordering::Relaxed), effect) {
-            (SERVE, _) | (REFUSE_WRITES, Effect::Read) => Ok(()),
+    pub fn may_lack_record(&self, purpose: Purpose) -> Result<(), AuditError> {
+        match (self.mode.load(Ordering::Relaxed), purpose) {
+            (SERVE, _) | (REFUSE_WRITES, Purpose::Read) => Ok(()),
             _ => {
                 self.trail.refuse();
                 Err(AuditError::Unwritable)
@@ -361,19 +435,54 @@ impl Audit {
         self.tell(None);
     }
 
-    fn tell(&self, now: Option<Instant>) {
-        let mut floods = self.floods.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = floods.take(now);
-        drop(floods);
-        for folded in over {
-            self.write(&Fields::of_folded(&folded), Slot(None), None);
+    fn tell(&self, now: Option<Duration>) {
+        let over = self.suppressor().take(now);
+        for suppressed in over {
+            self.write(&Fields::of_suppressed(&suppressed), None, None);
         }
     }
 
-    /// Counts a refusal of a flood; the reference of the record that will tell of it.
-    pub(super) fn fold(&self, kind: Kind, reference: &str) -> Option<String> {
-        let mut floods = self.floods.lock().unwrap_or_else(PoisonError::into_inner);
-        floods.count(kind, reference, Instant::now())
+    /// Counts what got no permit, if its source has had enough records: the reference of the record
+    /// that will tell of it.
+    pub(super) fn suppress(&self, fields: &Fields) -> Option<String> {
+        let client = fields.client?;
+        let known = self.known.0.get();
+        let user = fields.user.as_deref().map(|name| Named {
+            name,
+            exists: fields.is_of_somebody || known.is_some_and(|known| known.is_user(name)),
+        });
+        let repository = fields.repository.as_deref().map(|name| Named {
+            name,
+            exists: known.is_some_and(|known| known.is_repository(name)),
+        });
+        let refusal = Refusal {
+            client,
+            event: fields.event,
+            outcome: fields.outcome,
+            status: fields.status,
+            reference: &fields.reference_id,
+            user,
+            repository,
+            reason: fields.reason.as_deref(),
+            bytes: fields.size(),
+            is_one_of_many: fields.is_one_of_many || fields.outcome == Outcome::Challenged,
+        };
+        let told = self.suppressor().judge(&refusal, self.begun.elapsed());
+        match told {
+            Told::Alone => None,
+            Told::Among { reference, full } => {
+                if let Some(suppressed) = full {
+                    self.write(&Fields::of_suppressed(&suppressed), None, None);
+                }
+                Some(reference)
+            }
+        }
+    }
+
+    fn suppressor(&self) -> MutexGuard<'_, Suppressor> {
+        self.suppressor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Signs what is not signed yet and waits, for a while, until every sink has everything. For the
@@ -395,12 +504,19 @@ impl Audit {
         *self.lock() = None;
     }
 
-    /// Six letters and digits, unique among a thousand million.
+    /// Six letters and digits, unique among a thousand million, of which nobody can tell how many
+    /// there were in between.
     pub(super) fn next_reference(&self) -> String {
         const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+        const HALF: u32 = (1 << 15) - 1;
         let count = self.references.fetch_add(1, Ordering::Relaxed);
-        // An odd factor permutes the 30 bits, so that neighbours do not look alike.
-        let mixed = count.wrapping_mul(0x9E37_79B1);
+        // A Feistel network over 30 bits permutes them, by a key of this process.
+        let (mut left, mut right) = (count >> 15 & HALF, count & HALF);
+        for round in 0_u8..4 {
+            let mixed = u32::try_from(self.mixer.hash_one((round, right)) & u64::from(HALF));
+            (left, right) = (right, left ^ mixed.unwrap_or_default());
+        }
+        let mixed = left << 15 | right;
         let digit = |shift: u32| {
             let index = usize::try_from(mixed >> shift & 31).unwrap_or_default();
             LETTERS.get(index).copied().map_or('0', char::from)
@@ -408,8 +524,23 @@ impl Audit {
         [0, 5, 10, 15, 20, 25].into_iter().map(digit).collect()
     }
 
-    pub(super) fn write(&self, fields: &Fields, slot: Slot, ack: Option<Ack>) {
-        self.trail.write(&fields.write(), slot, ack);
+    /// Writes a record of something that got a permit.
+    pub(super) fn write_permitted(&self, fields: &Fields, place: Option<Place>, ack: Option<Ack>) {
+        if let Some(client) = fields.client {
+            let bytes = fields.size();
+            self.suppressor()
+                .charge(client, bytes, self.begun.elapsed());
+        }
+        self.write(fields, place, ack);
+    }
+
+    /// A place in the queue for a record that cannot wait.
+    pub(super) fn spare_place(&self, whom: Claimant) -> Option<Place> {
+        self.places.try_acquire(whom)
+    }
+
+    pub(super) fn write(&self, fields: &Fields, place: Option<Place>, ack: Option<Ack>) {
+        self.trail.write(&fields.write(), place, ack);
     }
 }
 

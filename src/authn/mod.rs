@@ -104,6 +104,25 @@ impl Rejection {
     }
 }
 
+impl Rejection {
+    /// Whether it is about an account or a key that there is.
+    pub fn is_of_somebody(self) -> bool {
+        match self {
+            Self::AccountRefused
+            | Self::Ambiguous
+            | Self::ExpiredKey
+            | Self::KeyElsewhere
+            | Self::WrongKey
+            | Self::WrongPassword => true,
+            Self::MistypedKey
+            | Self::NoBackEnd
+            | Self::PasswordTooLong
+            | Self::UnknownKey
+            | Self::UnknownUser => false,
+        }
+    }
+}
+
 impl Failure {
     /// The words of the log and the audit record.
     pub fn as_str(self) -> &'static str {
@@ -276,6 +295,14 @@ impl Authenticator {
             (None, None) => Outcome::Reject(Rejection::NoBackEnd),
         };
         (outcome, self.in_use().next())
+    }
+
+    /// Whether a back end is known to know a user: the file does, or the directory did lately.
+    pub fn remembers(&self, user: &str) -> bool {
+        let users = self.users.as_ref();
+        let directory = self.directory.as_ref();
+        users.is_some_and(|users| users.fingerprint(user).is_some())
+            || directory.is_some_and(|directory| directory.remembers(user))
     }
 
     /// The back end that is the first to have a say about a user; of several, the directory may turn

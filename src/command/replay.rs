@@ -106,6 +106,8 @@ fn decided(entry: &Entry) -> Option<(Action, bool)> {
     }
     match entry.outcome {
         Outcome::Denied => (entry.status == Some(403)).then_some((action, false)),
+        // Nothing was decided: a credential was asked for.
+        Outcome::Challenged => None,
         Outcome::Failed => (anonymous && entry.status == Some(401)).then_some((action, false)),
         Outcome::Aborted | Outcome::Allowed | Outcome::Error | Outcome::Limited => {
             entry.rule.as_ref().map(|_rule| (action, true))

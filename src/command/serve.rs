@@ -198,7 +198,7 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     tracing::info!(?drain_timeout, "stopping; requests in flight may finish");
     stop.send(true).context("the server has ended by itself")?;
     let cut = serving.await.context("the server failed")?;
-    proxy.tell_floods();
+    audit.tell_floods();
     watching.abort();
     watching_keys.abort();
     alive.abort();
@@ -243,7 +243,7 @@ fn listeners(handed: Vec<std::net::TcpListener>, missing: &[SocketAddr]) -> Resu
 /// A record of the life of the process itself. What is served without it is `when_unwritable`'s to
 /// say; the writer keeps it until it can be written.
 async fn note(audit: &Arc<Audit>, event: Event) {
-    let mut record = Record::open(audit, audit.slot().await, event);
+    let mut record = Record::open(audit, event);
     record.answer(Outcome::Allowed, 0);
     if let Err(error) = record.close_and_wait().await {
         tracing::error!(%error, event = event.as_str(), "not on record yet");

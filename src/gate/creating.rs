@@ -2,8 +2,9 @@
 //!
 //! Whether a tag exists is asked of the registry before the manifest is sent. Whoever writes the tag in
 //! between would have it moved by somebody who may not. So one who creates is alone with his tags from
-//! the question to the answer, or refused if they are being written already; one who may move them
-//! waits for him. He cannot be kept waiting for long: who creates has sent his manifest before.
+//! the question to the answer, and waits for those who are writing them already; those who may move
+//! them wait for him. Everybody has sent his manifest before, so all that is waited for is the registry;
+//! the caller bounds that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,20 +33,20 @@ enum Held {
 }
 
 impl Creating {
-    /// Claims tags for one who may only create them; `None` if one of them is being written.
-    pub fn create(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> Option<Claim> {
+    /// Claims tags for one who may only create them.
+    pub async fn create(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> Claim {
         let mut claim = Claim::none(self);
+        // In the order of their names, so that no two wait for each other.
         for name in names(repo, tags) {
-            let held = claim.add(name).try_write_owned().ok()?;
+            let held = claim.add(name).write_owned().await;
             claim.held.push(Held::Alone(held));
         }
-        Some(claim)
+        claim
     }
 
     /// Claims tags for one who may move them, among others.
     pub async fn write(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> Claim {
         let mut claim = Claim::none(self);
-        // In the order of their names, so that no two wait for each other.
         for name in names(repo, tags) {
             let held = claim.add(name).read_owned().await;
             claim.held.push(Held::Among(held));
@@ -100,27 +101,31 @@ mod tests {
     use crate::registry::{RepoName, Tag};
     use std::sync::Arc;
 
+    /// Whether a future has to wait; it is given up then.
+    async fn waits<T>(future: impl Future<Output = T>) -> bool {
+        tokio::select! {
+            biased;
+            _claimed = future => false,
+            () = std::future::ready(()) => true,
+        }
+    }
+
     #[tokio::test]
-    async fn who_creates_is_alone_and_who_moves_waits_for_him() {
+    async fn who_creates_is_alone_and_others_wait_for_him() {
         let creating = Arc::new(Creating::default());
         let (a, b) = (RepoName::parse("a").unwrap(), RepoName::parse("b").unwrap());
         let (v1, v2) = (Tag::parse("v1").unwrap(), Tag::parse("v2").unwrap());
-        let claim = creating.create(&a, &[&v1, &v1]).unwrap();
-        assert!(creating.create(&a, &[&v2, &v1]).is_none());
-        let other = creating.create(&b, &[&v1]).unwrap();
+        let claim = creating.create(&a, &[&v1, &v1]).await;
+        assert!(waits(creating.create(&a, &[&v2, &v1])).await);
+        let other = creating.create(&b, &[&v1]).await;
         let tags = [&v2, &v1];
-        let mut mover = Box::pin(creating.write(&a, &tags));
-        tokio::select! {
-            biased;
-            _early = &mut mover => panic!("it did not wait"),
-            () = std::future::ready(()) => {}
-        }
+        assert!(waits(creating.write(&a, &tags)).await);
         drop(claim);
-        let moving = mover.await;
+        let moving = creating.write(&a, &tags).await;
         let also = creating.write(&a, &[&v1]).await;
-        assert!(creating.create(&a, &[&v1]).is_none());
+        assert!(waits(creating.create(&a, &[&v1])).await);
         drop((moving, also));
-        drop(creating.create(&a, &[&v2, &v1]).unwrap());
+        drop(creating.create(&a, &[&v2, &v1]).await);
         drop(other);
         assert!(creating.0.lock().unwrap().is_empty());
     }
@@ -129,13 +134,10 @@ mod tests {
     async fn who_gives_up_waiting_leaves_nothing_behind() {
         let creating = Arc::new(Creating::default());
         let (a, v1) = (RepoName::parse("a").unwrap(), Tag::parse("v1").unwrap());
-        let claim = creating.create(&a, &[&v1]).unwrap();
+        let claim = creating.create(&a, &[&v1]).await;
         let tags = [&v1];
-        tokio::select! {
-            biased;
-            _early = creating.write(&a, &tags) => panic!("it did not wait"),
-            () = std::future::ready(()) => {}
-        }
+        assert!(waits(creating.write(&a, &tags)).await);
+        assert!(waits(creating.create(&a, &tags)).await);
         drop(claim);
         assert!(creating.0.lock().unwrap().is_empty());
     }

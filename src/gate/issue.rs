@@ -74,8 +74,12 @@ pub async fn issue(
     if wish.scopes.is_empty() {
         record.event(Event::Login);
     }
+    let for_nobody = match &wish.credential {
+        Credential::Presented(presented) => Refusal::for_nobody(presented),
+        Credential::Refresh(_) => Refusal::Unauthenticated,
+    };
     let who = match wish.credential {
-        Credential::Presented(Presented::Nothing) => Identity::anonymous(),
+        Credential::Presented(Presented::Empty | Presented::Nothing) => Identity::anonymous(),
         Credential::Presented(Presented::Bearer(_)) => return Err(Malformed::Scheme.into()),
         Credential::Presented(Presented::Basic { user, password }) => {
             let login = Login {
@@ -93,7 +97,7 @@ pub async fn issue(
     };
     let who = rules.certificates.join(who, shown)?;
     if who.user().is_none() && wish.scopes.is_empty() {
-        return Err(Refusal::Unauthenticated);
+        return Err(for_nobody);
     }
     record.identify(&who, rules.policy.groups_of(&who));
     let grants = intersect(rules, &who, peer, &wish.scopes, now);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::login::{Login, note_claim};
 use super::shared::Counters;
 use super::{Authority, Ledger, Pull, Refusal, Rules};
-use crate::audit::{Effect, Event, Record};
+use crate::audit::{Event, Purpose, Record};
 use crate::identity::{
     Authentication, ClientCertificate, Identity, Peer, Presented, ROBOT, Secret, SubjectKind,
 };
@@ -54,21 +54,22 @@ pub async fn judge(
     let call = call?;
 
     let presented = presented(rules, &head.headers, record)?;
-    let nothing = matches!(presented, Presented::Nothing);
+    let is_nobody = matches!(presented, Presented::Empty | Presented::Nothing);
+    let for_nobody = Refusal::for_nobody(&presented);
     let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
     if logs_in {
         record.event(Event::Login);
     }
     ledger.audit.ready_for(if call.is_read() {
-        Effect::Read
+        Purpose::Read
     } else {
-        Effect::Write
+        Purpose::Write
     })?;
 
     let session = rules.upstream.open_session(&call);
     let begun = session.as_ref().map(|session| session.begun);
     let who = match presented {
-        Presented::Nothing => Identity::anonymous(),
+        Presented::Empty | Presented::Nothing => Identity::anonymous(),
         Presented::Basic { user, password } => {
             let login = Login {
                 rules,
@@ -87,8 +88,8 @@ pub async fn judge(
     };
     let who = rules.certificates.join(who, shown)?;
     record.identify(&who, rules.policy.groups_of(&who));
-    if matches!(call, Call::Ping) && nothing && who.user().is_none() {
-        return Err(Refusal::Unauthenticated);
+    if matches!(call, Call::Ping) && is_nobody && who.user().is_none() {
+        return Err(for_nobody);
     }
 
     let call = within_scope(&who, call);
@@ -101,7 +102,7 @@ pub async fn judge(
             }
             return Err(match who.user() {
                 Some(_) => Refusal::Denied(denial),
-                None => Refusal::Unauthenticated,
+                None => for_nobody,
             });
         }
     };
@@ -130,6 +131,7 @@ pub async fn judge(
         .pulls
         .reserve(policy, counters, &who, from, permit.call());
     let pull = pull.await?;
+    record.permitted();
     Ok(Box::new(Admission {
         permit,
         who,

@@ -166,7 +166,7 @@ impl Guard {
             ticks.tick().await;
             let changes = self.lock().changes(self.begun.elapsed());
             for change in changes {
-                tell(&audit, change).await;
+                tell(&audit, change);
             }
         }
     }
@@ -264,9 +264,7 @@ impl Trial<'_> {
 
 fn tell_all(audit: &Arc<Audit>, changes: Vec<Change>) {
     for change in changes {
-        let audit = Arc::clone(audit);
-        // Not here: a request that holds one slot of the trail must not wait for another.
-        tokio::spawn(async move { tell(&audit, change).await });
+        tell(audit, change);
     }
 }
 
@@ -277,9 +275,9 @@ impl Drop for Trial<'_> {
 }
 
 /// One record for each change of state, besides the request's own.
-async fn tell(audit: &Arc<Audit>, change: Change) {
+fn tell(audit: &Arc<Audit>, change: Change) {
     let Change { user, network, to } = change;
-    let mut record = Record::open(audit, audit.slot().await, Event::Lockout);
+    let mut record = Record::open(audit, Event::Lockout);
     record.source(network.addr());
     // The user stands in the reason only: who counts records by user counts attempts, and this is
     // none.

@@ -13,7 +13,7 @@ use super::{Authority, BadHead, PullsExceeded, Standing};
 use crate::audit::{AuditError, Outcome};
 use crate::authn::{CertificateError, Failure, Rejection};
 use crate::config::Challenge;
-use crate::identity::{Malformed, SubjectKind};
+use crate::identity::{Malformed, Presented, SubjectKind};
 use crate::policy::Denial;
 use crate::registry::{Call, CallError, Code, Problem, QueryError};
 use crate::token::TokenError;
@@ -36,6 +36,8 @@ pub enum Refusal {
     Body(Fault),
     /// A client certificate, or the lack of one.
     Certificate(CertificateError),
+    /// No credential at all: the client is told which to send.
+    Challenged,
     /// Known, but not allowed.
     Denied(Denial),
     /// An `Expect` that nobody here can meet.
@@ -71,9 +73,15 @@ pub enum Refusal {
         /// What that is.
         kind: SubjectKind,
     },
+    /// The proxy ends, and cannot wait any longer for the registry.
+    Stopping,
+    /// Another push of a tag is not through.
+    TagBusy,
     /// A tag that exists, for somebody who may only create.
     TagExists,
-    /// No credential where one is needed.
+    /// More records than can be afforded for one source.
+    TooManyRecords,
+    /// An anonymous caller, by a token or by empty credentials, where a user is needed.
     Unauthenticated,
     /// Who is calling cannot be found out at the moment.
     Undecided(Failure),
@@ -143,6 +151,16 @@ pub struct Reply {
 }
 
 impl Refusal {
+    /// Why a request of a caller without a name goes no further.
+    pub(super) fn for_nobody(presented: &Presented) -> Self {
+        match presented {
+            Presented::Nothing => Self::Challenged,
+            Presented::Basic { .. } | Presented::Bearer(_) | Presented::Empty => {
+                Self::Unauthenticated
+            }
+        }
+    }
+
     /// The answer to the client.
     pub fn reply(&self, how: Challenge, authority: Option<&Authority>, wanted: &Wanted) -> Reply {
         let (status, code, message) = self.text(authority);
@@ -176,7 +194,7 @@ impl Refusal {
             Self::InsufficientScope => {
                 reply.challenge = challenge(how, authority, wanted, Some("insufficient_scope"));
             }
-            Self::Unauthenticated => {
+            Self::Challenged | Self::Unauthenticated => {
                 reply.challenge = challenge(how, authority, wanted, None);
             }
             Self::BadHead(BadHead::Connect) => {
@@ -190,7 +208,13 @@ impl Refusal {
                 reply.retry_after = Some(whole_seconds(exceeded.wait).clamp(1, RETRY_LATE));
                 reply.standing = Some(exceeded.standing.clone());
             }
-            Self::AuditUnwritable | Self::Internal(_) | Self::Undecided(_) | Self::Upstream(_) => {
+            Self::AuditUnwritable
+            | Self::Internal(_)
+            | Self::Stopping
+            | Self::TagBusy
+            | Self::TooManyRecords
+            | Self::Undecided(_)
+            | Self::Upstream(_) => {
                 reply.retry_after = Some(RETRY_SOON);
             }
             Self::Locked { wait } => reply.retry_after = Some(whole_seconds(*wait)),
@@ -219,6 +243,7 @@ impl Refusal {
             | Self::BadRequest(_)
             | Self::Body(_)
             | Self::Certificate(_)
+            | Self::Challenged
             | Self::Denied(_)
             | Self::Expectation
             | Self::InsufficientScope
@@ -229,7 +254,10 @@ impl Refusal {
             | Self::Misdirected
             | Self::NotTheApi(_)
             | Self::OAuth { .. }
+            | Self::Stopping
+            | Self::TagBusy
             | Self::TagExists
+            | Self::TooManyRecords
             | Self::Unauthenticated
             | Self::Undecided(_)
             | Self::UploadUnknown
@@ -246,6 +274,7 @@ impl Refusal {
             Self::BadToken(error) => error.to_string(),
             Self::Body(fault) => fault.to_string(),
             Self::Certificate(error) => error.to_string(),
+            Self::Challenged => "no credential".to_owned(),
             Self::Denied(denial) => match &denial.rule {
                 Some(rule) => format!("{} denied by {}", denial.action.as_str(), rule.0),
                 None => format!("no rule allows {}", denial.action.as_str()),
@@ -267,8 +296,11 @@ impl Refusal {
             Self::NotTheApi(error) => error.to_string(),
             Self::OAuth { message, .. } => (*message).to_owned(),
             Self::Revoked { .. } => "user gone or password changed since the token".to_owned(),
+            Self::Stopping => "the proxy ended before the registry answered".to_owned(),
+            Self::TagBusy => "another push of this tag is under way".to_owned(),
             Self::TagExists => "tag exists, overwrite not allowed".to_owned(),
-            Self::Unauthenticated => "no credential".to_owned(),
+            Self::TooManyRecords => "more records than one source may have".to_owned(),
+            Self::Unauthenticated => "anonymous, and a user is needed".to_owned(),
             Self::Undecided(failure) => failure.as_str().to_owned(),
             Self::UploadUnknown => "not an upload session of this caller".to_owned(),
             Self::Upstream(error) => error.to_string(),
@@ -284,6 +316,7 @@ impl Refusal {
             | Self::OAuth { .. }
             | Self::Revoked { .. }
             | Self::Unauthenticated => Outcome::Failed,
+            Self::Challenged => Outcome::Challenged,
             Self::BadHead(_)
             | Self::BadRequest(_)
             | Self::Denied(_)
@@ -293,14 +326,18 @@ impl Refusal {
             | Self::NotTheApi(_)
             | Self::TagExists
             | Self::UploadUnknown => Outcome::Denied,
-            Self::Limited(_) | Self::Locked { .. } => Outcome::Limited,
+            Self::Limited(_) | Self::Locked { .. } | Self::TooManyRecords => Outcome::Limited,
             Self::Body(fault) | Self::Upstream(UpstreamError::Client(fault)) => match fault {
                 Fault::Gone | Fault::Stalled => Outcome::Aborted,
                 Fault::TooLarge => Outcome::Denied,
+                Fault::Unrecorded => Outcome::Error,
             },
-            Self::AuditUnwritable | Self::Internal(_) | Self::Undecided(_) | Self::Upstream(_) => {
-                Outcome::Error
-            }
+            Self::AuditUnwritable
+            | Self::Internal(_)
+            | Self::Stopping
+            | Self::TagBusy
+            | Self::Undecided(_)
+            | Self::Upstream(_) => Outcome::Error,
         }
     }
 
@@ -309,11 +346,7 @@ impl Refusal {
         authority: Option<&Authority>,
     ) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
         match self {
-            Self::AuditUnwritable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "the audit trail cannot be written; ask the administrator of this registry".into(),
-            ),
+            Self::AuditUnwritable => unrecorded(),
             Self::BadCredential(_) => (
                 StatusCode::UNAUTHORIZED,
                 Code::Unauthorized,
@@ -385,12 +418,27 @@ impl Refusal {
                 Code::Unauthorized,
                 (*message).into(),
             ),
+            Self::Stopping => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                "this proxy is being restarted; try again shortly".into(),
+            ),
+            Self::TagBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                "another push of this tag is not through; try again shortly".into(),
+            ),
+            Self::TooManyRecords => (
+                StatusCode::TOO_MANY_REQUESTS,
+                Code::TooManyRequests,
+                "too many requests from this address; try again with fewer at a time".into(),
+            ),
             Self::TagExists => (
                 StatusCode::FORBIDDEN,
                 Code::Denied,
                 "this tag exists and you may not move it; choose another tag".into(),
             ),
-            Self::Unauthenticated => (
+            Self::Challenged | Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
                 Code::Unauthorized,
                 "authentication required".into(),
@@ -408,6 +456,14 @@ impl Refusal {
             Self::Upstream(error) => upstream(error),
         }
     }
+}
+
+fn unrecorded() -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        Code::Unavailable,
+        "the audit trail cannot be written; ask the administrator of this registry".into(),
+    )
 }
 
 fn upstream(error: &UpstreamError) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
@@ -465,6 +521,7 @@ fn body(fault: Fault) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
             Code::SizeInvalid,
             "the body is too large".into(),
         ),
+        Fault::Unrecorded => unrecorded(),
     }
 }
 

@@ -82,7 +82,9 @@ pub enum Presented {
     },
     /// A token.
     Bearer(Secret<String>),
-    /// Nothing, or `Basic` with neither user nor password, which podman sends for "nothing".
+    /// `Basic` with neither user nor password: how podman and skopeo say that they have none.
+    Empty,
+    /// No `Authorization` at all.
     Nothing,
 }
 
@@ -174,10 +176,10 @@ impl Presented {
         Self::user_and_password(user, password)
     }
 
-    /// A user and password, from whatever carried them; both empty is nothing.
+    /// A user and password, from whatever carried them.
     pub fn user_and_password(user: &str, password: &str) -> Result<Self, Malformed> {
         match (user, password) {
-            ("", "") => return Ok(Self::Nothing),
+            ("", "") => return Ok(Self::Empty),
             ("", _) => return Err(Malformed::EmptyUser),
             _ => {}
         }
@@ -236,7 +238,7 @@ mod tests {
             Presented::from_headers(&HeaderMap::new()),
             Ok(Presented::Nothing)
         ));
-        assert!(matches!(basic(b":"), Ok(Presented::Nothing)));
+        assert!(matches!(basic(b":"), Ok(Presented::Empty)));
         let Ok(Presented::Basic { user, password }) = basic("alice:pä:ss".as_bytes()) else {
             panic!("refused")
         };

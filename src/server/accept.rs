@@ -204,14 +204,23 @@ pub async fn serve(
     }
     tokio::time::sleep(FIRST_WORDS).await;
     end.send_replace(true);
-    let drained = tokio::time::timeout(limits.drain_timeout, cut.closed()).await;
-    if drained.is_ok() {
+    // A write goes on when its connection has ended.
+    let effects = &proxy.effects;
+    let all_ended = async || {
+        cut.closed().await;
+        effects.ended().await;
+    };
+    if tokio::time::timeout(limits.drain_timeout, all_ended())
+        .await
+        .is_ok()
+    {
         return 0;
     }
-    let late = cut.receiver_count();
+    let late = cut.receiver_count().max(effects.count());
     // Their records are written before the one of the end.
     cut.send_replace(true);
-    let _gone = tokio::time::timeout(LAST_WORDS, cut.closed()).await.is_ok();
+    effects.cut();
+    let _gone = tokio::time::timeout(LAST_WORDS, all_ended()).await.is_ok();
     late
 }
 

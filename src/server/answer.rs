@@ -42,7 +42,10 @@ pub(super) fn refused(
     if let Refusal::Revoked { user, kind } = refusal {
         record.claim(user, *kind);
     }
-    record.join_flood();
+    if matches!(refusal, Refusal::BadCredential(rejection) if rejection.is_of_somebody()) {
+        record.names_somebody();
+    }
+    record.settle_reference();
     let mut body = reply.problem.body(record.reference_id());
     if let Some(error) = reply.oauth {
         // What OAuth2 clients look for, beside what registry clients look for (RFC 6749 section 5.2).

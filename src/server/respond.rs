@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use http::header::{CONNECTION, CONTENT_LENGTH, USER_AGENT};
@@ -17,11 +17,13 @@ use super::answer::refused;
 use super::body::AnswerBody;
 use super::catalog;
 use super::door::front_door;
+use super::effect::{Effect, Effects, Write};
 use super::exchange::{Done, Exchange};
-use super::flood::{Floods, Handshakes};
+use super::flood::{refuse_certificate, turn_away};
+use super::known::{Knowledge, Repositories};
 use super::readers::Turn;
 use super::unheard;
-use crate::audit::{Effect, Event, Record};
+use crate::audit::{Event, NotNow, Purpose, Record};
 use crate::gate::{Authority, BadHead, Ledger, Refusal, Rules, Wanted};
 use crate::identity::Peer;
 use crate::limit::{Running, Source, TooFast, Usage};
@@ -33,8 +35,9 @@ use crate::upstream::{Answer, UpstreamError};
 pub struct Proxy {
     rules: ArcSwap<Rules>,
     ledger: Ledger,
-    floods: Arc<Floods>,
-    handshakes: Handshakes,
+    turned_away: AtomicU64,
+    pub(super) effects: Effects,
+    pub(super) repositories: Repositories,
     pub(super) listings: catalog::Turns,
     draining: AtomicBool,
 }
@@ -42,14 +45,18 @@ pub struct Proxy {
 impl Proxy {
     /// Puts the first rules in force.
     pub fn new(rules: Rules, ledger: Ledger) -> Arc<Self> {
-        Arc::new(Self {
+        let proxy = Arc::new(Self {
             rules: ArcSwap::from_pointee(rules),
             ledger,
-            floods: Arc::default(),
-            handshakes: Handshakes::default(),
+            turned_away: AtomicU64::new(0),
+            effects: Effects::default(),
+            repositories: Repositories::default(),
             listings: catalog::Turns::default(),
             draining: AtomicBool::new(false),
-        })
+        });
+        let knowledge = Knowledge(Arc::downgrade(&proxy));
+        proxy.ledger.audit.ask(Box::new(knowledge));
+        proxy
     }
 
     /// The rules in force now.
@@ -79,35 +86,36 @@ impl Proxy {
 
     /// How many requests were turned away unread since the start.
     pub fn turned_away(&self) -> u64 {
-        self.floods.turned_away()
+        self.turned_away.load(Ordering::Relaxed)
     }
 
     /// What all callers share, by the names that metrics use.
     pub fn shared(&self) -> Vec<(&'static str, Usage)> {
-        let mut all = vec![("password_hashing", self.ledger.memory.pool().usage())];
+        let mut all = vec![
+            ("audit_queue", self.ledger.audit.usage()),
+            ("password_hashing", self.ledger.memory.pool().usage()),
+        ];
         if let Some(directory) = self.rules().authenticator.directory() {
             all.push(("directory_binds", directory.usage()));
         }
         all
     }
 
-    /// Writes what has not been written yet about requests turned away.
-    pub fn tell_floods(&self) {
-        self.floods.tell();
-        self.handshakes.tell();
-        self.ledger.audit.tell_floods();
-    }
-
     /// Records a client certificate that the handshake ended with.
     pub(super) fn refuse_certificate(&self, from: IpAddr, reason: &str) {
-        self.handshakes.refused(&self.ledger.audit, from, reason);
+        refuse_certificate(&self.ledger.audit, from, reason);
+    }
+
+    fn turn_away(&self, from: IpAddr, why: TooFast) -> Response<AnswerBody> {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+        turn_away(&self.ledger.audit, from, &format!("over {why}"))
     }
 
     /// Answers one request. Whatever happens, one audit record is written for it: with the answer,
     /// at the end of a streamed body, or when this future is dropped because the client has gone.
     pub(super) async fn respond(
-        &self,
-        peer: &Peer,
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
         turn: Arc<Turn>,
         request: Request<Incoming>,
     ) -> Response<AnswerBody> {
@@ -131,10 +139,10 @@ impl Proxy {
     pub(super) fn tell_unheard(&self, peer: &Peer, head: &unheard::Head) {
         let audit = &self.ledger.audit;
         if let Err(why) = self.running(peer.address) {
-            drop(self.floods.turn_away(audit, peer.address, why));
+            drop(self.turn_away(peer.address, why));
             return;
         }
-        let mut record = Record::open(audit, audit.slot_now(), event(&head.uri));
+        let mut record = Record::open(audit, event(&head.uri));
         let agent = head.agent.as_ref().and_then(|value| value.to_str().ok());
         let (method, tls) = (&head.method, &peer.tls.description);
         record.client(peer.address, tls, method.as_str(), agent);
@@ -157,9 +165,9 @@ impl Proxy {
         let (audit, rules) = (&self.ledger.audit, self.rules.load_full());
         let _running = match self.running(address) {
             Ok(running) => running,
-            Err(why) => return self.floods.turn_away(audit, address, why),
+            Err(why) => return self.turn_away(address, why),
         };
-        let mut record = Record::open(audit, audit.slot().await, Event::Request);
+        let mut record = Record::open(audit, Event::Request);
         let method = fault.method(head);
         record.unread(address, tls, method);
         let wanted = Wanted::Call { scope: None };
@@ -173,16 +181,19 @@ impl Proxy {
     }
 
     /// Turns a request away before anything of it is looked at, if its source makes too many.
-    async fn shielded(&self, peer: &Peer, mut request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn shielded(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        mut request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         match self.running(peer.address) {
             Ok(running) => {
                 let own = self.own_span(request.headers_mut());
                 let span = span_of(request.headers());
-                let mut response = self.exchange(peer, request, own).instrument(span).await;
-                response.body_mut().hold(running);
-                response
+                let exchange = self.exchange(peer, request, own, running);
+                exchange.instrument(span).await
             }
-            Err(why) => self.floods.turn_away(&self.ledger.audit, peer.address, why),
+            Err(why) => self.turn_away(peer.address, why),
         }
     }
 
@@ -194,24 +205,24 @@ impl Proxy {
     }
 
     async fn exchange(
-        &self,
-        peer: &Peer,
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
         request: Request<Incoming>,
         own: Option<trace::Span>,
+        running: Running,
     ) -> Response<AnswerBody> {
         let rules = self.rules.load_full();
         let now = Timestamp::now();
         let (head, body) = request.into_parts();
         let is_token = head.uri.path() == "/token";
-        let effect = if head.method.is_safe() || is_token {
-            Effect::Read
+        let purpose = if head.method.is_safe() || is_token {
+            Purpose::Read
         } else {
-            Effect::Write
+            Purpose::Write
         };
         let audit = &self.ledger.audit;
-        let slot = audit.slot().await;
-        let is_late = slot.is_late();
-        let mut record = Record::open(audit, slot, event(&head.uri));
+        let room = audit.room_for(peer.address).await;
+        let mut record = Record::open(audit, event(&head.uri));
         let agent = head
             .headers
             .get(USER_AGENT)
@@ -236,11 +247,17 @@ impl Proxy {
                 return refused.await;
             }
         };
-        if is_late && audit.may_lack_record(effect).is_err() {
-            let (rules, late) = (&rules, Refusal::AuditUnwritable);
-            return self
-                .refuse(rules, Some(&authority), &head, late, Wait::No, record)
-                .await;
+        let late = match room {
+            Ok(()) => None,
+            Err(NotNow::TooFast) => Some(Refusal::TooManyRecords),
+            Err(NotNow::Full) => {
+                let lacking = audit.may_lack_record(purpose);
+                lacking.err().map(|_unwritable| Refusal::AuditUnwritable)
+            }
+        };
+        if let Some(late) = late {
+            let refused = self.refuse(&rules, Some(&authority), &head, late, Wait::No, record);
+            return refused.await;
         }
         let exchange = Exchange {
             proxy: self,
@@ -252,27 +269,51 @@ impl Proxy {
         };
         // What few requests go through is in boxes, so that the others have no room for it.
         let result = if is_token {
-            let token = Box::pin(exchange.token(body, &mut record));
-            token.await.map(Done::Whole)
+            Box::pin(exchange.token(body, &mut record)).await
         } else {
-            exchange.call(body, &mut record).await
+            match exchange.judge(&mut record).await {
+                Ok(admission) if admission.permit.call().is_read() => {
+                    match exchange.read(admission, &mut record).await {
+                        Ok(Done::Streaming(answer)) => {
+                            let Answer { head, body } = answer;
+                            let mut body = AnswerBody::stream(body, record);
+                            body.hold(running);
+                            return Response::from_parts(head, body);
+                        }
+                        Ok(Done::Whole(response)) => Ok(response),
+                        Err(refusal) => Err(refusal),
+                    }
+                }
+                Ok(admission) => {
+                    let write = Write {
+                        proxy: Arc::clone(self),
+                        rules,
+                        now,
+                        peer: Arc::clone(peer),
+                        authority,
+                        head,
+                        _running: running,
+                    };
+                    return Effect::new(write, admission, body, record).await;
+                }
+                Err(refusal) => Err(refusal),
+            }
         };
         match result {
-            Ok(Done::Whole(response)) => {
-                let wait = wait_for(&head.method, &record);
-                self.close(&rules, &authority, response, (wait, effect), record)
-                    .await
-            }
-            Ok(Done::Streaming(answer)) => {
-                let Answer { head, body } = answer;
-                Response::from_parts(head, AnswerBody::stream(body, record))
+            Ok(response) => {
+                let how = (wait_for(&head.method, &record), purpose);
+                self.close(&rules, &authority, response, how, record).await
             }
             Err(refusal) => {
                 if refusal.is_wrong_credential() {
                     let from = Source::of(peer.address);
                     self.ledger.shield.failure(from, self.ledger.now());
                 }
-                let wait = wait_for(&head.method, &record);
+                // A challenge is an answer that costs nothing: nobody waits for its record.
+                let wait = match matches!(refusal, Refusal::Challenged) {
+                    true => Wait::No,
+                    false => wait_for(&head.method, &record),
+                };
                 self.refuse(&rules, Some(&authority), &head, refusal, wait, record)
                     .await
             }
@@ -298,7 +339,7 @@ impl Proxy {
         Some(span)
     }
 
-    async fn refuse(
+    pub(super) async fn refuse(
         &self,
         rules: &Rules,
         authority: Option<&Authority>,
@@ -323,20 +364,20 @@ impl Proxy {
     }
 
     /// Closes the record of an answer that is known as a whole, before the client has its end.
-    async fn close(
+    pub(super) async fn close(
         &self,
         rules: &Rules,
         authority: &Authority,
         response: Response<AnswerBody>,
-        (wait, effect): (Wait, Effect),
+        (wait, purpose): (Wait, Purpose),
         record: Record,
     ) -> Response<AnswerBody> {
         match wait {
             Wait::No => record.close(),
             Wait::Yes => {
                 let audit = &self.ledger.audit;
-                if record.close_and_wait().await.is_err() && audit.ready_for(effect).is_err() {
-                    let mut late = Record::open(audit, audit.slot().await, Event::Audit);
+                if record.close_and_wait().await.is_err() && audit.ready_for(purpose).is_err() {
+                    let mut late = Record::open(audit, Event::Audit);
                     let refusal = Refusal::AuditUnwritable;
                     // No challenge comes with it, so what was wanted does not matter.
                     let (how, wanted) = (rules.challenge, Wanted::Token);
@@ -366,7 +407,7 @@ fn without_body(response: Response<AnswerBody>) -> Response<AnswerBody> {
 
 /// Whether the record must be on its way to disk before the answer.
 #[derive(Clone, Copy)]
-enum Wait {
+pub(super) enum Wait {
     No,
     Yes,
 }

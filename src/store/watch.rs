@@ -113,8 +113,7 @@ impl Watch {
     }
 
     async fn tell(&self, error: Option<StoreError>) {
-        let slot = self.audit.slot().await;
-        let mut record = Record::open(&self.audit, slot, Event::Store);
+        let mut record = Record::open(&self.audit, Event::Store);
         if let Some(error) = error {
             tracing::error!(%error, "limits are not shared: the store does not answer");
             record.outcome(Outcome::Error);

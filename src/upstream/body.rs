@@ -24,7 +24,14 @@ pub enum Fault {
     /// More bytes than this call may have.
     #[error("the body is too large")]
     TooLarge,
+    /// No fault of the client: what it sends would be done without a record.
+    #[error("the audit trail had no room for what the body does")]
+    Unrecorded,
 }
+
+/// What has to happen when the last byte of a body has arrived, before it goes upstream. Where it comes
+/// to nothing (`false`), that byte never goes.
+pub type Clearance = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// How far a body is, shared between the body and whoever waits for the answer.
 #[derive(Clone, Debug)]
@@ -44,6 +51,7 @@ impl Progress {
             1 => Some(Fault::Gone),
             2 => Some(Fault::Stalled),
             3 => Some(Fault::TooLarge),
+            4 => Some(Fault::Unrecorded),
             _ => None,
         }
     }
@@ -53,6 +61,7 @@ impl Progress {
             Fault::Gone => 1,
             Fault::Stalled => 2,
             Fault::TooLarge => 3,
+            Fault::Unrecorded => 4,
         };
         self.fault.store(number, Ordering::Relaxed);
         fault
@@ -60,13 +69,25 @@ impl Progress {
 }
 
 /// A client's body. Trailers are dropped: nothing in them was judged.
-#[derive(Debug)]
 pub struct ClientBody {
     inner: Incoming,
     progress: Progress,
     left: u64,
     timeout: Duration,
     stall: Option<Pin<Box<Sleep>>>,
+    clearance: Option<Clearance>,
+    /// Whether each piece waits until it is known whether it is the last one.
+    holds_back: bool,
+    held: Option<Bytes>,
+    has_arrived: bool,
+}
+
+impl std::fmt::Debug for ClientBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientBody")
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ClientBody {
@@ -77,12 +98,92 @@ impl ClientBody {
             bytes,
             fault: Arc::default(),
         };
+        let has_arrived = inner.is_end_stream();
         Self {
             inner,
             progress,
             left: limit,
             timeout,
             stall: None,
+            clearance: None,
+            holds_back: false,
+            held: None,
+            has_arrived,
+        }
+    }
+
+    /// The same with something to happen when its last byte has arrived; before that byte goes on if
+    /// it `holds_back`.
+    #[must_use]
+    pub fn cleared_by(self, clearance: Clearance, holds_back: bool) -> Self {
+        Self {
+            clearance: Some(clearance),
+            holds_back,
+            ..self
+        }
+    }
+
+    /// The next piece that the client has sent.
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            let timeout = self.timeout;
+            let stall = self
+                .stall
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+            ready!(stall.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(self.progress.fail(Fault::Stalled))));
+        };
+        self.stall = None;
+        let data = match frame {
+            None => return Poll::Ready(None),
+            Some(Err(_cause)) => return Poll::Ready(Some(Err(self.progress.fail(Fault::Gone)))),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                Err(_trailers) => return Poll::Ready(None),
+            },
+        };
+        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        let Some(left) = self.left.checked_sub(length) else {
+            return Poll::Ready(Some(Err(self.progress.fail(Fault::TooLarge))));
+        };
+        self.left = left;
+        self.progress.bytes.fetch_add(length, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(data)))
+    }
+
+    /// What is left when the last byte has arrived.
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        if let Some(clearance) = &mut self.clearance {
+            let is_cleared = ready!(clearance.as_mut().poll(cx));
+            self.clearance = None;
+            if !is_cleared {
+                self.held = None;
+                return Poll::Ready(Some(Err(self.progress.fail(Fault::Unrecorded))));
+            }
+        }
+        Poll::Ready(self.held.take().map(Ok))
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        loop {
+            if self.has_arrived {
+                return self.poll_last(cx);
+            }
+            let data = match ready!(self.poll_inner(cx)) {
+                None => {
+                    self.has_arrived = true;
+                    continue;
+                }
+                Some(Ok(data)) => data,
+                Some(Err(fault)) => return Poll::Ready(Some(Err(fault))),
+            };
+            self.has_arrived = self.inner.is_end_stream();
+            if !self.has_arrived && !self.holds_back {
+                return Poll::Ready(Some(Ok(data)));
+            }
+            if let Some(before) = self.held.replace(data) {
+                return Poll::Ready(Some(Ok(before)));
+            }
         }
     }
 }
@@ -95,39 +196,24 @@ impl Body for ClientBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            let timeout = this.timeout;
-            let stall = this
-                .stall
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-            ready!(stall.as_mut().poll(cx));
-            return Poll::Ready(Some(Err(this.progress.fail(Fault::Stalled))));
-        };
-        this.stall = None;
-        let data = match frame {
-            None => return Poll::Ready(None),
-            Some(Err(_cause)) => return Poll::Ready(Some(Err(this.progress.fail(Fault::Gone)))),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => data,
-                Err(_trailers) => return Poll::Ready(None),
-            },
-        };
-        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        let Some(left) = this.left.checked_sub(length) else {
-            return Poll::Ready(Some(Err(this.progress.fail(Fault::TooLarge))));
-        };
-        this.left = left;
-        this.progress.bytes.fetch_add(length, Ordering::Relaxed);
-        Poll::Ready(Some(Ok(Frame::data(data))))
+        let data = ready!(self.poll_data(cx));
+        Poll::Ready(data.map(|data| data.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.has_arrived && self.held.is_none() && self.clearance.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let held = self.held.as_ref().map_or(0, Bytes::len);
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        let inner = self.inner.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower().saturating_add(held));
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(held));
+        }
+        hint
     }
 }
 

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use tokio_rustls::TlsConnector;
 
 pub use answer::{Cut, Incoming};
-pub use body::{ClientBody, Fault, RequestBody};
+pub use body::{Clearance, ClientBody, Fault, RequestBody};
 pub use headers::{PassHeader, PassHeaders};
 use headers::{is_framed_once, passed_back, passed_on};
 pub use inspect::BlobSource;
@@ -41,7 +41,7 @@ pub use session::{Seal, Session};
 
 use crate::config::UpstreamUrl;
 use crate::policy::Permit;
-use crate::registry::{BlobVerb, Call, ManifestVerb, Read, RepoName, UploadId, UploadVerb};
+use crate::registry::{BlobVerb, Call, Digest, ManifestVerb, Read, RepoName, UploadId, UploadVerb};
 use crate::tls::TlsError;
 
 /// Why the registry did not answer. None of these says anything about the caller.
@@ -572,6 +572,12 @@ pub const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution
 /// What the registry calls the manifest it answers with.
 pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// The content that an answer says it is about, if it says so in the grammar.
+pub fn digest_of(headers: &HeaderMap) -> Option<Digest> {
+    Digest::parse(headers.get(CONTENT_DIGEST)?.to_str().ok()?)
+}
+
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \

@@ -110,18 +110,11 @@ async fn every_outcome_leaves_exactly_one_record() {
         facts! { outcome: "allowed", user: "alice", status: 200 },
     );
 
-    let record = one(&lab, get(lab.anonymous(), "/v2/")).await;
-    check(&record, facts! { status: 401, auth: "anonymous" });
-
-    let record = one(&lab, get(lab.anonymous(), tags)).await;
+    let record = one(&lab, get(lab.anonymous().basic("alice", "wrong"), tags)).await;
     check(
         &record,
-        facts! { status: 401, repository: "team-a/app", action: "pull" },
+        facts! { outcome: "failed", status: 401, repository: "team-a/app", action: "pull" },
     );
-    assert_ne!(record["outcome"], "allowed");
-
-    let record = one(&lab, get(lab.anonymous().basic("alice", "wrong"), tags)).await;
-    check(&record, facts! { outcome: "failed", status: 401 });
     assert!(record["reason"].is_string(), "{record:#}");
 
     let record = one(&lab, get(lab.anonymous().basic("who", "wrong"), "/v2/")).await;
@@ -293,6 +286,30 @@ async fn clients_that_go_away_leave_a_record() {
 }
 
 #[tokio::test]
+async fn requests_that_were_asked_for_a_credential_are_counted() {
+    let lab = Lab::start().await;
+    let mut quoted = Vec::new();
+    for path in [
+        "/v2/",
+        "/v2/team-a/app/tags/list",
+        "/v2/team-a/app/tags/list",
+    ] {
+        let answer = lab.anonymous().get(path).send().await;
+        assert_eq!(answer.status, 401);
+        quoted.push(answer.header("x-portcullis-ref").unwrap().to_owned());
+    }
+    lab.process.signal(Signal::HUP);
+    let is_it = |record: &Value| record["outcome"] == "challenged";
+    let record = lab.audit().find("the challenges", is_it).await;
+    check(
+        &record,
+        facts! { event: "suppressed", count: 3, status: 401, repository: "team-a/app" },
+    );
+    assert!(quoted.iter().all(|reference| record["ref"] == **reference));
+    assert_eq!(lab.audit().records().into_iter().filter(is_it).count(), 1);
+}
+
+#[tokio::test]
 async fn whoever_sends_and_leaves_at_once_is_on_record() {
     let upstream = Upstream::agreeable().await;
     let lab = Lab::builder().upstream(upstream.url()).start().await;
@@ -302,7 +319,8 @@ async fn whoever_sends_and_leaves_at_once_is_on_record() {
         let mut stream = lab.anonymous().raw().await.unwrap();
         let agent = format!("hasty-{number}");
         let head = format!(
-            "GET /v2/team-a/app/tags/list HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: {agent}\r\n\r\n"
+            "GET /v2/team-a/app/tags/list HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: {agent}\r\n\
+             Authorization: Basic Og==\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Audit, AuditError, Effect, Plan};
+use super::{Audit, AuditError, NotNow, Plan, Purpose};
 use crate::audit::verify::{Proofs, Verified, VerifyError, verify};
 use crate::audit::{ChainKey, Event, Outcome, PublicKey, Record, Signer};
 use crate::config::{self, WhenUnwritable};
+use crate::identity::SubjectKind;
 
 struct Folder(PathBuf);
 
@@ -48,7 +49,7 @@ async fn adopt(audit: &Audit, plan: Plan) {
 }
 
 async fn write(audit: &Arc<Audit>) -> Result<(), AuditError> {
-    let mut record = Record::open(audit, audit.slot().await, Event::Request);
+    let mut record = Record::open(audit, Event::Request);
     record.answer(Outcome::Allowed, 200);
     record.close_and_wait().await
 }
@@ -149,15 +150,15 @@ async fn an_end_that_was_cut_off_stays_visible() {
 async fn a_full_disk_refuses_as_told_and_is_noticed_when_over() {
     let folder = Folder::new();
     let audit = open(Path::new("/dev/full"));
-    assert!(audit.ready_for(Effect::Write).is_ok());
+    assert!(audit.ready_for(Purpose::Write).is_ok());
     assert!(matches!(write(&audit).await, Err(AuditError::Unwritable)));
-    assert!(audit.ready_for(Effect::Read).is_ok());
-    assert!(audit.ready_for(Effect::Write).is_err());
+    assert!(audit.ready_for(Purpose::Read).is_ok());
+    assert!(audit.ready_for(Purpose::Write).is_err());
     assert!(audit.sinks()[0].failing.is_some());
     let file = folder.file();
     adopt(&audit, Plan::new(config(&file))).await;
     write(&audit).await.unwrap();
-    assert!(audit.ready_for(Effect::Write).is_ok());
+    assert!(audit.ready_for(Purpose::Write).is_ok());
     assert_eq!(sequence(&file), [1, 2, 3]);
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(
@@ -272,7 +273,7 @@ async fn keys_and_checkpoints_hold_over_reload_and_restart() {
     drop(audit);
     let audit = Audit::open(plan(&two)).unwrap();
     for _ in 0..2500 {
-        let record = Record::open(&audit, audit.slot().await, Event::Request);
+        let record = Record::open(&audit, Event::Request);
         record.close();
     }
     audit.finish().await;
@@ -303,38 +304,113 @@ async fn keys_and_checkpoints_hold_over_reload_and_restart() {
     );
 }
 
+/// Refuses a login of a user and says what the client was told to quote.
+fn refuse(audit: &Arc<Audit>, user: &str) -> String {
+    let mut record = Record::open(audit, Event::Login);
+    record.source([192, 0, 2, 7].into());
+    record.claim(user, SubjectKind::Person);
+    record.answer(Outcome::Failed, 401);
+    record.reason("wrong password");
+    record.settle_reference();
+    let reference = record.reference_id().to_owned();
+    record.close();
+    reference
+}
+
 #[tokio::test]
-async fn a_flood_of_one_refusal_is_folded_and_counted_exactly() {
+async fn refusals_of_one_source_are_counted_beyond_its_share() {
     let folder = Folder::new();
     let file = folder.file();
     let audit = open(&file);
-    let mut told = std::collections::HashSet::new();
-    for number in 0..1500 {
-        let mut record = Record::open(&audit, audit.slot().await, Event::Login);
-        record.source([192, 0, 2, 7].into());
-        record.answer(Outcome::Failed, 401);
-        record.reason("wrong password");
-        record.join_flood();
-        if number >= 1000 {
-            told.insert(record.reference_id().to_owned());
-        }
-        record.close();
-    }
+    let told: Vec<_> = (0..1500)
+        .map(|number| refuse(&audit, &format!("user-{number}")))
+        .collect();
+    // What got a permit is never among them.
+    let mut permitted = Record::open(&audit, Event::Request);
+    permitted.source([192, 0, 2, 7].into());
+    permitted.permitted();
+    permitted.answer(Outcome::Allowed, 200);
+    permitted.close();
     audit.tell_floods();
     audit.finish().await;
     let records = records(&file);
-    assert_eq!(records.len(), 1001);
-    let last = &records[1000];
+    let suppressed = records.last().unwrap();
+    assert_eq!(suppressed["event"], "suppressed");
+    let alone = records.len() - 2;
+    assert!((50..150).contains(&alone), "{alone}");
+    assert_eq!(records[alone]["outcome"], "allowed");
+    assert_eq!(suppressed["count"], 1500 - alone);
     assert_eq!(
-        (&last["event"], &last["count"]),
-        (&"suppressed".into(), &500.into())
-    );
-    assert_eq!(told.len(), 1);
-    assert!(told.contains(last["ref"].as_str().unwrap()));
-    assert_eq!(
-        (&last["client"], &last["status"]),
+        (&suppressed["client"], &suppressed["status"]),
         (&"192.0.2.7".into(), &401.into())
     );
+    let users = suppressed["users"].as_array().unwrap();
+    assert_eq!(users[0], format!("user-{alone}"));
+    let shared: std::collections::HashSet<_> = told[alone..].iter().collect();
+    assert_eq!(shared.len(), 1);
+    assert_eq!(suppressed["ref"], told[alone]);
+}
+
+#[tokio::test]
+async fn a_full_queue_has_no_place_for_what_commits() {
+    let folder = Folder::new();
+    let fifo = folder.0.join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    // Somebody has to have it open for reading, and reads nothing.
+    let reader = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(&fifo)
+        .unwrap();
+    let mut plan = Plan::new(config(&fifo));
+    plan.config.timeout = Duration::from_millis(300);
+    let audit = Audit::open(plan).unwrap();
+    let source = |number: u8| std::net::IpAddr::from([192, 0, 2, number]);
+    let record = |number| {
+        let mut record = Record::open(&audit, Event::Request);
+        record.source(source(number));
+        record.permitted();
+        record
+    };
+    let held: Vec<_> = (0..=u8::MAX)
+        .cycle()
+        .map_while(|number| audit.spare_place(crate::limit::Claimant::proven(source(number))))
+        .collect();
+    assert!(held.len() > 1000);
+    let writer = record(9);
+    assert!(writer.reserve().take().await.is_err());
+    assert_eq!(audit.room_for(source(9)).await, Err(NotNow::Full));
+    audit.mode.store(
+        super::mode_number(WhenUnwritable::Serve),
+        std::sync::atomic::Ordering::Relaxed,
+    );
+    assert!(writer.reserve().take().await.is_ok());
+    audit.mode.store(
+        super::mode_number(WhenUnwritable::RefuseWrites),
+        std::sync::atomic::Ordering::Relaxed,
+    );
+    drop(held);
+    assert!(writer.reserve().take().await.is_ok());
+    assert_eq!(audit.room_for(source(9)).await, Ok(()));
+    drop((writer, reader));
+}
+
+#[test]
+fn references_are_each_other_and_tell_nothing() {
+    let folder = Folder::new();
+    let audit = open(&folder.file());
+    let references: Vec<_> = (0..50_000).map(|_| audit.next_reference()).collect();
+    let distinct: std::collections::HashSet<_> = references.iter().collect();
+    assert_eq!(distinct.len(), references.len());
+    assert!(references.iter().all(|reference| reference.len() == 6));
+    // Another process gives others.
+    let other = Folder::new();
+    let second = open(&other.file());
+    let same = references
+        .iter()
+        .filter(|first| **first == second.next_reference());
+    assert!(same.count() < 10);
 }
 
 #[tokio::test]
@@ -371,6 +447,6 @@ fn what_a_mode_refuses() {
             super::mode_number(mode),
             std::sync::atomic::Ordering::Relaxed,
         );
-        assert!(audit.ready_for(Effect::Write).is_ok());
+        assert!(audit.ready_for(Purpose::Write).is_ok());
     }
 }

@@ -184,6 +184,11 @@ impl Directory {
         }
     }
 
+    /// Whether a user was there lately.
+    pub(super) fn remembers(&self, user: &str) -> bool {
+        self.fresh.contains_key(user) || self.people.contains_key(user)
+    }
+
     /// What is known of a user without a password, looked up at most once in the time that the
     /// cache keeps anything. `None` for a user whom the directory does not know.
     pub(super) async fn look_up(self: &Arc<Self>, user: &str) -> Result<Option<LookedUp>, Failure> {

@@ -35,6 +35,8 @@ impl Counts {
         let count = match outcome {
             Outcome::Aborted => &mut self.aborted,
             Outcome::Allowed => &mut self.allowed,
+            // They are counted apart, see `Gathered::challenges`.
+            Outcome::Challenged => return,
             Outcome::Denied => &mut self.denied,
             Outcome::Error => &mut self.error,
             Outcome::Failed => &mut self.failed,
@@ -54,10 +56,11 @@ impl Counts {
     }
 
     /// In the order of [`Outcome::ALL`].
-    fn by_outcome(&self) -> [u64; 6] {
+    fn by_outcome(&self) -> [u64; 7] {
         [
             self.aborted,
             self.allowed,
+            0,
             self.denied,
             self.error,
             self.failed,
@@ -337,8 +340,9 @@ impl Gathered {
         if !about_requests.into_iter().any(|event| entry.is(event)) {
             return;
         }
-        if entry.is_challenge() && suppressed == 0 {
-            self.challenges = self.challenges.saturating_add(1);
+        // Of the first edition's records, those that tell of many do not say whether it was that.
+        if entry.is_challenge() && (suppressed == 0 || entry.outcome == Outcome::Challenged) {
+            self.challenges = self.challenges.saturating_add(entry.count.unwrap_or(1));
             return;
         }
         let times = suppressed.max(1);
@@ -407,7 +411,7 @@ impl Gathered {
     fn refusal(&mut self, entry: &Entry, times: u64) {
         match entry.outcome {
             Outcome::Denied | Outcome::Failed | Outcome::Limited => {}
-            Outcome::Aborted | Outcome::Allowed | Outcome::Error => return,
+            Outcome::Aborted | Outcome::Allowed | Outcome::Challenged | Outcome::Error => return,
         }
         let reason = entry.reason.as_deref().unwrap_or("no reason told");
         // A flood's reason begins with how many there were.
@@ -436,7 +440,7 @@ impl Gathered {
         };
         let (in_it, kept_out) = match entry.outcome {
             Outcome::Denied => (false, entry.is_proven()),
-            Outcome::Failed | Outcome::Limited => (false, false),
+            Outcome::Challenged | Outcome::Failed | Outcome::Limited => (false, false),
             Outcome::Aborted | Outcome::Allowed | Outcome::Error => (entry.rule.is_some(), false),
         };
         // Names that anybody can make up do not count.

@@ -53,10 +53,11 @@ impl Columns {
     fn coloured(self, outcome: Outcome) -> String {
         let colour = match outcome {
             Outcome::Allowed => "\u{1b}[32m",
+            Outcome::Challenged => "",
             Outcome::Denied | Outcome::Failed => "\u{1b}[31m",
             Outcome::Aborted | Outcome::Error | Outcome::Limited => "\u{1b}[33m",
         };
-        let word = fitted(outcome.as_str(), 8);
+        let word = fitted(outcome.as_str(), 10);
         if self.colours {
             format!("{colour}{word}\u{1b}[0m")
         } else {

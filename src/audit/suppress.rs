@@ -1,0 +1,392 @@
+//! Refusals and requests that were given up, beyond what one source may have on record: they are
+//! counted, and one record tells how many they were, whom they named and what they asked for.
+//!
+//! Only what got no permit comes here, so nothing that was done or seen is ever without a record of its
+//! own. A source has a share of the trail: a burst and a rate, in bytes, at each of its prefixes, and
+//! all sources together have one. What is beyond that is counted by source, event and status. Names of
+//! what exists are always told; of the rest the first few and a sample. Pure; the caller has the clock.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use super::event::{Event, Outcome};
+
+/// How long refusals are counted before a record tells of them.
+const WINDOW: Duration = Duration::from_secs(10);
+/// The same for requests that were asked for a credential, which is how most logins begin.
+const CHALLENGED_WINDOW: Duration = Duration::from_mins(1);
+/// Bytes of the trail that one source may have at once, and in a second.
+const BURST: u64 = 64 << 10;
+const RATE: u64 = 2 << 10;
+/// The same for all sources together.
+const BURST_OF_ALL: u64 = 1 << 20;
+const RATE_OF_ALL: u64 = 1 << 20;
+/// The same for what got a permit: beyond it a source waits.
+const PERMITTED_RATE: u64 = 8 << 20;
+/// Runs counted at a time. What is more is counted without its source.
+const RUNS: usize = 4096;
+/// Sources whose shares are remembered.
+const SOURCES: usize = 16 << 10;
+/// Names of what does not exist: so many of the first, and so many of the others.
+const FIRST: usize = 8;
+const SAMPLE: usize = 8;
+/// Names of what exists in one record; then it is written and another one begun.
+const KNOWN: usize = 64;
+/// Reasons told of one run.
+const REASONS: usize = 8;
+
+/// What makes refusals alike.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Kind {
+    /// The address, or the /64 of an IPv6 one; `None` for those of too many sources.
+    pub(super) source: Option<IpAddr>,
+    pub(super) event: Event,
+    pub(super) outcome: Outcome,
+    pub(super) status: Option<u16>,
+}
+
+/// One refusal, as far as it is told of among others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal<'a> {
+    pub(super) client: IpAddr,
+    pub(super) event: Event,
+    pub(super) outcome: Outcome,
+    pub(super) status: Option<u16>,
+    pub(super) reference: &'a str,
+    pub(super) user: Option<Named<'a>>,
+    pub(super) repository: Option<Named<'a>>,
+    pub(super) reason: Option<&'a str>,
+    /// Bytes that its own record would have.
+    pub(super) bytes: u64,
+    /// Whether it is only counted, whatever its source may have.
+    pub(super) is_one_of_many: bool,
+}
+
+/// A name that was used, and whether what it names exists.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named<'a> {
+    pub(super) name: &'a str,
+    pub(super) exists: bool,
+}
+
+/// Where a refusal is told of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// In a record of its own.
+    Alone,
+    /// In the record of this reference, with others.
+    Among {
+        reference: String,
+        /// That record, if it must be written now.
+        full: Option<Box<Suppressed>>,
+    },
+}
+
+/// Refusals of one kind that have no record of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Suppressed {
+    pub(super) kind: Kind,
+    pub(super) count: u64,
+    /// What the clients were told.
+    pub(super) reference: String,
+    pub(super) users: Vec<String>,
+    pub(super) repositories: Vec<String>,
+    /// Why, with how often.
+    pub(super) reasons: Vec<(String, u64)>,
+}
+
+/// Everybody's shares, and the runs that are going on.
+#[derive(Debug)]
+pub(super) struct Suppressor {
+    shares: Shares,
+    runs: HashMap<Kind, Run>,
+    dice: Dice,
+}
+
+#[derive(Debug)]
+struct Run {
+    began: Duration,
+    count: u64,
+    reference: String,
+    users: Names,
+    repositories: Names,
+    reasons: Vec<(String, u64)>,
+}
+
+impl Suppressor {
+    /// `seed` decides which names make the sample.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            shares: Shares::default(),
+            runs: HashMap::new(),
+            dice: Dice(seed),
+        }
+    }
+
+    /// Decides whether a refusal has a record of its own, and counts it if not.
+    pub(super) fn judge(&mut self, refusal: &Refusal<'_>, now: Duration) -> Told {
+        if !refusal.is_one_of_many && self.shares.take(refusal.client, refusal.bytes, now) {
+            return Told::Alone;
+        }
+        let mut kind = Kind {
+            source: Some(source_of(refusal.client)),
+            event: refusal.event,
+            outcome: refusal.outcome,
+            status: refusal.status,
+        };
+        if self.runs.len() >= RUNS && !self.runs.contains_key(&kind) {
+            kind.source = None;
+        }
+        let run = self.runs.entry(kind.clone()).or_insert_with(|| Run {
+            began: now,
+            count: 0,
+            reference: refusal.reference.to_owned(),
+            users: Names::default(),
+            repositories: Names::default(),
+            reasons: Vec::new(),
+        });
+        run.count = run.count.saturating_add(1);
+        run.users.add(refusal.user, &mut self.dice);
+        run.repositories.add(refusal.repository, &mut self.dice);
+        run.reason(refusal.reason);
+        let reference = run.reference.clone();
+        let full = if run.users.is_full() || run.repositories.is_full() {
+            let run = self.runs.remove(&kind);
+            run.map(|run| Box::new(run.told(kind)))
+        } else {
+            None
+        };
+        Told::Among { reference, full }
+    }
+
+    /// Takes out what is to be told now: the runs whose time is over, or all of them (`None`).
+    pub(super) fn take(&mut self, now: Option<Duration>) -> Vec<Suppressed> {
+        let is_over = |kind: &Kind, run: &Run| {
+            let window = if kind.outcome == Outcome::Challenged {
+                CHALLENGED_WINDOW
+            } else {
+                WINDOW
+            };
+            now.is_none_or(|now| now.saturating_sub(run.began) >= window)
+        };
+        let over = self.runs.extract_if(|kind, run| is_over(kind, run));
+        over.map(|(kind, run)| run.told(kind)).collect()
+    }
+
+    /// Notes a record of something that got a permit.
+    pub(super) fn charge(&mut self, client: IpAddr, bytes: u64, now: Duration) {
+        self.shares.charge(client, bytes, now);
+    }
+
+    /// How long a source has to wait until its next permitted record can be afforded.
+    pub(super) fn debt(&self, client: IpAddr, now: Duration) -> Duration {
+        self.shares.debt(client, now)
+    }
+}
+
+impl Run {
+    fn reason(&mut self, reason: Option<&str>) {
+        let Some(reason) = reason else { return };
+        if let Some((_, count)) = self.reasons.iter_mut().find(|(known, _)| known == reason) {
+            *count = count.saturating_add(1);
+        } else if self.reasons.len() < REASONS {
+            self.reasons.push((reason.to_owned(), 1));
+        }
+    }
+
+    fn told(self, kind: Kind) -> Suppressed {
+        let Self {
+            began: _,
+            count,
+            reference,
+            users,
+            repositories,
+            reasons,
+        } = self;
+        Suppressed {
+            kind,
+            count,
+            reference,
+            users: users.told(),
+            repositories: repositories.told(),
+            reasons,
+        }
+    }
+}
+
+/// Names that were used in one run, each once.
+#[derive(Debug, Default)]
+struct Names {
+    known: BTreeSet<String>,
+    first: Vec<String>,
+    sample: Vec<String>,
+    /// How many were drawn for the sample.
+    drawn: u64,
+}
+
+impl Names {
+    fn add(&mut self, named: Option<Named<'_>>, dice: &mut Dice) {
+        let Some(Named { name, exists }) = named else {
+            return;
+        };
+        let is_there = |names: &[String]| names.iter().any(|known| known == name);
+        if exists {
+            if !self.known.contains(name) {
+                self.known.insert(name.to_owned());
+            }
+            return;
+        }
+        if is_there(&self.first) || is_there(&self.sample) {
+            return;
+        }
+        if self.first.len() < FIRST {
+            self.first.push(name.to_owned());
+            return;
+        }
+        // Each one so far is in the sample with the same probability (Vitter, algorithm R).
+        self.drawn = self.drawn.saturating_add(1);
+        if self.sample.len() < SAMPLE {
+            self.sample.push(name.to_owned());
+        } else if let Some(place) = dice
+            .below(self.drawn)
+            .and_then(|place| usize::try_from(place).ok())
+            && let Some(place) = self.sample.get_mut(place)
+        {
+            name.clone_into(place);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.known.len() >= KNOWN
+    }
+
+    fn told(self) -> Vec<String> {
+        let rest = self.first.into_iter().chain(self.sample);
+        self.known.into_iter().chain(rest).collect()
+    }
+}
+
+/// A generator of numbers that nobody's safety depends on (splitmix64).
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    /// A number below `end`; `None` where there is none.
+    fn below(&mut self, end: u64) -> Option<u64> {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)).checked_rem(end)
+    }
+}
+
+/// How much of the trail each source has had. A share is kept as the time at which all of it is
+/// there again (the generic cell rate algorithm).
+#[derive(Debug, Default)]
+struct Shares {
+    /// By prefix and its length.
+    refused: HashMap<(u8, IpAddr), Duration>,
+    permitted: HashMap<IpAddr, Duration>,
+    all: Duration,
+    /// When the full shares were forgotten last.
+    swept: Duration,
+}
+
+impl Shares {
+    /// Takes from the shares of a source, if there is enough in each.
+    fn take(&mut self, client: IpAddr, bytes: u64, now: Duration) -> bool {
+        self.sweep(now);
+        let after = |full: Duration, rate| full.max(now).saturating_add(time_of(bytes, rate));
+        let fits = |then: Duration, burst, rate| then.saturating_sub(now) <= time_of(burst, rate);
+        let all = after(self.all, RATE_OF_ALL);
+        if !fits(all, BURST_OF_ALL, RATE_OF_ALL) {
+            return false;
+        }
+        let prefixes = prefixes(client);
+        let new = prefixes
+            .iter()
+            .filter(|prefix| !self.refused.contains_key(prefix));
+        if self.refused.len().saturating_add(new.count()) > SOURCES {
+            return false;
+        }
+        let mut shares = Vec::with_capacity(prefixes.len());
+        for prefix in prefixes {
+            let full = self.refused.get(&prefix).copied().unwrap_or_default();
+            let then = after(full, RATE);
+            if !fits(then, BURST, RATE) {
+                return false;
+            }
+            shares.push((prefix, then));
+        }
+        self.refused.extend(shares);
+        self.all = all;
+        true
+    }
+
+    fn charge(&mut self, client: IpAddr, bytes: u64, now: Duration) {
+        self.sweep(now);
+        let source = source_of(client);
+        if self.permitted.len() >= SOURCES && !self.permitted.contains_key(&source) {
+            return;
+        }
+        let full = self.permitted.entry(source).or_default();
+        *full = (*full)
+            .max(now)
+            .saturating_add(time_of(bytes, PERMITTED_RATE));
+    }
+
+    /// A second's worth is free.
+    fn debt(&self, client: IpAddr, now: Duration) -> Duration {
+        let full = self.permitted.get(&source_of(client));
+        let debt = full.map_or(Duration::ZERO, |full| full.saturating_sub(now));
+        debt.saturating_sub(Duration::from_secs(1))
+    }
+
+    /// Forgets the shares that are full again, now and then.
+    fn sweep(&mut self, now: Duration) {
+        if now.saturating_sub(self.swept) < Duration::from_secs(1) {
+            return;
+        }
+        self.swept = now;
+        self.refused.retain(|_, full| *full > now);
+        self.permitted.retain(|_, full| *full > now);
+    }
+}
+
+/// The time in which so many bytes come together at a rate.
+fn time_of(bytes: u64, rate: u64) -> Duration {
+    let nanos = u128::from(bytes)
+        .saturating_mul(1_000_000_000)
+        .checked_div(u128::from(rate))
+        .unwrap_or_default();
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// What counts as one source: an IPv4 address, or the /64 of an IPv6 one.
+pub(super) fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(prefix(v6, 64)),
+    }
+}
+
+/// The networks that share with a client. A customer is given a /64, a /56 or a /48 (RFC 6177).
+fn prefixes(client: IpAddr) -> Vec<(u8, IpAddr)> {
+    match client.to_canonical() {
+        v4 @ IpAddr::V4(_) => vec![(32, v4)],
+        IpAddr::V6(v6) => [64, 56, 48]
+            .map(|length| (length, IpAddr::V6(prefix(v6, length))))
+            .to_vec(),
+    }
+}
+
+fn prefix(address: Ipv6Addr, length: u8) -> Ipv6Addr {
+    let rest = 128_u32.saturating_sub(u32::from(length));
+    let mask = u128::MAX.checked_shl(rest).unwrap_or(0);
+    Ipv6Addr::from_bits(address.to_bits() & mask)
+}
+
+#[cfg(test)]
+mod tests;

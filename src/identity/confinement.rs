@@ -9,10 +9,6 @@ use jiff::Timestamp;
 
 use crate::registry::{Action, Pattern, RepoName};
 
-/// What the user names of robot keys begin with: the key `ci` is the user `key:ci`. No person can be
-/// called that, since a user name in `Basic` has no colon (RFC 7617 section 2).
-pub const ROBOT: &str = "key:";
-
 /// The grant of a robot key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confinement {

@@ -6,13 +6,17 @@ mod confinement;
 mod credential;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod name;
 mod peer;
 mod principal;
+mod shape;
 mod subject;
 
 pub use certificate::{Accepted, CertificateField, ClientCertificate};
-pub use confinement::{Confinement, ROBOT};
+pub use confinement::Confinement;
 pub use credential::{MAX_PASSWORD, Malformed, Password, Presented, Secret};
+pub use name::{Name, NameError, Origin};
 pub use peer::{Peer, PeerCertificate, TlsSession};
 pub use principal::{Authentication, Grant, Identity, Proof};
-pub use subject::SubjectKind;
+pub use shape::{KEY_PREFIX, SHORTEST_KEY, resembles_secret};
+pub use subject::{Claim, Counted, ROBOT, Robot, Subject, SubjectKind};

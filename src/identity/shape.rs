@@ -1,0 +1,143 @@
+//! What is shaped like a secret: seen where a user name belongs, it was typed into the wrong field, and
+//! is written nowhere. A password cannot be told from a name; keys, tokens and hashes can.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::name::{compatible, is_invisible};
+
+/// What a robot key begins with, so that people and scanners of repositories know it.
+pub const KEY_PREFIX: &str = "pcl_";
+/// The shortest text after the prefix that is taken for a key, if mistyped, and not for a password.
+pub const SHORTEST_KEY: usize = 20;
+
+/// What well-known tokens begin with; at least [`SHORTEST_KEY`] letters follow, or `_`, `-`, `.`.
+const TOKENS: [&str; 17] = [
+    KEY_PREFIX,
+    "dckr_oat_",
+    "dckr_pat_",
+    "gho_",
+    "ghp_",
+    "ghr_",
+    "ghs_",
+    "ghu_",
+    "github_pat_",
+    "gldt-",
+    "glpat-",
+    "hf_",
+    "hvs.",
+    "npm_",
+    "xoxb-",
+    "xoxp-",
+    "ya29.",
+];
+/// What hashes of passwords and private keys begin with.
+const BEGINNINGS: [&str; 8] = [
+    "$2a$",
+    "$2b$",
+    "$2y$",
+    "$5$",
+    "$6$",
+    "$apr1$",
+    "{SHA}",
+    "-----BEGIN",
+];
+
+/// Whether a text is a secret, or has one in it, whatever stands between or around.
+pub fn resembles_secret(text: &str) -> bool {
+    let kept = |c: &char| !c.is_whitespace() && !c.is_control() && !is_invisible(*c);
+    let text: String = if text.is_ascii() {
+        text.chars().filter(kept).collect()
+    } else {
+        compatible(text).chars().filter(kept).collect()
+    };
+    TOKENS.iter().any(|prefix| has_token(&text, prefix))
+        || BEGINNINGS.iter().any(|beginning| text.contains(beginning))
+        || has_jwt(&text)
+        || is_login(&text)
+}
+
+fn has_token(text: &str, prefix: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    lower.match_indices(prefix).any(|(at, _)| {
+        let rest = lower.get(at..).and_then(|rest| rest.strip_prefix(prefix));
+        let letters = rest.map(|rest| rest.bytes().take_while(u8::is_ascii_alphanumeric).count());
+        letters.is_some_and(|letters| letters >= SHORTEST_KEY)
+    })
+}
+
+/// A JSON object in base64url, and a dot: the beginning of every JWT (RFC 7519 section 3).
+fn has_jwt(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    text.match_indices("eyJ").any(|(at, _)| {
+        let rest = text.get(at..).unwrap_or_default();
+        let end = rest.find(|c| !legal(c)).unwrap_or(rest.len());
+        let tail = rest.get(end..).unwrap_or_default();
+        let after = tail
+            .strip_prefix('.')
+            .map(|tail| tail.chars().take_while(|c| legal(*c)));
+        // A part of a token too long for a name has no dot.
+        (end >= 12 && after.is_some_and(|after| after.count() >= 4)) || end >= 60
+    })
+}
+
+/// User and password in base64, as docker stores them.
+fn is_login(text: &str) -> bool {
+    let Ok(plain) = STANDARD.decode(text) else {
+        return false;
+    };
+    let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    plain.len() >= 6 && plain.contains(&b':') && plain.iter().all(printable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resembles_secret;
+
+    #[test]
+    fn keys_tokens_and_hashes_are_seen_wherever_they_stand() {
+        let key = "pcl_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789xyz";
+        let token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
+        for text in [
+            key,
+            token,
+            &format!(" {key}\t"),
+            &format!("key={key};"),
+            &format!("user {key} again"),
+            &format!("\u{200b}{}\u{a0}{}", &key[..12], &key[12..]),
+            &key.replace('_', "\u{ff3f}"),
+            &key.to_uppercase(),
+            &key[..24],
+            &format!("Bearer {token}"),
+            &token[..30],
+            &token.replace('.', " . "),
+            &format!("eyJ{}", "a".repeat(100)),
+            "ghp_0123456789012345678901234567890123456789",
+            "$2y$10$9WH9kMhhiWFXKVxZ0wvriO51bI.LwHbpPN4YMYLPt7VxpHmfEH7Gq",
+            "YWxpY2U6c2VjcmV0",
+        ] {
+            assert!(resembles_secret(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_none() {
+        for text in [
+            "alice",
+            "pcl_bot",
+            "pcl_",
+            "eyJack",
+            "eyJ.b",
+            "j.doe@example.com",
+            "CORP\\jdoe",
+            "spiffe://example.org/ns/ci/sa/builder",
+            "hunter2",
+            "x509-0123456789abcdef0123456789abcdef",
+            "YWxpY2U=",
+            "0123456789abcdef",
+            "müller",
+        ] {
+            assert!(!resembles_secret(text), "{text:?}");
+        }
+    }
+}

@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ldap_name", crate::authn::ldap::fuzz::name),
     ("location", crate::upstream::fuzz::location),
     ("manifest", crate::registry::fuzz::manifest),
+    ("name", crate::identity::fuzz::name),
     ("pattern", crate::registry::fuzz::pattern),
     ("proxy_protocol", crate::server::fuzz::proxy_protocol),
     ("query", crate::registry::fuzz::query),

@@ -23,7 +23,7 @@ use crate::config::{
     Config, Errors, MAX_SECRET, MAX_USERS, Server, StoreUrl, SyslogAddress, read_whole,
 };
 use crate::gate::{PullLimits, Rules, Shown};
-use crate::identity::{ROBOT, SubjectKind};
+use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
 use crate::server::Proxy;
 use crate::store::{Counts, Store};
@@ -384,7 +384,7 @@ pub async fn watch_keys(proxy: Arc<Proxy>) {
         for (name, change) in now.changes_since(&known) {
             tracing::info!(key = %name, "{}", change.as_str());
             let mut record = Record::open(audit, Event::Key);
-            record.claim(&format!("{ROBOT}{name}"), SubjectKind::Robot);
+            record.claim(&Claim::of(&Subject::Robot(Robot::named(&name))));
             record.outcome(Outcome::Allowed);
             record.reason(change.as_str());
             record.close();

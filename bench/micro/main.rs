@@ -9,7 +9,7 @@ use divan::{Bencher, black_box};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
-use portcullis::identity::{Identity, Presented};
+use portcullis::identity::{Identity, Presented, Subject};
 use portcullis::policy::{AccessRule, Pattern, Place, Policy, Who};
 use portcullis::registry::{Action, Call, RepoName};
 use portcullis::token::{Claims, Keys, Kind};
@@ -52,7 +52,10 @@ fn policy(rules: usize) -> Policy {
         repositories: Pattern::parse(&format!("team-{team}/**"))
             .into_iter()
             .collect(),
-        who: vec![Who::User(format!("user-{team}").into())],
+        who: Subject::read(&format!("user-{team}"))
+            .into_iter()
+            .map(Who::User)
+            .collect(),
         actions: vec![Action::Pull, Action::Push],
         networks: Vec::new(),
         require: Vec::new(),
@@ -68,7 +71,8 @@ fn policy(rules: usize) -> Policy {
 #[divan::bench(args = [10, 1_000, 10_000, 100_000])]
 fn decide(bencher: Bencher<'_, '_>, rules: usize) {
     let policy = policy(rules);
-    let who = Identity::supposed("user-7", &[]);
+    let who =
+        Subject::read("user-7").map_or(Identity::anonymous(), |who| Identity::supposed(who, &[]));
     let (now, name) = (Timestamp::now(), RepoName::parse("team-7/app"));
     bencher.bench(|| {
         let name = name.as_ref()?;

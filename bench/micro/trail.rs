@@ -47,7 +47,7 @@ async fn write(audit: Arc<Audit>) -> usize {
     let mut written = 0;
     while written < RECORDS {
         let mut record = Record::open(&audit, Event::Login);
-        record.claim("alice", portcullis::identity::SubjectKind::Person);
+        record.claim(&portcullis::identity::Claim::of_text("alice"));
         record.answer(Outcome::Allowed, 200);
         if record.close_and_wait().await.is_err() {
             break;
@@ -86,7 +86,7 @@ fn verified_records(bencher: Bencher<'_, '_>) {
     trail.runtime.block_on(async {
         for _ in 0..VERIFIED {
             let mut record = Record::open(&trail.audit, Event::Login);
-            record.claim("alice", portcullis::identity::SubjectKind::Person);
+            record.claim(&portcullis::identity::Claim::of_text("alice"));
             record.answer(Outcome::Allowed, 200);
             record.close();
         }

@@ -428,7 +428,7 @@ fn named(who: &Who) -> String {
         Who::Anonymous => "anonymous".to_owned(),
         Who::Authenticated => "authenticated".to_owned(),
         Who::Group(name) => format!("group:{name}"),
-        Who::User(name) => format!("user:{name}"),
+        Who::User(subject) => format!("user:{}", subject.as_str().unwrap_or_default()),
     }
 }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 use super::event::{Event, Outcome};
+use crate::identity::{ROBOT, Subject, SubjectKind};
 
 /// No record is longer, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -35,6 +36,8 @@ pub struct Entry {
     pub client: Option<IpAddr>,
     /// Who, or who they claimed to be; see [`Entry::is_proven`].
     pub user: Option<String>,
+    /// What that is; older records do not say it, see [`Entry::subject_kind`].
+    pub kind: Option<String>,
     /// All groups that counted.
     #[serde(default)]
     pub groups: Vec<String>,
@@ -105,6 +108,36 @@ impl Entry {
             Outcome::Aborted | Outcome::Allowed | Outcome::Denied | Outcome::Error => true,
         };
         identified && self.auth.is_some() && self.user.is_some() && !self.is(Event::Lockout)
+    }
+
+    /// What the user is. Where the record does not say it, it is what the credential was; a person
+    /// could be called as a robot is then.
+    pub fn subject_kind(&self) -> SubjectKind {
+        let told = self.kind.as_deref().and_then(SubjectKind::parse);
+        told.unwrap_or_else(|| match (&self.user, self.auth.as_deref()) {
+            (None, _) => SubjectKind::Nobody,
+            (Some(_), Some("certificate" | "htpasswd" | "ldap")) => SubjectKind::Person,
+            (Some(user), _) if user.starts_with(ROBOT) => SubjectKind::Robot,
+            (Some(_), _) => SubjectKind::Person,
+        })
+    }
+
+    /// Who it was; `None` for somebody who cannot be any more.
+    pub fn subject(&self) -> Option<Subject> {
+        let user = self.user.as_deref().unwrap_or_default();
+        Subject::read_as(self.subject_kind(), user)
+    }
+
+    /// The user, for lists of them: a person of an older trail who is called as a robot is, is told
+    /// apart.
+    pub fn listed_user(&self) -> Option<Cow<'_, str>> {
+        let user = self.user.as_deref()?;
+        let is_like_a_robot = user.starts_with(ROBOT) && self.subject_kind() != SubjectKind::Robot;
+        Some(if is_like_a_robot {
+            Cow::Owned(format!("person {user}"))
+        } else {
+            Cow::Borrowed(user)
+        })
     }
 
     /// Whether it is a request without any credential that was asked for one: how every client
@@ -314,7 +347,7 @@ mod tests {
         let mut record = Record::open(&audit, Event::Suppressed);
         let reference = record.reference_id().to_owned();
         record.source("2001:db8::1".parse().unwrap());
-        record.claim("\u{1b}[31mä\n", crate::identity::SubjectKind::Person);
+        record.claim(&crate::identity::Claim::of_text("\u{1b}[31mä\n"));
         record.count(41);
         record.answer(Outcome::Limited, 429);
         record.close_and_wait().await.unwrap();
@@ -357,6 +390,38 @@ mod tests {
         ] {
             assert_eq!(entry(fields).is_challenge(), is_challenge, "{fields}");
         }
+    }
+
+    #[test]
+    fn a_person_called_as_a_robot_is_stays_a_person_in_an_old_trail() {
+        for (fields, kind, listed) in [
+            (r#""user":"key:ci","auth":"key""#, "robot", Some("key:ci")),
+            (r#""user":"key:ci","auth":"token""#, "robot", Some("key:ci")),
+            (
+                r#""user":"key:ci","auth":"ldap""#,
+                "person",
+                Some("person key:ci"),
+            ),
+            (
+                r#""user":"key:ci","kind":"robot","auth":"token""#,
+                "robot",
+                Some("key:ci"),
+            ),
+            (r#""user":"alice","auth":"token""#, "person", Some("alice")),
+            (r#""user":"alice","kind":"person""#, "person", Some("alice")),
+            (r#""user":null,"auth":"anonymous""#, "nobody", None),
+            (
+                r#""user":"alice","kind":"machine""#,
+                "person",
+                Some("alice"),
+            ),
+        ] {
+            let entry = entry(&format!("\"outcome\":\"allowed\",{fields}"));
+            assert_eq!(entry.subject_kind().as_str(), kind, "{fields}");
+            assert_eq!(entry.listed_user().as_deref(), listed, "{fields}");
+        }
+        let person = r#""outcome":"allowed","user":"key:ci","auth":"ldap""#;
+        assert_eq!(entry(person).subject(), None);
     }
 
     #[test]

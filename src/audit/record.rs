@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::event::{Event, Outcome};
 use super::fields::{Fields, Shown, bounded};
 use super::writer::{Audit, AuditError, Reservation};
-use crate::identity::{Authentication, ClientCertificate, Identity, SubjectKind};
+use crate::identity::{Authentication, Claim, ClientCertificate, Identity};
 use crate::limit::{Claimant, Place};
 use crate::registry::{Call, Digest, References};
 use crate::trace::{Span, TraceId};
@@ -104,10 +104,10 @@ impl Record {
     }
 
     /// Notes whom the caller claims to be; what is found out later overrides it.
-    pub fn claim(&mut self, user: &str, kind: SubjectKind) {
+    pub fn claim(&mut self, claim: &Claim) {
         self.set(|fields| {
-            fields.user = Some(bounded(user));
-            fields.subject = Some(kind);
+            fields.user = Some(bounded(claim.user()));
+            fields.subject = Some(claim.kind());
         });
     }
 
@@ -353,7 +353,7 @@ fn proof(who: &Identity) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use crate::audit::{Audit, Event, Outcome, Plan, Record};
-    use crate::identity::SubjectKind;
+    use crate::identity::Claim;
 
     #[tokio::test]
     async fn a_record_is_one_line_of_ascii_whatever_it_holds() {
@@ -368,7 +368,7 @@ mod tests {
             "GET",
             Some("a\u{202e}\u{1b}[31m\"\r\n\u{7f}ä"),
         );
-        record.claim(&"x".repeat(1000), SubjectKind::Person);
+        record.claim(&Claim::of_text(&"x".repeat(1000)));
         record.answer(Outcome::Failed, 401);
         record.close_and_wait().await.unwrap();
         let dropped = Record::open(&audit, Event::Request);

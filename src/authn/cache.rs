@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::htpasswd::Fingerprint;
 use super::{Failure, Rejection};
-use crate::identity::Password;
+use crate::identity::{Name, Password};
 
 /// More than the users that log in within the time entries live; what is used least goes first.
 const MOST_ACCEPTED: u64 = 16_384;
@@ -39,7 +39,7 @@ impl fmt::Debug for Key {
 /// What a back end says of a user whose password is right.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Verified {
-    pub(super) user: Arc<str>,
+    pub(super) user: Name,
     pub(super) groups: Arc<[Arc<str>]>,
 }
 
@@ -172,7 +172,7 @@ mod tests {
     use super::{Cache, Key, Refused, Source, Verified};
     use crate::authn::htpasswd::Users;
     use crate::authn::{Failure, Rejection};
-    use crate::identity::Password;
+    use crate::identity::{Name, Origin, Password};
 
     const HOUR: Duration = Duration::from_hours(1);
 
@@ -180,7 +180,7 @@ mod tests {
 
     fn accept() -> Arc<Verified> {
         Arc::new(Verified {
-            user: "alice".into(),
+            user: Name::parse("alice", Origin::Password).unwrap(),
             groups: Arc::from([]),
         })
     }
@@ -232,7 +232,10 @@ mod tests {
             .answer(key, async || panic!("asked again"))
             .await
             .unwrap();
-        assert_eq!((&*verified.user, source), ("alice", Source::Remembered));
+        assert_eq!(
+            (verified.user.as_str(), source),
+            ("alice", Source::Remembered)
+        );
     }
 
     #[tokio::test]

@@ -13,7 +13,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 
 use crate::config::{ClientCertificateMode, ClientCertificates};
-use crate::identity::{CertificateField, ClientCertificate, Identity, Peer, PeerCertificate};
+use crate::identity::{
+    CertificateField, ClientCertificate, Identity, Name, Peer, PeerCertificate, Subject,
+};
 
 /// Why a certificate, or the lack of one, keeps a request out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,27 +96,31 @@ impl Certificates {
         let Some((named, groups)) = self.named(shown) else {
             return Ok(who);
         };
-        match who.user() {
-            Some(user) if *user == *named => Ok(who.beside_certificate(groups)),
-            None if !who.is_limited() => Ok(Identity::verified_certificate(named, groups)),
-            Some(_) | None => Err(CertificateError::NamesAnother),
+        match who.subject() {
+            Subject::Person(user) if user.is(&named) => Ok(who.beside_certificate(groups)),
+            Subject::Nobody if !who.is_limited() => {
+                Ok(Identity::verified_certificate(named, groups))
+            }
+            Subject::Person(_) | Subject::Robot(_) | Subject::Workload(_) | Subject::Nobody => {
+                Err(CertificateError::NamesAnother)
+            }
         }
     }
 
     /// The user a certificate names under these rules.
-    pub fn user(&self, shown: &ClientCertificate) -> Option<Arc<str>> {
+    pub fn user(&self, shown: &ClientCertificate) -> Option<Name> {
         self.named(shown).map(|(user, _)| user)
     }
 
     /// Whether a certificate names somebody else than a password is given for. Then the answer does
     /// not depend on the password: a certificate of one's own is no means to try those of others.
-    pub fn contradicts(&self, shown: Option<&ClientCertificate>, user: &str) -> bool {
+    pub fn contradicts(&self, shown: Option<&ClientCertificate>, user: &Subject) -> bool {
         let named = shown.and_then(|shown| self.user(shown));
-        named.is_some_and(|named| *named != *user)
+        named.is_some_and(|named| !Subject::Person(named).is(user))
     }
 
     /// Whom a certificate names, with the groups.
-    fn named(&self, shown: &ClientCertificate) -> Option<(Arc<str>, Vec<Arc<str>>)> {
+    fn named(&self, shown: &ClientCertificate) -> Option<(Name, Vec<Arc<str>>)> {
         let user = shown.user(&self.username)?;
         let groups = match self.groups {
             Some(field) => shown.groups(field)?,

@@ -13,13 +13,13 @@ pub(crate) mod fuzz;
 mod hash;
 mod line;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::authn::Rejection;
-use crate::identity::Password;
+use crate::identity::{Name, Origin, Password};
 
 pub use edit::{only, removed, replaced};
 pub use finding::{Finding, LineError, LineWarning, Problem, Weakness, check_user};
@@ -34,6 +34,8 @@ const MAX_USER: usize = 256;
 /// The users of one file. There is at least one.
 pub struct Users {
     entries: HashMap<Box<str>, Entry>,
+    /// How a directory would spell those names that it would spell otherwise.
+    folded: HashSet<Arc<str>>,
     /// Verified instead of the hash of a user who is unknown.
     stand_in: Hash,
 }
@@ -133,7 +135,12 @@ impl Users {
             return Err(errors);
         };
         let stand_in = Hash::stand_in(effort);
-        Ok((Self { entries, stand_in }, warnings, errors))
+        let users = Self {
+            folded: folded(&entries),
+            entries,
+            stand_in,
+        };
+        Ok((users, warnings, errors))
     }
 
     /// Verifies a password. It occupies a core for up to a second: call it on the hashing pool.
@@ -158,6 +165,14 @@ impl Users {
     /// The fingerprint of a user's entry; `None` for unknown users.
     pub fn fingerprint(&self, user: &str) -> Option<Fingerprint> {
         self.entries.get(user).map(|entry| entry.fingerprint)
+    }
+
+    /// Whether there is a user of that name; of a directory's, in any spelling.
+    pub fn knows(&self, name: &Name) -> bool {
+        let folded = name.folded();
+        self.entries.contains_key(name.as_str())
+            || (name.is_folded()
+                && (self.entries.contains_key(&**folded) || self.folded.contains(folded)))
     }
 
     /// All names, in no order.
@@ -196,6 +211,17 @@ pub enum UnfitPassword {
     /// bcrypt would ignore the end of it.
     #[error("the password is longer than the {BCRYPT_PASSWORD} bytes that bcrypt reads")]
     TooLong,
+}
+
+/// How a directory would spell the names that it would spell otherwise.
+fn folded(entries: &HashMap<Box<str>, Entry>) -> HashSet<Arc<str>> {
+    let names = entries
+        .keys()
+        .filter_map(|user| Name::parse(user, Origin::Password).ok());
+    names
+        .filter(|name| name.folded() != name.shown())
+        .map(|name| Arc::clone(name.folded()))
+        .collect()
 }
 
 /// Puts a line's user into the table, and says whether the hash is weak. `seen` also remembers the

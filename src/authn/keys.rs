@@ -23,16 +23,14 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{Outcome, Rejection};
-use crate::config::{Diagnostic, Errors, KEY_PREFIX, RobotKey, Roles, read_all, robot_keys};
-use crate::identity::{Identity, Password, Secret};
+use crate::config::{Diagnostic, Errors, RobotKey, Roles, read_all, robot_keys};
+use crate::identity::{Identity, KEY_PREFIX, Password, SHORTEST_KEY, Secret};
 
 const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// Random letters of a key: 33 × log2(62) is 196 bits.
 const RANDOM: usize = 33;
 /// Letters of the checksum: 62^6 is more than 2^32.
 const CHECKSUM: usize = 6;
-/// The shortest text after the prefix that is taken for a key, if mistyped, and not for a password.
-const SHORTEST: usize = 20;
 /// No file of keys is longer.
 const MAX_FILE: u64 = 16 << 20;
 
@@ -68,7 +66,7 @@ pub fn is_meant(password: &Password) -> bool {
         .expose()
         .strip_prefix(KEY_PREFIX)
         .is_some_and(|rest| {
-            rest.len() >= SHORTEST && rest.bytes().all(|b| b.is_ascii_alphanumeric())
+            rest.len() >= SHORTEST_KEY && rest.bytes().all(|b| b.is_ascii_alphanumeric())
         })
 }
 

@@ -30,7 +30,7 @@ use ldap::Directory;
 use recent::RecentLogins;
 
 use crate::config::{Backend, Ldap};
-use crate::identity::{Authentication, Identity, Password};
+use crate::identity::{Authentication, Identity, Name, Password};
 use crate::limit::{self, Claimant, Trust};
 
 /// The answer to a credential.
@@ -62,6 +62,8 @@ pub enum Rejection {
     NoBackEnd,
     /// bcrypt would ignore the end of the password.
     PasswordTooLong,
+    /// What the directory calls the user is no name that anybody can have.
+    UnfitName,
     /// No robot key is called like that.
     UnknownKey,
     /// No back end knows the user.
@@ -96,6 +98,7 @@ impl Rejection {
             Self::MistypedKey => "key mistyped",
             Self::NoBackEnd => "passwords are not accepted",
             Self::PasswordTooLong => "password too long",
+            Self::UnfitName => "unfit name in the directory",
             Self::UnknownKey => "unknown key",
             Self::UnknownUser => "unknown user",
             Self::WrongKey => "wrong key",
@@ -112,6 +115,7 @@ impl Rejection {
             | Self::Ambiguous
             | Self::ExpiredKey
             | Self::KeyElsewhere
+            | Self::UnfitName
             | Self::WrongKey
             | Self::WrongPassword => true,
             Self::MistypedKey
@@ -188,8 +192,8 @@ impl Memory {
 
     /// Whether a user of this name logged in with a password from there in the last days. Cheap, and
     /// no proof of who is asking now: it decides who goes first, and nothing else.
-    pub fn trust(&self, user: &str, from: limit::Source) -> Trust {
-        self.recent.trust(user, from)
+    pub fn trust(&self, user: &Name, from: limit::Source) -> Trust {
+        self.recent.trust(user.folded(), from)
     }
 
     /// The hashing threads.
@@ -201,6 +205,8 @@ impl Memory {
 /// What a token was given out for, as it is now.
 #[derive(Clone, Debug)]
 pub struct Standing {
+    /// The user, as the back end spells it.
+    pub name: Name,
     /// Of the user's entry: a token is good as long as this is what it was when it was minted.
     pub entry: Fingerprint,
     /// The groups that the back end names.
@@ -251,7 +257,7 @@ impl Authenticator {
     /// A directory that is down is not one that does not know the user: no later back end is asked.
     pub async fn verify_password(
         &self,
-        user: &str,
+        user: &Name,
         password: &Password,
         whom: Claimant,
     ) -> (Outcome, Option<Authentication>) {
@@ -259,20 +265,22 @@ impl Authenticator {
         if let Outcome::Accept(who) = &outcome
             && !(who.cached() && self.memory.trust(user, whom.source) == Trust::Proven)
         {
-            self.memory.recent.note(user, whom.source);
+            self.memory.recent.note(user.folded(), whom.source);
         }
         (outcome, decided_by)
     }
 
     async fn judge(
         &self,
-        user: &str,
+        user: &Name,
         password: &Password,
         whom: Claimant,
     ) -> (Outcome, Option<Authentication>) {
         for back_end in &self.order {
             match (back_end, &self.users, &self.directory) {
-                (Backend::Htpasswd, Some(users), _) if users.fingerprint(user).is_some() => {
+                (Backend::Htpasswd, Some(users), _)
+                    if users.fingerprint(user.as_str()).is_some() =>
+                {
                     let outcome = self.by_file(users, user, password, whom).await;
                     return (outcome, Some(Authentication::Htpasswd));
                 }
@@ -298,10 +306,10 @@ impl Authenticator {
     }
 
     /// Whether a back end is known to know a user: the file does, or the directory did lately.
-    pub fn remembers(&self, user: &str) -> bool {
+    pub fn remembers(&self, user: &Name) -> bool {
         let users = self.users.as_ref();
         let directory = self.directory.as_ref();
-        users.is_some_and(|users| users.fingerprint(user).is_some())
+        users.is_some_and(|users| users.knows(user))
             || directory.is_some_and(|directory| directory.remembers(user))
     }
 
@@ -335,12 +343,13 @@ impl Authenticator {
 
     /// How a user stands with the back end that decides about them; `None` once nobody knows the
     /// user. A directory is asked now and then, as long as the cache remembers.
-    pub async fn standing(&self, user: &str) -> Result<Option<Standing>, Failure> {
+    pub async fn standing(&self, user: &Name) -> Result<Option<Standing>, Failure> {
         for back_end in &self.order {
             match (back_end, &self.users, &self.directory) {
                 (Backend::Htpasswd, Some(users), _) => {
-                    if let Some(entry) = users.fingerprint(user) {
+                    if let Some(entry) = users.fingerprint(user.as_str()) {
                         return Ok(Some(Standing {
+                            name: user.clone(),
                             entry,
                             groups: Arc::from([]),
                             stale: false,
@@ -350,8 +359,9 @@ impl Authenticator {
                 (Backend::Ldap, _, Some(directory)) => {
                     if let Some(known) = Box::pin(directory.look_up(user)).await? {
                         // Somebody else by now, if the directory spells the name otherwise.
-                        let same = *known.person.name == *user;
+                        let same = known.person.name.is(user);
                         return Ok(same.then(|| Standing {
+                            name: known.person.name.clone(),
                             entry: known.person.fingerprint,
                             groups: Arc::clone(&known.person.groups),
                             stale: known.stale,
@@ -367,16 +377,16 @@ impl Authenticator {
     async fn by_file(
         &self,
         users: &Arc<Users>,
-        user: &str,
+        user: &Name,
         password: &Password,
         whom: Claimant,
     ) -> Outcome {
         let method = Authentication::Htpasswd;
-        let entry = users.fingerprint(user);
+        let entry = users.fingerprint(user.as_str());
         let key = self
             .memory
             .cache
-            .key(method.as_str(), entry, user, password);
+            .key(method.as_str(), entry, user.as_str(), password);
         let verify = async || self.ask_htpasswd(users, user, password, whom).await;
         match self.memory.cache.answer(key, verify).await {
             Ok((verified, source)) => accepted(&verified, method, source),
@@ -388,14 +398,15 @@ impl Authenticator {
     async fn by_directory(
         &self,
         directory: &Arc<Directory>,
-        user: &str,
+        user: &Name,
         password: &Password,
         whom: Claimant,
     ) -> Outcome {
         let method = Authentication::Ldap;
         let configuration = Some(directory.fingerprint());
         let cache = &self.memory.cache;
-        let key = cache.key(method.as_str(), configuration, user, password);
+        // A directory does not tell spellings apart.
+        let key = cache.key(method.as_str(), configuration, user.folded(), password);
         let verify = async || self.ask_directory(directory, user, password, whom).await;
         match cache.answer(key, verify).await {
             Ok((verified, Source::Verified)) => {
@@ -419,17 +430,17 @@ impl Authenticator {
     async fn ask_directory(
         &self,
         directory: &Arc<Directory>,
-        user: &str,
+        user: &Name,
         password: &Password,
         whom: Claimant,
     ) -> Result<Arc<Verified>, Refused> {
         match directory.verify(user, password, whom).await {
-            // The name in the directory's own spelling may be another's in a file asked before.
-            Ok(person) if *person.name != *user && self.file_decides_about(&person.name) => {
+            // In the directory's own spelling the name may be another's in a file asked before.
+            Ok(person) if self.file_decides_about(&person.name) => {
                 Err(Refused::Reject(Rejection::UnknownUser))
             }
             Ok(person) => Ok(Arc::new(Verified {
-                user: Arc::clone(&person.name),
+                user: person.name.clone(),
                 groups: Arc::clone(&person.groups),
             })),
             Err(Refused::Reject(rejection)) => {
@@ -443,24 +454,21 @@ impl Authenticator {
         }
     }
 
-    /// Whether the file is asked before the directory, and knows this user.
-    fn file_decides_about(&self, user: &str) -> bool {
+    /// Whether the file is asked before the directory, and knows this user in any spelling.
+    fn file_decides_about(&self, user: &Name) -> bool {
         self.order.first() == Some(&Backend::Htpasswd)
-            && self
-                .users
-                .as_ref()
-                .is_some_and(|users| users.fingerprint(user).is_some())
+            && self.users.as_ref().is_some_and(|users| users.knows(user))
     }
 
     async fn waste_a_hash(
         &self,
         users: &Arc<Users>,
-        user: &str,
+        user: &Name,
         password: &Password,
         whom: Claimant,
     ) -> Result<(), Refused> {
-        let (users, user, password) = (Arc::clone(users), Box::<str>::from(user), password.clone());
-        let hash = move || users.verify(&user, &password);
+        let (users, user, password) = (Arc::clone(users), user.clone(), password.clone());
+        let hash = move || users.verify(user.as_str(), &password);
         let wasted = self.memory.pool.run(whom, hash).await;
         wasted.map(|_unknown_user| ()).map_err(Refused::Fail)
     }
@@ -468,22 +476,21 @@ impl Authenticator {
     async fn ask_htpasswd(
         &self,
         users: &Arc<Users>,
-        user: &str,
+        user: &Name,
         password: &Password,
         whom: Claimant,
     ) -> Result<Arc<Verified>, Refused> {
-        let name: Arc<str> = user.into();
         let (users, password) = (Arc::clone(users), password.clone());
         let verify = {
-            let name = Arc::clone(&name);
-            move || users.verify(&name, &password)
+            let name = user.clone();
+            move || users.verify(name.as_str(), &password)
         };
         let answer = self.memory.pool.run(whom, verify).await;
         let answer = answer.map_err(Refused::Fail)?;
         answer.map_err(Refused::Reject)?;
         // An htpasswd file names no groups.
         Ok(Arc::new(Verified {
-            user: name,
+            user: user.clone(),
             groups: Arc::from([]),
         }))
     }
@@ -495,7 +502,7 @@ fn accepted(verified: &Verified, method: Authentication, source: Source) -> Outc
 
 fn identity(verified: &Verified, method: Authentication, source: Source) -> Identity {
     Identity::verified_password(
-        Arc::clone(&verified.user),
+        verified.user.clone(),
         Arc::clone(&verified.groups),
         method,
         source == Source::Remembered,
@@ -509,7 +516,7 @@ mod tests {
 
     use super::htpasswd::Users;
     use super::{Authenticator, Memory, Outcome, Rejection};
-    use crate::identity::{Authentication, Password};
+    use crate::identity::{Authentication, Name, Origin, Password};
     use crate::limit::{Claimant, Trust};
 
     /// `secret`, by `htpasswd -nbB -C 4`.
@@ -533,7 +540,8 @@ mod tests {
     /// `Ok(cached)` for an accepted credential.
     async fn login(to: &Authenticator, user: &str, password: &str) -> Result<bool, Rejection> {
         let password = Password::new(password).unwrap();
-        let (outcome, by) = to.verify_password(user, &password, office()).await;
+        let name = Name::parse(user, Origin::Password).unwrap();
+        let (outcome, by) = to.verify_password(&name, &password, office()).await;
         assert!(by.is_none_or(|by| by == Authentication::Htpasswd));
         assert_eq!(to.asked_about(user), by);
         match outcome {
@@ -569,15 +577,16 @@ mod tests {
         let to = authenticator(&format!("alice:{SECRET}"), &memory);
         let (here, elsewhere) = (office(), Claimant::stranger([192, 0, 2, 8].into()));
         assert!(login(&to, "alice", "wrong").await.is_err());
-        assert_eq!(memory.trust("alice", here.source), Trust::Stranger);
+        let alice = Name::parse("alice", Origin::Password).unwrap();
+        assert_eq!(memory.trust(&alice, here.source), Trust::Stranger);
         assert!(login(&to, "alice", "secret").await.is_ok());
-        assert_eq!(memory.trust("alice", here.source), Trust::Proven);
-        assert_eq!(memory.trust("alice", elsewhere.source), Trust::Stranger);
+        assert_eq!(memory.trust(&alice, here.source), Trust::Proven);
+        assert_eq!(memory.trust(&alice, elsewhere.source), Trust::Stranger);
         // A remembered password is a login, too.
         let password = Password::new("secret").unwrap();
-        let (outcome, _) = to.verify_password("alice", &password, elsewhere).await;
+        let (outcome, _) = to.verify_password(&alice, &password, elsewhere).await;
         assert!(matches!(outcome, Outcome::Accept(who) if who.cached()));
-        assert_eq!(memory.trust("alice", elsewhere.source), Trust::Proven);
+        assert_eq!(memory.trust(&alice, elsewhere.source), Trust::Proven);
     }
 
     #[tokio::test]
@@ -614,7 +623,7 @@ mod tests {
             Err(Rejection::UnknownUser)
         );
         let standing = async |to: &Authenticator, user: &'static str| {
-            to.standing(user)
+            to.standing(&Name::parse(user, Origin::Written).unwrap())
                 .await
                 .unwrap()
                 .map(|standing| standing.entry)
@@ -687,6 +696,7 @@ mod tests {
             login(&nobody, "alice", "secret").await,
             Err(Rejection::NoBackEnd)
         );
-        assert!(nobody.standing("alice").await.unwrap().is_none());
+        let alice = Name::parse("alice", Origin::Written).unwrap();
+        assert!(nobody.standing(&alice).await.unwrap().is_none());
     }
 }

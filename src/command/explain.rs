@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use portcullis::authn::htpasswd::Users;
 use portcullis::authn::keys::Keyring;
 use portcullis::config::Config;
-use portcullis::identity::{Identity, ROBOT};
+use portcullis::identity::{Identity, Subject};
 use portcullis::policy::{Decision, Explanation, Judged, RuleKind, Verdict};
 use portcullis::registry::{Action, RepoName};
 use serde_json::{Value, json};
@@ -155,18 +155,15 @@ impl Explain {
     }
 
     fn caller(&self, config: &Config) -> Result<Identity> {
-        let robot = self
-            .user
-            .as_deref()
-            .and_then(|user| user.strip_prefix(ROBOT));
-        if let Some(name) = robot {
-            return robot_key(config, name);
-        }
         let groups: Vec<&str> = self.groups.iter().map(String::as_str).collect();
-        Ok(match &self.user {
-            Some(user) => Identity::supposed(user, &groups),
-            None => Identity::anonymous(),
-        })
+        let user = self.user.as_deref().unwrap_or_default();
+        match Subject::read(user)? {
+            Subject::Nobody => Ok(Identity::anonymous()),
+            Subject::Robot(robot) => robot_key(config, robot.name()),
+            somebody @ (Subject::Person(_) | Subject::Workload(_)) => {
+                Ok(Identity::supposed(somebody, &groups))
+            }
+        }
     }
 
     fn explain(&self, config: &Config, action: Action, name: &RepoName) -> Result<ExitCode> {
@@ -238,14 +235,17 @@ impl Explain {
             let name = self.user.as_deref().unwrap_or("anonymous");
             return Ok(vec![(name.to_owned(), self.caller(config)?)]);
         }
-        let mut names: BTreeSet<String> = config.policy.users().map(str::to_owned).collect();
+        let named = config.policy.users().filter_map(Subject::as_str);
+        let mut names: BTreeSet<String> = named.map(str::to_owned).collect();
         names.extend(htpasswd_users(config));
-        let users = names.into_iter().map(|name| {
-            let who = Identity::supposed(&name, &[]);
-            (name, who)
-        });
+        let supposed = |name: &str| Ok(Identity::supposed(Subject::read(name)?, &[]));
+        let users: Result<Vec<_>> = names
+            .into_iter()
+            .map(|name| supposed(&name).map(|who| (name, who)))
+            .collect();
+        let users = users?;
         let anonymous = ("anonymous".to_owned(), Identity::anonymous());
-        let others = (OTHERS.to_owned(), Identity::supposed(OTHERS, &[]));
+        let others = (OTHERS.to_owned(), supposed(OTHERS)?);
         let all = std::iter::once(anonymous).chain(users).chain([others]);
         Ok(all.collect())
     }
@@ -289,7 +289,7 @@ fn htpasswd_users(config: &Config) -> Vec<String> {
 fn examples(config: &Config, callers: &[(String, Identity)]) -> Vec<RepoName> {
     let mut names: Vec<RepoName> = Vec::new();
     for pattern in config.policy.patterns() {
-        let users = callers.iter().map(|(_, who)| who.user());
+        let users = callers.iter().map(|(_, who)| who.person());
         let example = users.into_iter().find_map(|user| pattern.example(user));
         if let Some(example) = example.filter(|example| !names.contains(example)) {
             names.push(example);
@@ -430,7 +430,7 @@ mod tests {
     use insta::assert_snapshot;
     use jiff::Timestamp;
     use portcullis::config::Config;
-    use portcullis::identity::Identity;
+    use portcullis::identity::{Identity, Subject};
     use portcullis::registry::{Action, RepoName};
     use std::path::Path;
 
@@ -477,7 +477,7 @@ ci = ["pull", "push"]
     }
 
     fn explained(user: &str, action: Action, repository: &str, only_new: bool) -> String {
-        let who = Identity::supposed(user, &["ops"]);
+        let who = Identity::supposed(Subject::read(user).unwrap(), &["ops"]);
         let name = RepoName::parse(repository).unwrap();
         let from = "127.0.0.1".parse().unwrap();
         let config = config();

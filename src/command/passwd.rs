@@ -203,7 +203,8 @@ fn password(text: &str) -> anyhow::Result<Password> {
         | Malformed::Repeated
         | Malformed::Scheme
         | Malformed::TooLong
-        | Malformed::Token => malformed.into(),
+        | Malformed::Token
+        | Malformed::User(_) => malformed.into(),
     })
 }
 

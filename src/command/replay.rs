@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use portcullis::audit::{Entry, Outcome};
 use portcullis::authn::keys::{Keyring, Keys};
 use portcullis::config::Config;
-use portcullis::identity::{Identity, Proof, ROBOT};
+use portcullis::identity::{Identity, Proof, Subject};
 use portcullis::policy::{Decision, Explanation};
 use portcullis::registry::{Action, RepoName};
 
@@ -26,6 +26,8 @@ pub(crate) struct Asked {
     pub(crate) action: Action,
     pub(crate) repository: RepoName,
     pub(crate) user: Option<String>,
+    /// `None` for somebody who cannot be any more.
+    subject: Option<Subject>,
     pub(crate) address: IpAddr,
     outside_groups: Vec<String>,
     proof: Proof,
@@ -54,6 +56,7 @@ impl Asked {
             action,
             repository,
             user: entry.user.clone(),
+            subject: entry.subject(),
             address: entry.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             outside_groups: entry.outside_groups.clone().unwrap_or_else(|| {
                 // Records did not always tell them apart; a file of passwords names none.
@@ -75,16 +78,21 @@ impl Asked {
 
     /// Who asked; `Err` says why nobody can be that today.
     fn who(&self, keys: &Keys) -> Result<Identity, String> {
-        let Some(user) = &self.user else {
-            return Ok(Identity::anonymous());
-        };
         let groups: Vec<&str> = self.outside_groups.iter().map(String::as_str).collect();
-        let Some(name) = user.strip_prefix(ROBOT) else {
-            return Ok(Identity::supposed_with(user, &groups, self.proof));
-        };
-        match keys.get(name) {
-            Some(key) => Ok(Identity::supposed_key(name, Arc::clone(&key.confinement))),
-            None => Err(format!("there is no key `{name}` any more")),
+        match &self.subject {
+            None => Err("nobody can be called that any more".to_owned()),
+            Some(Subject::Nobody) => Ok(Identity::anonymous()),
+            Some(somebody @ (Subject::Person(_) | Subject::Workload(_))) => {
+                let somebody = somebody.clone();
+                Ok(Identity::supposed_with(somebody, &groups, self.proof))
+            }
+            Some(Subject::Robot(robot)) => match keys.get(robot.name()) {
+                Some(key) => {
+                    let confinement = Arc::clone(&key.confinement);
+                    Ok(Identity::supposed_key(robot.name(), confinement))
+                }
+                None => Err(format!("there is no key `{}` any more", robot.name())),
+            },
         }
     }
 }
@@ -318,6 +326,10 @@ ci = ["pull", "push"]
             ),
             (
                 r#""user":"key:gone","auth":"key","repository":"team-a/x""#,
+                false,
+            ),
+            (
+                r#""user":"key:gone","auth":"ldap","repository":"public/x""#,
                 false,
             ),
             (r#""auth":"anonymous","repository":"public/x""#, true),

@@ -2,8 +2,7 @@
 //!
 //! Works on the text and not on what was parsed: a file that does not parse is quoted as well.
 
-/// What a robot key begins with, so that people and scanners of repositories know it.
-pub const KEY_PREFIX: &str = "pcl_";
+use crate::identity::KEY_PREFIX;
 
 /// Stands for each byte taken out: byte offsets stay right, and the display can shorten a run.
 pub(super) const MASK: char = '\u{1}';

@@ -34,7 +34,6 @@ pub use file::schema;
 pub use keys::{
     RobotKey, Roles, check_key_name, key_pattern, robot_keys, time_to_live, write_digest,
 };
-pub use mask::KEY_PREFIX;
 pub use policy_test::{Expected, PolicyTest};
 pub use whole::{MAX_SECRET, MAX_USERS, read_all, read_whole};
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 
 use super::{Config, Diagnostic};
-use crate::identity::Identity;
+use crate::identity::{Identity, Subject};
 use crate::policy::{Decision, Explanation, Place, RuleKind, Verdict};
 use crate::registry::{Action, RepoName};
 
@@ -24,8 +24,8 @@ pub enum Expected {
 pub struct PolicyTest {
     /// Where it stands.
     pub place: Place,
-    /// Who asks; `None` is anonymous.
-    pub user: Option<Box<str>>,
+    /// Who asks.
+    pub user: Subject,
     /// The groups a back end would name.
     pub groups: Vec<Box<str>>,
     /// From where.
@@ -61,7 +61,7 @@ impl Config {
         if fits {
             return None;
         }
-        let name = test.user.as_deref().unwrap_or("anonymous");
+        let name = test.user.as_str().unwrap_or("anonymous");
         let message = format!(
             "policy test failed: the policy {answer} {name} to {} {}",
             action.as_str(),
@@ -79,8 +79,10 @@ impl PolicyTest {
     fn caller(&self) -> Identity {
         let groups: Vec<&str> = self.groups.iter().map(|group| &**group).collect();
         match &self.user {
-            Some(user) => Identity::supposed(user, &groups),
-            None => Identity::anonymous(),
+            Subject::Nobody => Identity::anonymous(),
+            somebody @ (Subject::Person(_) | Subject::Robot(_) | Subject::Workload(_)) => {
+                Identity::supposed(somebody.clone(), &groups)
+            }
         }
     }
 

@@ -14,14 +14,14 @@ use super::meaning::{Judge, network};
 use super::policy_test::{Expected, PolicyTest};
 use super::value::{self, Wrong};
 use super::{PullLimit, Quota};
-use crate::identity::ROBOT;
+use crate::identity::{NameError, ROBOT, Subject};
 use crate::policy::{AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Pattern, Policy, Who};
 use crate::registry::{Action, RepoName};
 
 /// What the rules refer to.
 struct Names {
     roles: Roles,
-    groups: HashMap<Box<str>, Vec<Box<str>>>,
+    groups: HashMap<Box<str>, Vec<Subject>>,
     /// Whether a back end or a certificate can name groups that stand nowhere in the file.
     others_name_groups: bool,
 }
@@ -82,7 +82,7 @@ impl Judge<'_> {
         roles
     }
 
-    fn groups(&mut self, file: &File) -> HashMap<Box<str>, Vec<Box<str>>> {
+    fn groups(&mut self, file: &File) -> HashMap<Box<str>, Vec<Subject>> {
         let mut groups = HashMap::new();
         for (name, members) in &file.groups {
             if name.value.is_empty() {
@@ -93,7 +93,7 @@ impl Judge<'_> {
                     .help(format!("write {user:?}"))),
                 Some(("group", _)) => Err(Wrong::new("groups in groups are not supported")),
                 _ if member.is_empty() => Err(Wrong::new("the user has no name")),
-                _ => Ok(Box::from(member)),
+                _ => subject(member),
             });
             groups.insert(name.value.as_str().into(), members);
         }
@@ -232,7 +232,7 @@ impl Judge<'_> {
     /// An access for a robot key has no effect.
     fn warn_about_robots(&mut self, list: Option<&List>) {
         let items = list.into_iter().flat_map(|list| &list.value);
-        for item in items.filter(|item| robot(&item.value).is_some()) {
+        for item in items.filter(|item| is_robot(&item.value)) {
             let wrong = Wrong::new("a robot key has its own rights, and none from a rule");
             self.warning(&item.span, wrong.help("`portcullis key create` gives them"));
         }
@@ -273,7 +273,7 @@ fn who(text: &str) -> Result<Who, Wrong> {
             let wrong = Wrong::new("`*` has no meaning here; names stand for themselves");
             return Err(wrong.help("write \"authenticated\" for everybody who has logged in"));
         }
-        Some(("user", name)) if !name.is_empty() => return Ok(Who::User(name.into())),
+        Some(("user", name)) if !name.is_empty() => return subject(name).map(Who::User),
         Some(("group", name)) if !name.is_empty() => return Ok(Who::Group(name.into())),
         _ => {}
     }
@@ -290,21 +290,39 @@ fn who(text: &str) -> Result<Who, Wrong> {
     }
 }
 
-/// The name of a robot key.
-fn robot(text: &str) -> Option<&str> {
-    text.strip_prefix("user:")?.strip_prefix(ROBOT)
+/// A person, or a robot key as `key:NAME`.
+fn subject(name: &str) -> Result<Subject, Wrong> {
+    Subject::read(name).map_err(|error| {
+        let wrong = Wrong::new(error.to_string());
+        match error {
+            NameError::Robot => wrong.help("write \"key:NAME\" for a robot key"),
+            NameError::Colon
+            | NameError::Control
+            | NameError::Empty
+            | NameError::Invisible
+            | NameError::LookAlike
+            | NameError::Secret
+            | NameError::TooLong => wrong.help("nobody can log in by this name"),
+        }
+    })
 }
 
-/// A test asks about one caller: a user, or `None` for anonymous.
-fn one_caller(text: &str) -> Result<Option<Box<str>>, Wrong> {
+/// Whether somebody is a robot key.
+fn is_robot(text: &str) -> bool {
+    matches!(who(text), Ok(Who::User(Subject::Robot(_))))
+}
+
+/// A test asks about one caller.
+fn one_caller(text: &str) -> Result<Subject, Wrong> {
     let help = "write \"anonymous\" or \"user:NAME\", and `groups` beside it";
-    if let Some(key) = robot(text) {
-        let wrong = Wrong::new("what a robot key may do does not stand in this file");
-        return Err(wrong.help(format!("ask `portcullis explain --user {ROBOT}{key}`")));
-    }
     match who(text)? {
-        Who::Anonymous => Ok(None),
-        Who::User(name) => Ok(Some(name)),
+        Who::Anonymous => Ok(Subject::Nobody),
+        Who::User(Subject::Robot(robot)) => {
+            let wrong = Wrong::new("what a robot key may do does not stand in this file");
+            let name = robot.name();
+            Err(wrong.help(format!("ask `portcullis explain --user {ROBOT}{name}`")))
+        }
+        Who::User(subject) => Ok(subject),
         Who::Authenticated | Who::Group(_) => {
             Err(Wrong::new("a test asks about one caller").help(help))
         }

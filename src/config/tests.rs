@@ -11,7 +11,7 @@ use super::{
     Backend, Challenge, ClientCertificateMode, Config, Errors, Expected, LogFormat, ProxyProtocol,
     TlsVersion, UpstreamUrl, Warning, WhenUnwritable,
 };
-use crate::identity::Identity;
+use crate::identity::{Identity, Subject};
 use crate::registry::{Action, RepoName};
 
 const LEAST: &str = r#"
@@ -210,7 +210,7 @@ fn everything_written_arrives() {
     };
     assert_eq!(&*test.place.0, "portcullis.toml:31");
     assert_eq!(
-        (test.user.as_deref(), test.expect),
+        (test.user.as_str(), test.expect),
         (Some("bob"), Expected::Allow)
     );
     let now = Timestamp::UNIX_EPOCH;
@@ -218,7 +218,7 @@ fn everything_written_arrives() {
     let name = RepoName::parse("team-a/app").unwrap();
     let from: IpAddr = "10.1.2.3".parse().unwrap();
     let may = |user, action| {
-        let who = Identity::supposed(user, &[]);
+        let who = Identity::supposed(Subject::read(user).unwrap(), &[]);
         config
             .policy
             .allows(&who, from, action, &name, now)

@@ -12,7 +12,7 @@ use super::login::{Login, note_claim};
 use super::{Authority, Ledger, Refusal, Rules};
 use crate::audit::{Event, Record};
 use crate::identity::{
-    ClientCertificate, Grant, Identity, Malformed, Peer, Presented, ROBOT, Secret, SubjectKind,
+    Claim, ClientCertificate, Grant, Identity, Malformed, Peer, Presented, Secret, Subject,
 };
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
@@ -96,14 +96,15 @@ pub async fn issue(
         }
     };
     let who = rules.certificates.join(who, shown)?;
-    if who.user().is_none() && wish.scopes.is_empty() {
+    if who.subject().is_nobody() && wish.scopes.is_empty() {
         return Err(for_nobody);
     }
     record.identify(&who, rules.policy.groups_of(&who));
     let grants = intersect(rules, &who, peer, &wish.scopes, now);
-    let credential = match who.user().filter(|_| who.has_secret()) {
-        Some(user) => Some(credential(rules, user).await?),
-        None => None,
+    let credential = if who.has_secret() {
+        credential(rules, who.subject()).await?
+    } else {
+        None
     };
     let mint = Mint {
         rules,
@@ -171,7 +172,7 @@ fn posted(
             let password = form.value("password").unwrap_or_default();
             let presented = Presented::user_and_password(user, password);
             if presented.is_err() && !user.is_empty() {
-                note_claim(rules, user, record);
+                note_claim(rules, &Claim::of_text(user), record);
             }
             Credential::Presented(presented?)
         }
@@ -274,6 +275,7 @@ impl Mint<'_> {
         let claims = Claims {
             iss: self.rules.keys.issuer().to_owned(),
             sub: self.who.user().unwrap_or_default().to_owned(),
+            who: Some(self.who.kind().as_str().to_owned()),
             aud: self.authority.as_str().to_owned(),
             exp: begin.saturating_add(seconds).min(latest),
             nbf: begin.saturating_sub(CLOCK_SKEW),
@@ -292,21 +294,22 @@ impl Mint<'_> {
     }
 }
 
-/// The state of a user's credential, for tokens to name. A user may be gone who has just logged in
+/// The state of a caller's credential, for tokens to name. A user may be gone who has just logged in
 /// with a password that was verified a while ago.
-async fn credential(rules: &Rules, user: &str) -> Result<String, Refusal> {
-    let revoked = |kind| Refusal::Revoked {
-        user: user.into(),
-        kind,
+async fn credential(rules: &Rules, subject: &Subject) -> Result<Option<String>, Refusal> {
+    let state = match subject {
+        Subject::Nobody | Subject::Workload(_) => return Ok(None),
+        Subject::Robot(robot) => rules.key_state(&rules.robots.current(), robot),
+        Subject::Person(name) => {
+            let current = rules.credential_state(name).await;
+            let known = current.map_err(Refusal::Undecided)?;
+            known.map(|(state, _standing)| state)
+        }
     };
-    if let Some(name) = user.strip_prefix(ROBOT) {
-        let state = rules.key_state(&rules.robots.current(), name);
-        return state.ok_or_else(|| revoked(SubjectKind::Robot));
-    }
-    let current = rules.credential_state(user).await;
-    let known = current.map_err(Refusal::Undecided)?;
-    let (state, _) = known.ok_or_else(|| revoked(SubjectKind::Person))?;
-    Ok(state)
+    let revoked = || Refusal::Revoked {
+        subject: subject.clone(),
+    };
+    state.ok_or_else(revoked).map(Some)
 }
 
 fn unsigned() -> Refusal {

@@ -11,7 +11,7 @@ use super::shared::Counters;
 use super::{Authority, Ledger, Pull, Refusal, Rules};
 use crate::audit::{Event, Purpose, Record};
 use crate::identity::{
-    Authentication, ClientCertificate, Identity, Peer, Presented, ROBOT, Secret, SubjectKind,
+    Authentication, ClientCertificate, Identity, Peer, Presented, Robot, Secret, Subject,
 };
 use crate::policy::Permit;
 use crate::registry::{Action, Call};
@@ -88,7 +88,7 @@ pub async fn judge(
     };
     let who = rules.certificates.join(who, shown)?;
     record.identify(&who, rules.policy.groups_of(&who));
-    if matches!(call, Call::Ping) && is_nobody && who.user().is_none() {
+    if matches!(call, Call::Ping) && is_nobody && who.subject().is_nobody() {
         return Err(for_nobody);
     }
 
@@ -100,9 +100,10 @@ pub async fn judge(
             if let Some(rule) = &denial.rule {
                 record.rule(&rule.0);
             }
-            return Err(match who.user() {
-                Some(_) => Refusal::Denied(denial),
-                None => for_nobody,
+            return Err(if who.subject().is_nobody() {
+                for_nobody
+            } else {
+                Refusal::Denied(denial)
             });
         }
     };
@@ -117,7 +118,7 @@ pub async fn judge(
     if matches!(permit.call(), Call::Upload { .. })
         && session
             .as_ref()
-            .is_none_or(|session| *session.owner != *who.user().unwrap_or_default())
+            .is_none_or(|session| !session.owner.is(who.subject()))
     {
         return Err(Refusal::UploadUnknown);
     }
@@ -147,8 +148,8 @@ pub(super) fn presented(
     record: &mut Record,
 ) -> Result<Presented, Refusal> {
     Presented::from_headers(headers).map_err(|malformed| {
-        if let Some(user) = Presented::claimed(headers) {
-            note_claim(rules, &user, record);
+        if let Some(claim) = Presented::claimed(headers) {
+            note_claim(rules, &claim, record);
         }
         malformed.into()
     })
@@ -184,29 +185,29 @@ pub(super) async fn bearer(
     {
         return Err(TokenError::Binding.into());
     }
-    let Some(user) = &verified.user else {
-        return Ok(Identity::verified_token(None, [].into(), false, scope));
-    };
-    let revoked = || Refusal::Revoked {
-        user: user.clone(),
-        kind: SubjectKind::Person,
+    let [now, _begun] = at;
+    let user = match &verified.subject {
+        Subject::Nobody => return Ok(Identity::verified_token(None, [].into(), false, scope)),
+        Subject::Robot(robot) => return robot_of(rules, robot, &verified, now),
+        // Nobody here knows how it stands.
+        Subject::Workload(_) => return Err(revoked(&verified)),
+        Subject::Person(user) => user,
     };
     if verified.claims.stands_on_certificate() {
         let named = shown.and_then(|shown| rules.certificates.user(shown));
-        if named.as_ref() != Some(user) {
-            return Err(revoked());
-        }
-        let user = Some(user.clone());
-        return Ok(Identity::verified_token(user, [].into(), false, scope));
-    }
-    if let Some(name) = user.strip_prefix(ROBOT) {
-        let [now, _begun] = at;
-        return robot(rules, name, &verified, now);
+        let named = named.filter(|named| named.is(user));
+        let named = named.ok_or_else(|| revoked(&verified))?;
+        return Ok(Identity::verified_token(
+            Some(named),
+            [].into(),
+            false,
+            scope,
+        ));
     }
     let current = rules.credential_state(user).await;
     match current.map_err(Refusal::Undecided)? {
         Some((state, standing)) if Some(&state) == verified.claims.credential.as_ref() => {
-            let user = Some(user.clone());
+            let user = Some(standing.name);
             let who = Identity::verified_token(user, standing.groups, true, scope);
             Ok(if standing.stale {
                 who.while_directory_down()
@@ -214,30 +215,40 @@ pub(super) async fn bearer(
                 who
             })
         }
-        Some(_) | None => Err(revoked()),
+        Some(_) | None => Err(revoked(&verified)),
     }
 }
 
 /// The same for a token that was minted for a robot key: it is confined as the key is now, and ends
 /// with it, whatever was begun.
-fn robot(rules: &Rules, name: &str, token: &Verified, now: Timestamp) -> Result<Identity, Refusal> {
+fn robot_of(
+    rules: &Rules,
+    robot: &Robot,
+    token: &Verified,
+    now: Timestamp,
+) -> Result<Identity, Refusal> {
     let keys = rules.robots.current();
-    let state = rules.key_state(&keys, name);
-    let key = keys.get(name).filter(|key| !key.confinement.is_over(now));
-    match (&token.user, key) {
-        (Some(user), Some(key)) if state.is_some() && state == token.claims.credential => {
+    let state = rules.key_state(&keys, robot);
+    let key = keys
+        .get(robot.name())
+        .filter(|key| !key.confinement.is_over(now));
+    match key {
+        Some(key) if state.is_some() && state == token.claims.credential => {
             let confinement = Arc::clone(&key.confinement);
             let scope = token.grants.clone();
             Ok(Identity::verified_key_token(
-                user.clone(),
+                robot.clone(),
                 confinement,
                 scope,
             ))
         }
-        (_, _) => Err(Refusal::Revoked {
-            user: format!("{ROBOT}{name}").into(),
-            kind: SubjectKind::Robot,
-        }),
+        Some(_) | None => Err(revoked(token)),
+    }
+}
+
+fn revoked(token: &Verified) -> Refusal {
+    Refusal::Revoked {
+        subject: token.subject.clone(),
     }
 }
 

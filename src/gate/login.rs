@@ -13,7 +13,7 @@ use super::{Ledger, Refusal, Rules};
 use crate::audit::{Audit, Event, Outcome as Told, Record};
 use crate::authn::{CertificateError, Outcome, keys};
 use crate::identity::{
-    Authentication, ClientCertificate, Identity, Password, Peer, ROBOT, SubjectKind,
+    Authentication, Claim, ClientCertificate, Identity, Name, Password, Peer, Robot, Subject,
 };
 use crate::limit::lockout::{Attempt, Became, Change, Judged, Lockout, Setting, Standing, Whom};
 use crate::limit::{Claimant, Source, Trust};
@@ -36,35 +36,36 @@ impl Login<'_> {
     /// Finds out whose password or key it is.
     pub(super) async fn verify(
         &self,
-        user: &str,
+        user: &Name,
         password: &Password,
         record: &mut Record,
     ) -> Result<Identity, Refusal> {
-        let Some(key) = self.key(user, password) else {
+        let Some(key) = self.key(user.as_str(), password) else {
             let authenticator = &self.rules.authenticator;
-            note_claim(self.rules, user, record);
-            let trial = self.begin(user, password).await?;
+            let who = Subject::Person(user.clone());
+            note_claim(self.rules, &Claim::of(&who), record);
+            let trial = self.begin(&who, password).await?;
             let whom = self.claimant(user);
             let verified = authenticator.verify_password(user, password, whom);
             let (outcome, decided_by) = verified.await;
             if let Some(back_end) = decided_by {
                 record.authentication(back_end);
             }
-            return self.end(user, trial, outcome).await;
+            return self.end(&who, trial, outcome).await;
         };
-        let user = format!("{ROBOT}{user}");
-        record.claim(&user, SubjectKind::Robot);
+        let robot = Subject::Robot(Robot::named(user.as_str()));
+        record.claim(&Claim::of(&robot));
         record.authentication(Authentication::Key);
         if let Outcome::Accept(who) = key {
             return Ok(who);
         }
-        let trial = self.begin(&user, password).await?;
-        self.end(&user, trial, key).await
+        let trial = self.begin(&robot, password).await?;
+        self.end(&robot, trial, key).await
     }
 
     /// For whom the password is verified: somebody with a verified certificate, or of a name that
     /// logged in from there a short time ago, goes before strangers.
-    fn claimant(&self, user: &str) -> Claimant {
+    fn claimant(&self, user: &Name) -> Claimant {
         let source = Source::of(self.peer.address);
         let trust = match self.shown {
             Some(_) => Trust::Proven,
@@ -81,7 +82,11 @@ impl Login<'_> {
         })
     }
 
-    async fn begin(&self, user: &str, password: &Password) -> Result<Option<Trial<'_>>, Refusal> {
+    async fn begin(
+        &self,
+        who: &Subject,
+        password: &Password,
+    ) -> Result<Option<Trial<'_>>, Refusal> {
         // Who has a verified certificate is known already and may mistype as often as he likes.
         let standing = match self.shown {
             Some(_) => Standing::VerifiedCertificate,
@@ -90,7 +95,7 @@ impl Login<'_> {
         let guard = &self.ledger.guard;
         let attempt = guard
             .lock()
-            .attempt(standing, user, self.peer.address, password);
+            .attempt(standing, who, self.peer.address, password);
         let Some(attempt) = attempt else {
             return Ok(None);
         };
@@ -109,7 +114,7 @@ impl Login<'_> {
 
     async fn end(
         &self,
-        user: &str,
+        user: &Subject,
         trial: Option<Trial<'_>>,
         outcome: Outcome,
     ) -> Result<Identity, Refusal> {
@@ -130,9 +135,9 @@ impl Login<'_> {
 
 /// Notes whom a password that is not verified yet, or never will be, is said to be of, and who would
 /// judge it.
-pub(super) fn note_claim(rules: &Rules, user: &str, record: &mut Record) {
-    record.claim(user, SubjectKind::Person);
-    if let Some(back_end) = rules.authenticator.asked_about(user) {
+pub(super) fn note_claim(rules: &Rules, claim: &Claim, record: &mut Record) {
+    record.claim(claim);
+    if let Some(back_end) = rules.authenticator.asked_about(claim.user()) {
         record.authentication(back_end);
     }
 }

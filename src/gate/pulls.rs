@@ -97,20 +97,20 @@ impl PullLimits {
                 || limit
                     .repositories
                     .iter()
-                    .any(|one| one.matches(repo, who.user()));
+                    .any(|one| one.matches(repo, who.person()));
             of && (limit.who.is_empty() || limit.who.iter().any(|one| is(policy, who, one)))
         };
         let first = self.first.iter().find(|named| fits(&named.limit));
-        let (limit, quota) = match (first, who.user()) {
-            (Some(named), _) => (named.name, named.limit.quota),
-            (None, None) => (ANONYMOUS, self.anonymous),
-            (None, Some(_)) => (AUTHENTICATED, self.authenticated),
+        let (limit, quota) = match first {
+            Some(named) => (named.name, named.limit.quota),
+            None if who.subject().is_nobody() => (ANONYMOUS, self.anonymous),
+            None => (AUTHENTICATED, self.authenticated),
         };
         if quota.is_unlimited() {
             return Ok(None);
         }
-        let subject = match who.user() {
-            Some(user) => Subject::User(user.into()),
+        let subject = match who.subject().counted() {
+            Some(user) => Subject::User(user),
             None => Subject::Source(Source::of(from)),
         };
         let bucket = Bucket {
@@ -205,9 +205,10 @@ impl PullsExceeded {
                      log in{login}, or try again in {wait}"
                 )
             }
-            Subject::User(name) => format!(
-                "the user {name} has used the {count} {pulls} in {per} that this registry allows: \
-                 try again in {wait}, or ask its administrator for more"
+            Subject::User(user) => format!(
+                "the user {} has used the {count} {pulls} in {per} that this registry allows: \
+                 try again in {wait}, or ask its administrator for more",
+                user.shown()
             ),
         }
     }
@@ -215,10 +216,10 @@ impl PullsExceeded {
 
 fn is(policy: &Policy, who: &Identity, one: &Who) -> bool {
     match one {
-        Who::Anonymous => who.user().is_none(),
-        Who::Authenticated => who.user().is_some(),
+        Who::Anonymous => who.subject().is_nobody(),
+        Who::Authenticated => !who.subject().is_nobody(),
         Who::Group(name) => policy.groups_of(who).any(|group| group == &**name),
-        Who::User(name) => who.user() == Some(name),
+        Who::User(subject) => who.subject().is(subject),
     }
 }
 
@@ -230,7 +231,7 @@ fn name_of(limit: &PullLimit) -> u64 {
             Who::Anonymous => ("anonymous", ""),
             Who::Authenticated => ("authenticated", ""),
             Who::Group(name) => ("group:", &**name),
-            Who::User(name) => ("user:", &**name),
+            Who::User(subject) => ("user:", subject.as_str().unwrap_or_default()),
         };
         hash.update(kind.as_bytes())
             .update(name.as_bytes())
@@ -270,7 +271,7 @@ mod tests {
     use super::{Counters, Pull, PullLimits, name_of, spoken};
     use crate::config::{Limits, PullLimit, Quota, Rates};
     use crate::gate::Refusal;
-    use crate::identity::Identity;
+    use crate::identity::{Identity, Subject};
     use crate::limit::Quotas;
     use crate::policy::{Pattern, Policy, Who};
     use crate::registry::Call;
@@ -280,6 +281,10 @@ mod tests {
     use std::time::Duration;
 
     const HOUR: Duration = Duration::from_hours(1);
+
+    fn subject(name: &str) -> Subject {
+        Subject::read(name).unwrap()
+    }
 
     fn quota(count: u32) -> Quota {
         Quota { count, per: HOUR }
@@ -317,7 +322,7 @@ mod tests {
         method: &Method,
         path: &str,
     ) -> Result<Option<Pull>, Refusal> {
-        let groups = [("ci".into(), vec!["robot".into()])];
+        let groups = [("ci".into(), vec![subject("robot")])];
         let policy = Policy::new(vec![], vec![], groups.into());
         let from: IpAddr = "2001:db8::7".parse().unwrap();
         let call = Call::parse(method, path, None).unwrap();
@@ -342,13 +347,13 @@ mod tests {
     #[tokio::test]
     async fn the_first_limit_that_fits_is_asked() {
         let limits = limits(vec![
-            limit(vec![Who::User("robot".into())], &["free/**"], 0),
+            limit(vec![Who::User(subject("robot"))], &["free/**"], 0),
             limit(vec![Who::Group("ci".into())], &[], 20),
             limit(vec![Who::Anonymous], &["rare/**"], 1),
             limit(vec![], &["rare/**"], 2),
         ]);
         let nobody = Identity::anonymous();
-        let [robot, alice] = ["robot", "alice"].map(|name| Identity::supposed(name, &[]));
+        let [robot, alice] = ["robot", "alice"].map(|name| Identity::supposed(subject(name), &[]));
         for (who, path, expected) in [
             (&nobody, "/v2/a/manifests/1", Some(3)),
             (&nobody, "/v2/rare/a/manifests/1", Some(1)),
@@ -364,7 +369,7 @@ mod tests {
                 who.user()
             );
         }
-        let member = Identity::supposed("bob", &["ci"]);
+        let member = Identity::supposed(subject("bob"), &["ci"]);
         let left = remaining(&limits, &member, "/v2/a/manifests/1").await;
         assert_eq!(left, Some(20));
     }
@@ -413,7 +418,7 @@ mod tests {
         let one = name(vec![Who::Group("ci".into())], &["a/**"], 1);
         assert_eq!(one, name(vec![Who::Group("ci".into())], &["a/**"], 2));
         for other in [
-            name(vec![Who::User("ci".into())], &["a/**"], 1),
+            name(vec![Who::User(subject("ci"))], &["a/**"], 1),
             name(vec![Who::Group("ci".into())], &["a/*"], 1),
             name(vec![Who::Group("ci".into())], &["a/**", "b"], 1),
             name(vec![], &["a/**"], 1),

@@ -3,7 +3,6 @@
 //! There are two texts: the client's, which never says more than the client may know (an unknown
 //! user and a wrong password read alike), and the cause, for the audit record.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -13,7 +12,7 @@ use super::{Authority, BadHead, PullsExceeded, Standing};
 use crate::audit::{AuditError, Outcome};
 use crate::authn::{CertificateError, Failure, Rejection};
 use crate::config::Challenge;
-use crate::identity::{Malformed, Presented, SubjectKind};
+use crate::identity::{Malformed, Presented, Subject};
 use crate::policy::Denial;
 use crate::registry::{Call, CallError, Code, Problem, QueryError};
 use crate::token::TokenError;
@@ -69,9 +68,7 @@ pub enum Refusal {
     /// A token whose user is gone, or has another password now.
     Revoked {
         /// Whose.
-        user: Arc<str>,
-        /// What that is.
-        kind: SubjectKind,
+        subject: Subject,
     },
     /// The proxy ends, and cannot wait any longer for the registry.
     Stopping,

@@ -13,6 +13,7 @@ use crate::audit::Audit;
 use crate::authn::keys::{Keyring, Keys as RobotKeys};
 use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
 use crate::config::{Challenge, Limits, WhenUnwritable};
+use crate::identity::{Name, Robot};
 use crate::limit::lockout::Setting;
 use crate::limit::{Quotas, Rates, Shield};
 use crate::policy::Policy;
@@ -86,7 +87,7 @@ impl Rules {
     /// once the user is gone.
     pub(super) async fn credential_state(
         &self,
-        user: &str,
+        user: &Name,
     ) -> Result<Option<(String, Standing)>, Failure> {
         let standing = self.authenticator.standing(user).await?;
         Ok(standing.map(|standing| {
@@ -96,8 +97,8 @@ impl Rules {
     }
 
     /// The same of a robot key.
-    pub(super) fn key_state(&self, keys: &RobotKeys, name: &str) -> Option<String> {
-        let state = keys.fingerprint(name, self.keys.credential_key())?;
+    pub(super) fn key_state(&self, keys: &RobotKeys, robot: &Robot) -> Option<String> {
+        let state = keys.fingerprint(robot.name(), self.keys.credential_key())?;
         Some(format!("{:032x}", u128::from_be_bytes(state)))
     }
 }

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
-use super::ROBOT;
+use super::{Name, Origin, ROBOT};
 
-/// The longest name taken from a certificate, in bytes.
-const MAX_NAME: usize = 256;
+/// The longest value that a certificate can name somebody by, in bytes.
+const MAX_VALUE: usize = 256;
 /// Groups of one certificate at most.
 const MAX_GROUPS: usize = 64;
 
@@ -79,13 +79,13 @@ impl Accepted {
 
 impl ClientCertificate {
     /// The user it names, by the first of `fields` that it has.
-    pub fn user(&self, fields: &[CertificateField]) -> Option<Arc<str>> {
+    pub fn user(&self, fields: &[CertificateField]) -> Option<Name> {
         let field = fields
             .iter()
             .find(|field| self.values(**field).next().is_some())?;
         let mut values = self.values(*field);
         match (values.next(), values.next()) {
-            (Some(only), None) => name(only),
+            (Some(Some(only)), None) if is_exact(only) => Name::parse(only, Origin::Written).ok(),
             _ => None,
         }
     }
@@ -93,7 +93,7 @@ impl ClientCertificate {
     /// The groups it names. `None` if one of them is no name: with some of its groups alone, a
     /// deny rule for another would not hold.
     pub fn groups(&self, field: CertificateField) -> Option<Vec<Arc<str>>> {
-        let groups: Vec<_> = self.values(field).map(name).collect::<Option<_>>()?;
+        let groups: Vec<_> = self.values(field).map(group).collect::<Option<_>>()?;
         (groups.len() <= MAX_GROUPS).then_some(groups)
     }
 
@@ -105,17 +105,14 @@ impl ClientCertificate {
     }
 }
 
-fn name(value: Option<&str>) -> Option<Arc<str>> {
-    value.filter(|value| is_name(value)).map(Arc::from)
+fn group(value: Option<&str>) -> Option<Arc<str>> {
+    let is_name = |value: &&str| {
+        is_exact(value) && !value.starts_with(ROBOT) && !value.chars().any(char::is_control)
+    };
+    value.filter(is_name).map(Arc::from)
 }
 
-/// Whether a value can stand for somebody: no control character, no wildcard, no space at its ends,
-/// and not what robot keys are called.
-fn is_name(value: &str) -> bool {
-    !value.is_empty()
-        && value.len() <= MAX_NAME
-        && value.trim() == value
-        && !value.contains('*')
-        && !value.starts_with(ROBOT)
-        && !value.chars().any(char::is_control)
+/// Whether a value stands for itself: no wildcard, no space at its ends.
+fn is_exact(value: &str) -> bool {
+    !value.is_empty() && value.len() <= MAX_VALUE && value.trim() == value && !value.contains('*')
 }

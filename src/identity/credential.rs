@@ -8,10 +8,10 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use zeroize::Zeroizing;
 
+use super::{Claim, Name, NameError, Origin};
+
 /// The longest password that is ever hashed, in bytes. SHA-crypt is quadratic in the length.
 pub const MAX_PASSWORD: usize = 256;
-/// The longest user name, in bytes.
-pub(super) const MAX_USER: usize = 256;
 /// The longest `Authorization` header, in bytes; tokens with many scopes are the longest.
 const MAX_AUTHORIZATION: usize = 16 * 1024;
 
@@ -76,7 +76,7 @@ pub enum Presented {
     /// A user and a password (or robot key).
     Basic {
         /// The name, as sent.
-        user: Box<str>,
+        user: Name,
         /// The password, as sent.
         password: Password,
     },
@@ -119,6 +119,24 @@ pub enum Malformed {
     /// Not the characters of a bearer token (RFC 6750 section 2.1).
     #[error("the bearer token is not properly encoded")]
     Token,
+    /// A user name that nobody can have.
+    #[error(transparent)]
+    User(NameError),
+}
+
+impl From<NameError> for Malformed {
+    fn from(error: NameError) -> Self {
+        match error {
+            // In a header it could not be told from the password (RFC 7617 section 2).
+            NameError::Colon => Self::Basic,
+            NameError::Control => Self::ControlByte,
+            NameError::Empty => Self::EmptyUser,
+            NameError::TooLong => Self::TooLong,
+            NameError::Invisible | NameError::LookAlike | NameError::Robot | NameError::Secret => {
+                Self::User(error)
+            }
+        }
+    }
 }
 
 impl Presented {
@@ -146,7 +164,7 @@ impl Presented {
     }
 
     /// Whom `Basic` credentials name that are otherwise malformed, for the audit record only.
-    pub fn claimed(headers: &HeaderMap) -> Option<String> {
+    pub fn claimed(headers: &HeaderMap) -> Option<Claim> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (value, None) = (values.next()?, values.next()) else {
             return None;
@@ -162,7 +180,7 @@ impl Presented {
             return None;
         };
         let user = std::str::from_utf8(user).ok()?;
-        (!user.is_empty()).then(|| user.to_owned())
+        (!user.is_empty()).then(|| Claim::of_text(user))
     }
 
     fn basic(encoded: &str) -> Result<Self, Malformed> {
@@ -183,19 +201,8 @@ impl Presented {
             ("", _) => return Err(Malformed::EmptyUser),
             _ => {}
         }
-        if user.len() > MAX_USER {
-            return Err(Malformed::TooLong);
-        }
-        if user.chars().any(char::is_control) {
-            return Err(Malformed::ControlByte);
-        }
-        // In a header it could not be told from the password (RFC 7617 section 2); the names of
-        // robot keys rely on nobody having one.
-        if user.contains(':') {
-            return Err(Malformed::Basic);
-        }
         Ok(Self::Basic {
-            user: user.into(),
+            user: Name::parse(user, Origin::Password)?,
             password: Password::new(password)?,
         })
     }
@@ -212,6 +219,7 @@ impl Presented {
 #[cfg(test)]
 mod tests {
     use super::{Malformed, Password, Presented, Secret};
+    use crate::identity::{Claim, NameError};
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
@@ -242,7 +250,7 @@ mod tests {
         let Ok(Presented::Basic { user, password }) = basic("alice:pä:ss".as_bytes()) else {
             panic!("refused")
         };
-        assert_eq!((&*user, password.expose()), ("alice", "pä:ss"));
+        assert_eq!((user.as_str(), password.expose()), ("alice", "pä:ss"));
         let lower = Presented::from_headers(&headers(&["bEARER abc.def-_~+/="]));
         assert!(matches!(lower, Ok(Presented::Bearer(token)) if token.expose() == "abc.def-_~+/="));
     }
@@ -256,6 +264,18 @@ mod tests {
             (b"alice:a\0b", Malformed::ControlByte),
             (b"ali\rce:ab", Malformed::ControlByte),
             (b"alice:\xff", Malformed::Basic),
+            (
+                "key\u{ff1a}ci:pw".as_bytes(),
+                Malformed::User(NameError::LookAlike),
+            ),
+            (
+                "al\u{200b}ice:pw".as_bytes(),
+                Malformed::User(NameError::Invisible),
+            ),
+            (
+                b"pcl_0123456789abcdefghijklmnop:x-oauth-basic",
+                Malformed::User(NameError::Secret),
+            ),
             (
                 &[b"alice:".as_slice(), &[b'x'; 257]].concat(),
                 Malformed::PasswordTooLong,
@@ -297,8 +317,11 @@ mod tests {
         };
         let long = [b"alice:".as_slice(), &[b'x'; 300]].concat();
         for text in [&b"alice:"[..], b"alice:a\0b", b"alice:\xff:x", &long] {
-            assert_eq!(claimed(text).as_deref(), Some("alice"), "{text:?}");
+            let claim = claimed(text);
+            assert_eq!(claim.as_ref().map(Claim::user), Some("alice"), "{text:?}");
         }
+        let key = b"pcl_0123456789abcdefghijklmnop:";
+        assert_eq!(claimed(key).as_ref().map(Claim::user), Some("****"));
         for text in [&b"hunter2"[..], b":hunter2", b"\xff:hunter2", b""] {
             assert_eq!(claimed(text), None, "{text:?}");
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Confinement, ROBOT, SubjectKind};
+use super::{Confinement, Name, Robot, Subject, SubjectKind};
 use crate::registry::{Action, RepoName};
 
 /// How an identity was established.
@@ -78,7 +78,7 @@ pub struct Proof {
 /// searching for them; a name out of a header cannot become one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    user: Option<Arc<str>>,
+    subject: Subject,
     groups: Arc<[Arc<str>]>,
     authentication: Authentication,
     recency: Recency,
@@ -92,7 +92,7 @@ impl Identity {
     /// Nobody in particular.
     pub fn anonymous() -> Self {
         Self {
-            user: None,
+            subject: Subject::Nobody,
             groups: Arc::from([]),
             authentication: Authentication::Anonymous,
             recency: Recency::Now,
@@ -105,13 +105,13 @@ impl Identity {
 
     /// A user whose password a back end has verified. `cached`: it had been verified shortly before.
     pub(crate) fn verified_password(
-        user: Arc<str>,
+        user: Name,
         groups: Arc<[Arc<str>]>,
         authentication: Authentication,
         cached: bool,
     ) -> Self {
         Self {
-            user: Some(user),
+            subject: Subject::Person(user),
             groups,
             authentication,
             recency: if cached {
@@ -129,7 +129,7 @@ impl Identity {
     /// The robot that has shown a key.
     pub(crate) fn verified_key(name: &str, confinement: Arc<Confinement>) -> Self {
         Self {
-            user: Some(format!("{ROBOT}{name}").into()),
+            subject: Subject::Robot(Robot::named(name)),
             authentication: Authentication::Key,
             confinement: Some(confinement),
             ..Self::anonymous()
@@ -138,27 +138,28 @@ impl Identity {
 
     /// The bearer of a token that was minted for a robot key, confined as the key is now.
     pub(crate) fn verified_key_token(
-        user: Arc<str>,
+        robot: Robot,
         confinement: Arc<Confinement>,
         scope: Arc<[Grant]>,
     ) -> Self {
         Self {
+            subject: Subject::Robot(robot),
             confinement: Some(confinement),
-            ..Self::verified_token(Some(user), Arc::from([]), false, scope)
+            ..Self::verified_token(None, Arc::from([]), false, scope)
         }
     }
 
     /// The bearer of one of our tokens. `user` is `None` for an anonymous token; `password` says
     /// whether the token was minted for one.
     pub(crate) fn verified_token(
-        user: Option<Arc<str>>,
+        user: Option<Name>,
         groups: Arc<[Arc<str>]>,
         password: bool,
         scope: Arc<[Grant]>,
     ) -> Self {
         let authentication = Authentication::Token;
         Self {
-            user,
+            subject: user.map_or(Subject::Nobody, Subject::Person),
             groups,
             authentication,
             recency: Recency::Now,
@@ -170,9 +171,9 @@ impl Identity {
     }
 
     /// The user whom a client certificate names, and nothing besides it.
-    pub(crate) fn verified_certificate(user: Arc<str>, groups: Vec<Arc<str>>) -> Self {
+    pub(crate) fn verified_certificate(user: Name, groups: Vec<Arc<str>>) -> Self {
         Self {
-            user: Some(user),
+            subject: Subject::Person(user),
             groups: groups.into(),
             authentication: Authentication::Certificate,
             certificate: true,
@@ -202,17 +203,22 @@ impl Identity {
 
     /// Somebody who has proved nothing, taken for a user who gave a password: for `explain` and
     /// policy tests, which only ask what would be. Never to be called for a request.
-    pub fn supposed(user: &str, groups: &[&str]) -> Self {
-        let groups: Vec<Arc<str>> = groups.iter().map(|group| Arc::from(*group)).collect();
-        Self::verified_password(user.into(), groups.into(), Authentication::Htpasswd, false)
+    pub fn supposed(subject: Subject, groups: &[&str]) -> Self {
+        Self {
+            subject,
+            groups: groups.iter().map(|group| Arc::from(*group)).collect(),
+            authentication: Authentication::Htpasswd,
+            password: true,
+            ..Self::anonymous()
+        }
     }
 
     /// The same with nothing behind the name but this.
-    pub fn supposed_with(user: &str, groups: &[&str], proof: Proof) -> Self {
+    pub fn supposed_with(subject: Subject, groups: &[&str], proof: Proof) -> Self {
         Self {
             password: proof.password,
             certificate: proof.certificate,
-            ..Self::supposed(user, groups)
+            ..Self::supposed(subject, groups)
         }
     }
 
@@ -221,18 +227,24 @@ impl Identity {
         Self::verified_key(name, confinement)
     }
 
-    /// The user's name; `None` for anonymous callers.
+    /// Who it is.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// Who it is, as records write it; `None` for anonymous callers.
     pub fn user(&self) -> Option<&str> {
-        self.user.as_deref()
+        self.subject.as_str()
+    }
+
+    /// The name of a person; `None` for everything else, which patterns with `${user}` are not for.
+    pub fn person(&self) -> Option<&str> {
+        self.subject.person().map(Name::as_str)
     }
 
     /// What the caller is.
     pub fn kind(&self) -> SubjectKind {
-        match (&self.user, &self.confinement) {
-            (None, _) => SubjectKind::Nobody,
-            (Some(_), Some(_)) => SubjectKind::Robot,
-            (Some(_), None) => SubjectKind::Person,
-        }
+        self.subject.kind()
     }
 
     /// The groups that the back end which knows the user names. The configuration's own groups are

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::identity::Password;
+use crate::identity::{Password, Subject, SubjectKind};
 
 /// How many times the wrong passwords of one user a network has over all users.
 pub const SOURCE_FACTOR: u32 = 50;
@@ -156,7 +156,7 @@ impl Lockout {
     pub fn attempt(
         &self,
         standing: Standing,
-        user: &str,
+        who: &Subject,
         from: IpAddr,
         password: &Password,
     ) -> Option<Attempt> {
@@ -165,10 +165,10 @@ impl Lockout {
             Standing::VerifiedCertificate => return None,
         }
         let network = network(from);
-        let user = same_for_all(user);
+        let user = same_for_all(who);
         Some(Attempt {
-            pair: self.name(&(Some(&*user), network)),
-            source: self.name(&(None::<&str>, network)),
+            pair: self.name(&(Some((who.kind(), &*user)), network)),
+            source: self.name(&(None::<(SubjectKind, &str)>, network)),
             // The user is part of it, so that nobody sees two users with the same password.
             tag: narrow(&keyed(
                 &self.secret,
@@ -314,17 +314,18 @@ fn keyed(key: &[u8; 32], parts: &[&str]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// One spelling for all that a directory may take for the same user: without regard to case and to
-/// superfluous spaces (RFC 4518 section 2). Whatever else it takes for the same is bounded by what a
-/// network has over all users.
-fn same_for_all(user: &str) -> Box<str> {
-    if user
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
-    {
-        return user.into();
+/// One spelling for all that a directory may take for the same user: without regard to case, to
+/// compatible characters and to superfluous spaces (RFC 4518 section 2). Whatever else it takes for the
+/// same is bounded by what a network has over all users.
+fn same_for_all(who: &Subject) -> Box<str> {
+    let folded = match who {
+        Subject::Person(name) | Subject::Workload(name) => name.folded().to_string(),
+        Subject::Nobody | Subject::Robot(_) => who.as_str().unwrap_or_default().to_lowercase(),
+    };
+    if folded.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return folded.into();
     }
-    let words: Vec<_> = user.split_whitespace().map(str::to_lowercase).collect();
+    let words: Vec<_> = folded.split_whitespace().collect();
     words.join(" ").into()
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 use super::repeats::Repeats;
 use super::window::{Taken, Window};
 use super::{Source, repeats::Image};
+use crate::identity::Counted;
 
 /// Independent shares of the table, each behind a lock of its own.
 const SHARES: usize = 64;
@@ -62,14 +63,14 @@ pub enum Subject {
     /// Nobody in particular, from there.
     Source(Source),
     /// A user, from wherever.
-    User(Box<str>),
+    User(Counted),
 }
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Source(source) => source.fmt(f),
-            Self::User(name) => f.write_str(name),
+            Self::User(user) => f.write_str(user.shown()),
         }
     }
 }

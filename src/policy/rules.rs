@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::Pattern;
 use super::index::Index;
-use crate::identity::Identity;
+use crate::identity::{Identity, Subject};
 use crate::registry::{Action, RepoName};
 
 /// Where a rule stands: `file:line`, as audit records and `explain` print it.
@@ -32,8 +32,8 @@ pub enum Who {
     Authenticated,
     /// The members of a group.
     Group(Box<str>),
-    /// One user.
-    User(Box<str>),
+    /// One person or robot.
+    User(Subject),
 }
 
 /// What an access rule asks for besides a name.
@@ -121,10 +121,9 @@ pub struct Policy {
     pub(super) access_index: Index,
     pub(super) deny: Vec<DenyRule>,
     pub(super) deny_index: Index,
-    /// The configuration's own groups, by member.
-    groups_by_user: HashMap<Box<str>, Vec<Box<str>>>,
     /// Patterns that are names of one repository.
     spelled_out: HashSet<Box<str>>,
+    members: Members,
 }
 
 impl Policy {
@@ -132,25 +131,12 @@ impl Policy {
     pub fn new(
         mut access: Vec<AccessRule>,
         mut deny: Vec<DenyRule>,
-        groups: HashMap<Box<str>, Vec<Box<str>>>,
+        groups: HashMap<Box<str>, Vec<Subject>>,
     ) -> Self {
         let access_networks = access.iter_mut().flat_map(|rule| &mut rule.networks);
         let deny_networks = deny.iter_mut().flat_map(|rule| &mut rule.networks);
         for network in access_networks.chain(deny_networks) {
             *network = canonical(*network);
-        }
-        let mut groups_by_user: HashMap<Box<str>, Vec<Box<str>>> = HashMap::new();
-        for (group, members) in groups {
-            for member in members {
-                groups_by_user
-                    .entry(member)
-                    .or_default()
-                    .push(group.clone());
-            }
-        }
-        for own in groups_by_user.values_mut() {
-            own.sort();
-            own.dedup();
         }
         Self {
             access_index: Index::new(access.iter().map(|rule| rule.repositories.as_slice())),
@@ -158,7 +144,7 @@ impl Policy {
             spelled_out: spelled_out(&access, &deny),
             access,
             deny,
-            groups_by_user,
+            members: Members::new(groups),
         }
     }
 
@@ -186,20 +172,18 @@ impl Policy {
     }
 
     /// Every user whom a rule or a group of the configuration names, some more than once.
-    pub fn users(&self) -> impl Iterator<Item = &str> {
+    pub fn users(&self) -> impl Iterator<Item = &Subject> {
         let access = self.access.iter().flat_map(|rule| &rule.who);
         let named = access.chain(self.deny.iter().flat_map(|rule| &rule.who));
         let named = named.filter_map(|who| match who {
-            Who::User(name) => Some(&**name),
+            Who::User(subject) => Some(subject),
             Who::Anonymous | Who::Authenticated | Who::Group(_) => None,
         });
-        named.chain(self.groups_by_user.keys().map(|name| &**name))
+        named.chain(&self.members.all)
     }
 
     pub(super) fn own_groups(&self, who: &Identity) -> &[Box<str>] {
-        who.user()
-            .and_then(|user| self.groups_by_user.get(user))
-            .map_or(&[], Vec::as_slice)
+        self.members.groups_of(who.subject())
     }
 }
 
@@ -208,6 +192,63 @@ fn spelled_out(access: &[AccessRule], deny: &[DenyRule]) -> HashSet<Box<str>> {
     let patterns = access.chain(deny.iter().flat_map(|rule| &rule.repositories));
     let names = patterns.filter(|pattern| pattern.is_literal());
     names.map(|name| name.as_str().into()).collect()
+}
+
+/// The configuration's own groups, by member.
+#[derive(Debug, Default)]
+struct Members {
+    all: Vec<Subject>,
+    people: HashMap<Box<str>, Vec<Box<str>>>,
+    /// The same by the folds of the names, for people of a directory.
+    folded: HashMap<Box<str>, Vec<Box<str>>>,
+    robots: HashMap<Box<str>, Vec<Box<str>>>,
+}
+
+impl Members {
+    fn new(groups: HashMap<Box<str>, Vec<Subject>>) -> Self {
+        let mut members = Self::default();
+        for (group, own) in groups {
+            for member in own {
+                match &member {
+                    Subject::Person(name) => {
+                        enter(&mut members.people, name.as_str(), &group);
+                        enter(&mut members.folded, name.folded(), &group);
+                    }
+                    Subject::Robot(robot) => enter(&mut members.robots, robot.name(), &group),
+                    Subject::Nobody | Subject::Workload(_) => {}
+                }
+                members.all.push(member);
+            }
+        }
+        let Self {
+            all: _,
+            people,
+            folded,
+            robots,
+        } = &mut members;
+        for own in [people, folded, robots]
+            .into_iter()
+            .flat_map(HashMap::values_mut)
+        {
+            own.sort();
+            own.dedup();
+        }
+        members
+    }
+
+    fn groups_of(&self, who: &Subject) -> &[Box<str>] {
+        let found = match who {
+            Subject::Person(name) if name.is_folded() => self.folded.get(&**name.folded()),
+            Subject::Person(name) => self.people.get(name.as_str()),
+            Subject::Robot(robot) => self.robots.get(robot.name()),
+            Subject::Nobody | Subject::Workload(_) => None,
+        };
+        found.map_or(&[], Vec::as_slice)
+    }
+}
+
+fn enter(groups: &mut HashMap<Box<str>, Vec<Box<str>>>, member: &str, group: &str) {
+    groups.entry(member.into()).or_default().push(group.into());
 }
 
 /// What a rule is asked.
@@ -264,7 +305,8 @@ impl Question<'_> {
     /// Whether an access for them is one for the caller. Robot keys have their own grant, and
     /// otherwise only what everybody has.
     fn gains_by(&self, who: &Who) -> bool {
-        *who == Who::Anonymous || (self.who.confinement().is_none() && self.is(who))
+        let is_robot = matches!(self.who.subject(), Subject::Robot(_));
+        *who == Who::Anonymous || (!is_robot && self.is(who))
     }
 
     /// Whether it is what a robot key may itself.
@@ -276,19 +318,19 @@ impl Question<'_> {
 
     fn is(&self, who: &Who) -> bool {
         match who {
-            Who::Anonymous => self.who.user().is_none(),
-            Who::Authenticated => self.who.user().is_some(),
+            Who::Anonymous => self.who.subject().is_nobody(),
+            Who::Authenticated => !self.who.subject().is_nobody(),
             Who::Group(name) => {
                 self.own_groups.contains(name)
                     || self.who.groups().iter().any(|group| **group == **name)
             }
-            Who::User(name) => self.who.user() == Some(name),
+            Who::User(subject) => self.who.subject().is(subject),
         }
     }
 
     fn is_about(&self, patterns: &[Pattern]) -> bool {
         self.repository.is_none_or(|repository| {
-            let user = self.who.user();
+            let user = self.who.person();
             patterns
                 .iter()
                 .any(|pattern| pattern.matches(repository, user))

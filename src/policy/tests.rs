@@ -10,7 +10,7 @@ use super::{
     AccessRule, BUILT_IN_ROLES, Condition, Decision, Denial, DenyRule, Pattern, Place, Policy,
     RuleKind, Tags, Verdict, Who, canonical,
 };
-use crate::identity::{Authentication, Confinement, Identity};
+use crate::identity::{Authentication, Confinement, Identity, Name, Origin, Subject};
 use crate::registry::{Action, Call, RepoName};
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -29,7 +29,11 @@ fn place(text: &str) -> Place {
 
 fn user(name: &str, groups: &[&str]) -> Identity {
     let groups: Vec<Arc<str>> = groups.iter().map(|group| Arc::from(*group)).collect();
-    Identity::verified_password(name.into(), groups.into(), Authentication::Htpasswd, false)
+    Identity::verified_password(named(name), groups.into(), Authentication::Htpasswd, false)
+}
+
+fn named(name: &str) -> Name {
+    Name::parse(name, Origin::Password).unwrap()
 }
 
 fn role(name: &str) -> Vec<Action> {
@@ -39,7 +43,7 @@ fn role(name: &str) -> Vec<Action> {
 
 fn who(text: &str) -> Who {
     match text.split_once(':') {
-        Some(("user", name)) => Who::User(name.into()),
+        Some(("user", name)) => Who::User(Subject::read(name).unwrap()),
         Some(("group", name)) => Who::Group(name.into()),
         _ if text == "anonymous" => Who::Anonymous,
         _ => Who::Authenticated,
@@ -76,7 +80,12 @@ fn deny(at: &str, repositories: &[&str], whom: &[&str], actions: Vec<Action>) ->
 }
 
 fn policy(access: Vec<AccessRule>, deny: Vec<DenyRule>) -> Policy {
-    let groups = HashMap::from([("team-a".into(), vec!["alice".into(), "dave".into()])]);
+    let groups = HashMap::from([(
+        "team-a".into(),
+        ["alice", "dave"]
+            .map(|name| Subject::read(name).unwrap())
+            .into(),
+    )]);
     Policy::new(access, deny, groups)
 }
 
@@ -189,7 +198,7 @@ fn networks_conditions_and_times_limit_an_access() {
     let policy = policy(vec![rule], vec![]);
     let alice = user("alice", &[]);
     let token =
-        |password| Identity::verified_token(Some("alice".into()), [].into(), password, [].into());
+        |password| Identity::verified_token(Some(named("alice")), [].into(), password, [].into());
     let name = RepoName::parse("a").unwrap();
     let before = now() - std::time::Duration::from_nanos(1);
     let verdict = |who: &Identity, from: &str, at| {
@@ -536,7 +545,7 @@ prop_compose! {
         password in any::<bool>(),
     ) -> Identity {
         let groups: Vec<Arc<str>> = if in_group { vec!["g".into()] } else { vec![] };
-        Identity::verified_token(name.map(Arc::from), groups.into(), password, [].into())
+        Identity::verified_token(name.map(named), groups.into(), password, [].into())
     }
 }
 
@@ -565,7 +574,7 @@ fn slow_reference(
     let named = |whom: &[Who]| {
         let mut mine = match who.user() {
             None => vec![Who::Anonymous],
-            Some(user) => vec![Who::Authenticated, Who::User(user.into())],
+            Some(user) => vec![Who::Authenticated, Who::User(Subject::read(user).unwrap())],
         };
         mine.extend(
             who.groups()
@@ -690,8 +699,7 @@ proptest! {
         for rule in &mut rules {
             rule.who = vec![Who::Anonymous];
         }
-        rules.push(AccessRule { who: vec![Who::User("key:ci".into())], require: vec![], ..own });
-        let user = Identity::verified_token(Some("key:ci".into()), [].into(), false, [].into());
+        rules.push(AccessRule { who: vec![who("user:key:ci")], require: vec![], ..own });
         for action in Action::ALL {
             if action == Action::Catalog {
                 // Only a key for everything sees the whole catalog.
@@ -701,7 +709,7 @@ proptest! {
                     rules.pop();
                 }
             }
-            let expected = slow_reference((&rules, &deny), &user, from, action, &name);
+            let expected = slow_reference((&rules, &deny), &robot, from, action, &name);
             let found = policy.allows(&robot, from, action, &name, now());
             prop_assert_eq!(found.is_allow(), expected, "{:?}", action);
         }

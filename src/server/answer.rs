@@ -7,6 +7,7 @@ use super::body::AnswerBody;
 use crate::audit::Record;
 use crate::config::Challenge;
 use crate::gate::{Authority, Refusal, Standing, Wanted};
+use crate::identity::Claim;
 use crate::upstream::API_VERSION;
 
 /// The reference of an error, for clients that do not show bodies.
@@ -39,8 +40,8 @@ pub(super) fn refused(
     let reply = refusal.reply(how, authority, wanted);
     record.answer(reply.outcome, reply.problem.status.as_u16());
     record.reason(&refusal.cause());
-    if let Refusal::Revoked { user, kind } = refusal {
-        record.claim(user, *kind);
+    if let Refusal::Revoked { subject } = refusal {
+        record.claim(&Claim::of(subject));
     }
     if matches!(refusal, Refusal::BadCredential(rejection) if rejection.is_of_somebody()) {
         record.names_somebody();

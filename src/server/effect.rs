@@ -191,7 +191,7 @@ impl Write {
             session,
             pull: _,
         } = *admission;
-        let owner = who.user().unwrap_or_default().to_owned();
+        let owner = who.subject().clone();
         let reservation = permit.call().commits().then(|| record.reserve());
         let mut digest = permit.call().digest().cloned();
         let repository = permit.call().repository().cloned();

@@ -159,7 +159,7 @@ impl Exchange<'_> {
             headers: &self.head.headers,
             authority: self.authority.as_str(),
             address: self.peer.address,
-            owner: who.user().unwrap_or_default(),
+            owner: who.subject(),
             session,
             now: self.now,
         };

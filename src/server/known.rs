@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock, Weak};
 
 use super::respond::Proxy;
 use crate::audit::Known;
-use crate::identity::ROBOT;
+use crate::identity::Subject;
 use crate::registry::RepoName;
 
 /// Repositories remembered. Beyond that the registry has more than it lists in reasonable time.
@@ -46,9 +46,10 @@ impl Known for Knowledge {
     fn is_user(&self, name: &str) -> bool {
         self.0.upgrade().is_some_and(|proxy| {
             let rules = proxy.rules();
-            match name.strip_prefix(ROBOT) {
-                Some(key) => rules.robots.current().get(key).is_some(),
-                None => rules.authenticator.remembers(name),
+            match Subject::read(name) {
+                Ok(Subject::Robot(robot)) => rules.robots.current().get(robot.name()).is_some(),
+                Ok(Subject::Person(name)) => rules.authenticator.remembers(&name),
+                Ok(Subject::Nobody | Subject::Workload(_)) | Err(_) => false,
             }
         })
     }

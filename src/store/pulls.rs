@@ -107,7 +107,7 @@ impl Store {
         let limit = bucket.limit.to_string();
         let (kind, name) = match &bucket.subject {
             Subject::Source(source) => ("source", source.to_string()),
-            Subject::User(name) => ("user", name.to_string()),
+            Subject::User(user) => ("user", user.key().to_owned()),
         };
         let whose = [&*limit, kind, &*name];
         let pulls = self.key("pulls", &whose);

@@ -3,7 +3,7 @@
 use rustls::pki_types::CertificateDer;
 
 use super::{next_update, read_certificate};
-use crate::identity::{CertificateField, ROBOT};
+use crate::identity::{CertificateField, Name, ROBOT};
 
 const FIELDS: [CertificateField; 6] = [
     CertificateField::SanDns,
@@ -39,7 +39,8 @@ pub(crate) fn certificate(bytes: &[u8]) {
                 .as_ref()
                 .is_none_or(|groups| groups.len() == values.len())
         );
-        for name in user.iter().chain(groups.iter().flatten()) {
+        let user = user.as_ref().map(Name::shown);
+        for name in user.into_iter().chain(groups.iter().flatten()) {
             assert!((1..=256).contains(&name.len()) && name.trim() == &**name);
             assert!(!name.contains('*') && !name.starts_with(ROBOT));
             assert!(!name.chars().any(char::is_control));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::scope::write_scope;
-use crate::identity::Grant;
+use crate::identity::{Grant, Subject, SubjectKind};
 use crate::registry::{Action, RepoName};
 
 /// How far the clock of who reads a token may be behind that of who minted it: another replica, or
@@ -28,8 +28,11 @@ pub enum Kind {
 pub struct Claims {
     /// Who minted it: always ourselves.
     pub iss: String,
-    /// The user; empty for anonymous.
+    /// The user; empty for anonymous, `key:NAME` for a robot key.
     pub sub: String,
+    /// What the user is; what the first edition minted does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
     /// The service it is for.
     pub aud: String,
     /// When it ends.
@@ -83,9 +86,13 @@ pub struct Access {
 }
 
 impl Claims {
-    /// The user; `None` for an anonymous token.
-    pub fn user(&self) -> Option<&str> {
-        (!self.sub.is_empty()).then_some(self.sub.as_str())
+    /// Whom it is for; `None` if no such caller can be. Where nothing says what the user is, `sub`
+    /// alone does: no person can be called as robots are.
+    pub fn subject(&self) -> Option<Subject> {
+        match &self.who {
+            Some(word) => Subject::read_as(SubjectKind::parse(word)?, &self.sub),
+            None => Subject::read(&self.sub).ok(),
+        }
     }
 
     /// Whether the token was minted for a client certificate and nothing else.

@@ -15,6 +15,7 @@ use super::redirect::{RedirectHost, RedirectHosts};
 use super::{Forward, Pool, Seal, Session, Upstream, location, method};
 use crate::config;
 use crate::fuzz::lines;
+use crate::identity::{Robot, Subject};
 use crate::registry::Call;
 
 const AUTHORITY: &str = "registry.test";
@@ -278,8 +279,11 @@ pub(crate) fn session(bytes: &[u8]) {
     let mut part = || parts.next().unwrap_or_default();
     let (repo, id, owner, query) = (part(), part(), part(), part());
     assert_eq!(seal.open(&text, repo, id), None);
+    let Ok(owner) = Subject::read(owner) else {
+        return;
+    };
     let session = Session {
-        owner: owner.into(),
+        owner,
         begun: Timestamp::UNIX_EPOCH,
         query: query.into(),
     };
@@ -337,11 +341,12 @@ pub(crate) fn answer(bytes: &[u8]) {
     let (mut head, ()) = response.into_parts();
     let before = head.headers.clone();
     let none = HeaderMap::new();
+    let owner = Subject::Robot(Robot::named("ci"));
     let with = Forward {
         headers: &none,
         authority: AUTHORITY,
         address: [192, 0, 2, 1].into(),
-        owner: "alice",
+        owner: &owner,
         session: None,
         now: Timestamp::UNIX_EPOCH,
     };
@@ -406,10 +411,7 @@ pub(crate) fn answer(bytes: &[u8]) {
         let uuid = head.headers.get("docker-upload-uuid");
         assert!(uuid.is_none_or(|uuid| uuid.as_bytes() == id.as_str().as_bytes()));
         let opened = upstream.open_session(&led);
-        assert_eq!(
-            opened.map(|session| session.owner).as_deref(),
-            Some("alice")
-        );
+        assert_eq!(opened.map(|session| session.owner), Some(owner));
     }
 }
 

@@ -40,6 +40,7 @@ pub use redirect::{RedirectHost, RedirectHosts};
 pub use session::{Seal, Session};
 
 use crate::config::UpstreamUrl;
+use crate::identity::Subject;
 use crate::policy::Permit;
 use crate::registry::{BlobVerb, Call, Digest, ManifestVerb, Read, RepoName, UploadId, UploadVerb};
 use crate::tls::TlsError;
@@ -105,7 +106,7 @@ pub struct Forward<'a> {
     /// The client's address, for `X-Forwarded-For`.
     pub address: std::net::IpAddr,
     /// Who owns the upload session that the answer may hand out; empty for anonymous.
-    pub owner: &'a str,
+    pub owner: &'a Subject,
     /// The session being continued.
     pub session: Option<Session>,
     /// Now, for new sessions.
@@ -491,7 +492,7 @@ impl Upstream {
             .as_ref()
             .map_or(with.now, |session| session.begun);
         let session = Session {
-            owner: with.owner.into(),
+            owner: with.owner.clone(),
             begun,
             query: query.into(),
         };

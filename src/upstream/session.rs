@@ -10,11 +10,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 
+use crate::identity::Subject;
+
 /// A session's sealed content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// The user who began it; empty for anonymous.
-    pub owner: Box<str>,
+    /// Who began it.
+    pub owner: Subject,
     /// When it was begun, in whole seconds.
     pub begun: Timestamp,
     /// The query that the registry wants to see.
@@ -37,6 +39,8 @@ impl Seal {
             begun,
             query,
         } = session;
+        // As the first edition writes it; nobody is the empty name.
+        let owner = owner.as_str().unwrap_or_default();
         let mut bytes = format!("{}\n{owner}\n{query}", begun.as_second()).into_bytes();
         let nonce = self
             .0
@@ -59,7 +63,7 @@ impl Seal {
         let begun = parts.next()?.parse().ok()?;
         Some(Session {
             begun: Timestamp::from_second(begun).ok()?,
-            owner: parts.next()?.into(),
+            owner: Subject::read(parts.next()?).ok()?,
             query: parts.next()?.into(),
         })
     }
@@ -73,6 +77,7 @@ fn aad(repo: &str, id: &str) -> Aad<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::{Seal, Session};
+    use crate::identity::Subject;
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jiff::Timestamp;
@@ -81,7 +86,7 @@ mod tests {
     #[test]
     fn a_session_opens_for_its_repository_and_name_only() {
         let session = Session {
-            owner: "alice".into(),
+            owner: Subject::read("alice").unwrap(),
             begun: Timestamp::from_second(1_800_000_000).unwrap(),
             query: "_state=abc%3D&x=1".into(),
         };

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use portcullis::identity::Password;
+use portcullis::identity::{Password, Subject as Caller};
 use portcullis::limit::lockout::{Became, Judged, Lockout, Setting, Standing};
 use portcullis::limit::{Bucket, Quota, Quotas, Reservation, Source, Subject};
 use proptest::prelude::*;
@@ -175,7 +175,12 @@ async fn wrong_passwords_are_counted_as_in_one_process() {
                 let (user, tag) = (format!("user{user}"), format!("tag{password}"));
                 let secret = Password::new(&tag).unwrap();
                 let attempt = lockout
-                    .attempt(Standing::Stranger, &user, from, &secret)
+                    .attempt(
+                        Standing::Stranger,
+                        &Caller::read(&user).unwrap(),
+                        from,
+                        &secret,
+                    )
                     .unwrap();
                 let here = lockout.begin(&attempt, setting, now);
                 let there = words([&tag, &count, &per.as_millis(), &"60000"]);

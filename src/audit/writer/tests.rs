@@ -11,7 +11,7 @@ use super::{Audit, AuditError, NotNow, Plan, Purpose};
 use crate::audit::verify::{Proofs, Verified, VerifyError, verify};
 use crate::audit::{ChainKey, Event, Outcome, PublicKey, Record, Signer};
 use crate::config::{self, WhenUnwritable};
-use crate::identity::SubjectKind;
+use crate::identity::Claim;
 
 struct Folder(PathBuf);
 
@@ -308,7 +308,7 @@ async fn keys_and_checkpoints_hold_over_reload_and_restart() {
 fn refuse(audit: &Arc<Audit>, user: &str) -> String {
     let mut record = Record::open(audit, Event::Login);
     record.source([192, 0, 2, 7].into());
-    record.claim(user, SubjectKind::Person);
+    record.claim(&Claim::of_text(user));
     record.answer(Outcome::Failed, 401);
     record.reason("wrong password");
     record.settle_reference();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::hash::{MAX_COST, MAX_ROUNDS, MIN_COST, MIN_ROUNDS, SOUND_COST};
 use super::{MAX_USER, line::Line};
+use crate::identity::{Name, NameError, Origin};
 
 /// Something about one line. Shown as `FILE:LINE:COLUMN: user NAME: cause; remedy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +148,9 @@ pub enum Problem {
     /// White space around the name, which nobody would see and no client would send.
     #[error("the user name begins or ends with white space")]
     UserSpace,
+    /// A name that nobody can have.
+    #[error(transparent)]
+    UserUnfit(NameError),
     /// A name longer than any request may present.
     #[error("the user name is longer than {MAX_USER} bytes")]
     UserTooLong,
@@ -192,7 +196,8 @@ impl Problem {
             | Self::UserColon
             | Self::UserEmpty
             | Self::UserSpace
-            | Self::UserTooLong => Offset::User,
+            | Self::UserTooLong
+            | Self::UserUnfit(_) => Offset::User,
         }
     }
 
@@ -220,7 +225,8 @@ impl Problem {
             | Self::UserColon
             | Self::UserEmpty
             | Self::UserSpace
-            | Self::UserTooLong => "correct the name, or remove the line".to_owned(),
+            | Self::UserTooLong
+            | Self::UserUnfit(_) => "correct the name, or remove the line".to_owned(),
         }
     }
 }
@@ -240,7 +246,7 @@ pub enum Weakness {
 }
 
 /// Whether a name can stand in a file: not empty, at most 256 bytes, no control character and no byte
-/// order mark, no `:`, no `#` in front, no white space around it.
+/// order mark, no `:`, no `#` in front, no white space around it, and else a name that somebody can have.
 pub fn check_user(user: &str) -> Result<(), Problem> {
     match user {
         "" => Err(Problem::UserEmpty),
@@ -251,7 +257,10 @@ pub fn check_user(user: &str) -> Result<(), Problem> {
         odd if odd.contains(':') => Err(Problem::UserColon),
         odd if odd.trim() != odd => Err(Problem::UserSpace),
         odd if odd.starts_with('#') => Err(Problem::UserComment),
-        _ => Ok(()),
+        fine => match Name::parse(fine, Origin::Password) {
+            Ok(_name) => Ok(()),
+            Err(error) => Err(Problem::UserUnfit(error)),
+        },
     }
 }
 

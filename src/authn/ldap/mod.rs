@@ -34,7 +34,7 @@ use super::cache::{Key, Refused, Verified};
 use super::htpasswd::Fingerprint;
 use super::{Failure, Rejection};
 use crate::config::Ldap;
-use crate::identity::Password;
+use crate::identity::{Name, Origin, Password};
 use crate::limit::{Claimant, Place, Shared, Usage};
 use connection::{SIZE_LIMIT_EXCEEDED, Security, Trouble};
 use groups::Groups;
@@ -56,7 +56,7 @@ const STATE: [&str; 4] = ["entryUUID", "objectGUID", "pwdChangedTime", "pwdLastS
 #[derive(Debug)]
 pub(super) struct Person {
     /// As the directory spells it.
-    pub(super) name: Arc<str>,
+    pub(super) name: Name,
     pub(super) groups: Arc<[Arc<str>]>,
     /// Changes when the entry becomes another's or, where the directory tells, its password changes.
     pub(super) fingerprint: Fingerprint,
@@ -73,7 +73,7 @@ pub struct Directory {
     stale_ok: Duration,
     fingerprint: Fingerprint,
     binds: Arc<Shared>,
-    /// Users looked up lately, for their tokens.
+    /// Users looked up lately, for their tokens; by the folds of their names.
     fresh: Moka<Arc<str>, Arc<Person>>,
     /// The last that was heard of users and credentials, for when the directory is down.
     people: moka::sync::Cache<Arc<str>, (Instant, Arc<Person>)>,
@@ -156,7 +156,7 @@ impl Directory {
     /// Verifies a password.
     pub(super) async fn verify(
         self: &Arc<Self>,
-        user: &str,
+        user: &Name,
         password: &Password,
         whom: Claimant,
     ) -> Result<Arc<Person>, Refused> {
@@ -164,15 +164,14 @@ impl Directory {
         let Ok(Ok(bind)) = bind else {
             return Err(Refused::Fail(Failure::Busy));
         };
-        let question = Question::Login(user.into(), password.clone(), Arc::new(bind));
+        let question = Question::Login(user.as_str().into(), password.clone(), Arc::new(bind));
         let answer = self.ask(&question).await.map_err(Refused::Fail)?;
         match answer {
             Ok(person) => {
                 let person = Arc::new(person);
                 self.remember(&person);
-                self.fresh
-                    .insert(Arc::clone(&person.name), Arc::clone(&person))
-                    .await;
+                let folded = Arc::clone(person.name.folded());
+                self.fresh.insert(folded, Arc::clone(&person)).await;
                 Ok(person)
             }
             Err(rejection) => {
@@ -185,21 +184,28 @@ impl Directory {
     }
 
     /// Whether a user was there lately.
-    pub(super) fn remembers(&self, user: &str) -> bool {
-        self.fresh.contains_key(user) || self.people.contains_key(user)
+    pub(super) fn remembers(&self, user: &Name) -> bool {
+        let folded = user.folded();
+        self.fresh.contains_key(folded) || self.people.contains_key(folded)
     }
 
     /// What is known of a user without a password, looked up at most once in the time that the
     /// cache keeps anything. `None` for a user whom the directory does not know.
-    pub(super) async fn look_up(self: &Arc<Self>, user: &str) -> Result<Option<LookedUp>, Failure> {
+    pub(super) async fn look_up(
+        self: &Arc<Self>,
+        user: &Name,
+    ) -> Result<Option<LookedUp>, Failure> {
         let look_up = async {
-            let answer = self.ask(&Question::LookUp(user.into())).await;
+            let answer = self.ask(&Question::LookUp(user.as_str().into())).await;
             let person = answer.map_err(Refused::Fail)?.map_err(Refused::Reject)?;
             let person = Arc::new(person);
             self.remember(&person);
             Ok(person)
         };
-        let known = self.fresh.try_get_with(user.into(), look_up).await;
+        let known = self
+            .fresh
+            .try_get_with(Arc::clone(user.folded()), look_up)
+            .await;
         match known.map_err(|refused: Arc<Refused>| *refused) {
             Ok(person) => Ok(Some(LookedUp {
                 person,
@@ -210,7 +216,7 @@ impl Directory {
                 Ok(None)
             }
             Err(Refused::Fail(failure)) => {
-                let person = self.still(self.people.get(user), failure)?;
+                let person = self.still(self.people.get(user.folded()), failure)?;
                 Ok(Some(LookedUp {
                     person,
                     stale: true,
@@ -274,13 +280,13 @@ impl Directory {
     fn remember(&self, person: &Arc<Person>) {
         if !self.stale_ok.is_zero() {
             let known = (Instant::now(), Arc::clone(person));
-            self.people.insert(Arc::clone(&person.name), known);
+            self.people.insert(Arc::clone(person.name.folded()), known);
         }
     }
 
-    async fn forget(&self, user: &str) {
-        self.people.invalidate(user);
-        self.fresh.invalidate(user).await;
+    async fn forget(&self, user: &Name) {
+        self.people.invalidate(user.folded());
+        self.fresh.invalidate(user.folded()).await;
     }
 
     /// Asks one server after the other, each for its share of the time that is left.
@@ -379,7 +385,10 @@ impl Directory {
         {
             return Ok(Err(rejection));
         }
-        let groups = self.groups.of(&name, &entry, server, journal).await?;
+        let groups = self
+            .groups
+            .of(name.as_str(), &entry, server, journal)
+            .await?;
         Ok(Ok(Person {
             name,
             groups,
@@ -424,11 +433,17 @@ impl Directory {
     }
 
     /// What an entry calls its user: exactly one name.
-    fn name_of(&self, entry: &SearchEntry) -> Result<Result<Arc<str>, Rejection>, Trouble> {
+    fn name_of(&self, entry: &SearchEntry) -> Result<Result<Name, Rejection>, Trouble> {
         let attribute = self.filter.attribute();
         let mut names = values(entry, attribute);
         match (names.next(), names.next()) {
-            (Some(name), None) if name::is_fit(name) => Ok(Ok(name.as_str().into())),
+            (Some(name), None) => Ok(match Name::parse(name, Origin::Directory) {
+                Ok(name) => Ok(name),
+                Err(error) => {
+                    tracing::warn!(dn = entry.dn, attribute, %error, "a name nobody can have");
+                    Err(Rejection::UnfitName)
+                }
+            }),
             (Some(_), _) => {
                 tracing::warn!(dn = entry.dn, attribute, "an entry names several users");
                 Ok(Err(Rejection::Ambiguous))

@@ -6,8 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use jiff::Timestamp;
-use portcullis::identity::ROBOT;
-use serde_json::Value;
+use portcullis::audit::{Entry, Event, Outcome};
+use portcullis::identity::{ROBOT, Subject};
 
 /// How much of the file is looked at, in bytes: some 30,000 records. What is older is unknown.
 const TAIL: u64 = 16 << 20;
@@ -40,13 +40,17 @@ fn use_of(line: &[u8]) -> Option<(String, Timestamp)> {
     line.windows(mark.len())
         .any(|part| part == mark.as_bytes())
         .then_some(())?;
-    let record: Value = serde_json::from_slice(line).ok()?;
-    let field = |name| record.get(name).and_then(Value::as_str);
-    let name = field("user")?.strip_prefix(ROBOT)?;
+    let record = Entry::parse(line).ok()?;
+    let Some(Subject::Robot(robot)) = record.subject() else {
+        return None;
+    };
     // A denial and an interrupted download are uses too; a wrong key is none.
-    let used = matches!(field("outcome")?, "allowed" | "denied" | "aborted");
-    let accepted = used && !matches!(field("event")?, "key" | "lockout");
-    accepted.then_some((name.to_owned(), field("time")?.parse().ok()?))
+    let used = match record.outcome {
+        Outcome::Aborted | Outcome::Allowed | Outcome::Denied => true,
+        Outcome::Challenged | Outcome::Error | Outcome::Failed | Outcome::Limited => false,
+    };
+    let accepted = used && !record.is(Event::Key) && !record.is(Event::Lockout);
+    accepted.then_some((robot.name().to_owned(), record.time))
 }
 
 #[cfg(test)]
@@ -75,6 +79,7 @@ mod tests {
             line(5, "\"alice\"", "allowed", "request"),
             line(6, "null", "allowed", "request"),
             line(7, "\"key:other\"", "failed", "login"),
+            line(8, "\"key:ci\",\"auth\":\"ldap\"", "allowed", "request"),
         ];
         std::fs::write(&path, text.concat()).unwrap();
         let used = of_keys(&path);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{
     Attempt, Became, Change, Judged, Lockout, SOURCE_FACTOR, Setting, Standing, Table, WAYS, Whom,
 };
-use crate::identity::Password;
+use crate::identity::{Password, Subject};
 
 const SETTING: Setting = Setting {
     count: 3,
@@ -43,9 +43,10 @@ impl World {
 
     fn attempt(&self, user: &str, from: &str, password: &str) -> Attempt {
         let (from, password) = (from.parse().unwrap(), Password::new(password).unwrap());
+        let who = Subject::read(user).unwrap();
         let attempt = self
             .lockout
-            .attempt(Standing::Stranger, user, from, &password);
+            .attempt(Standing::Stranger, &who, from, &password);
         attempt.unwrap()
     }
 
@@ -327,7 +328,8 @@ fn who_has_a_certificate_is_not_counted_and_neither_is_anybody_without_a_limit()
     let lockout = Lockout::new([7; 32]);
     let password = Password::new("wrong").unwrap();
     let from = HERE.parse().unwrap();
-    let attempt = lockout.attempt(Standing::VerifiedCertificate, "alice", from, &password);
+    let alice = Subject::read("alice").unwrap();
+    let attempt = lockout.attempt(Standing::VerifiedCertificate, &alice, from, &password);
     assert!(attempt.is_none());
 
     let mut world = World::new();

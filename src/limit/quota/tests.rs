@@ -5,6 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+fn counted(name: &str) -> crate::identity::Counted {
+    let person = crate::identity::Subject::read(name).unwrap();
+    person.counted().unwrap()
+}
+
 const HOUR: Duration = Duration::from_hours(1);
 const NEVER: Duration = Duration::ZERO;
 
@@ -33,7 +38,7 @@ fn pull(quotas: &Arc<Quotas>, bucket: &Bucket, now: Duration) -> Option<u32> {
 fn each_subject_and_limit_has_its_own_count() {
     let quotas = Quotas::new();
     let (first, second) = (bucket(from(1), 2), bucket(from(2), 2));
-    let user = bucket(Subject::User("alice".into()), 2);
+    let user = bucket(Subject::User(counted("alice")), 2);
     let other = Bucket {
         limit: 2,
         ..first.clone()

@@ -1,5 +1,6 @@
 //! What the records of a trail add up to. Values in, values out: no file, no clock.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -367,7 +368,9 @@ impl Gathered {
 
     fn who(&mut self, entry: &Entry, times: u64, traffic: Traffic) {
         let network = entry.client.map(network_of);
-        let proven = entry.user.as_ref().filter(|_| entry.is_proven());
+        let proven = entry.is_proven().then(|| entry.listed_user()).flatten();
+        let proven = proven.map(Cow::into_owned);
+        let proven = proven.as_ref();
         let logs_in = is_login(entry);
         self.logins = self.logins.saturating_add(logs_in.into());
         if let Some(network) = network {
@@ -422,7 +425,7 @@ impl Gathered {
         };
         let sum = self.refusals.at(Refusal {
             outcome: entry.outcome.as_str(),
-            user: entry.user.clone(),
+            user: entry.listed_user().map(Cow::into_owned),
             network: entry.client.map(network_of),
             reason: reason.to_owned(),
         });

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use jiff::{SignedDuration, Timestamp};
 use portcullis::authn::htpasswd::Users;
 use portcullis::config::{Config, RobotKey, robot_keys};
-use portcullis::identity::ROBOT;
+use portcullis::identity::{Robot, Subject};
 use portcullis::tls;
 
 /// What is to be looked for.
@@ -169,7 +169,8 @@ impl Standing {
             Err(errors) => return self.trouble(errors.to_string()),
         };
         for key in keys {
-            known.insert(format!("{ROBOT}{}", key.name), "key");
+            let robot = Subject::Robot(Robot::named(&key.name));
+            known.insert(robot.as_str().unwrap_or_default().to_owned(), "key");
             if let Some(ends) = key.confinement.expires {
                 let what = format!("key {}", key.name);
                 self.keys.push(ending(what, file.clone(), ends, terms));
@@ -194,10 +195,9 @@ impl Standing {
 }
 
 fn kind_of(name: &str) -> &'static str {
-    if name.starts_with(ROBOT) {
-        "key"
-    } else {
-        "user"
+    match Subject::read(name) {
+        Ok(Subject::Robot(_)) => "key",
+        Ok(Subject::Nobody | Subject::Person(_) | Subject::Workload(_)) | Err(_) => "user",
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use portcullis::identity::Password;
+use portcullis::identity::{Password, Subject as Caller};
 use portcullis::limit::lockout::{Lockout, Setting, Standing};
 use portcullis::limit::{Bucket, Quota, Quotas, Rates, Shield, Source, Subject};
 
@@ -99,9 +99,10 @@ fn begin_a_login(bencher: Bencher<'_, '_>) {
         count: 10,
         per: Duration::from_mins(5),
     };
+    let alice = Caller::read("alice").ok();
     bencher.bench_local(|| {
-        let password = password.as_ref()?;
-        let attempt = lockout.attempt(Standing::Stranger, black_box("alice"), home, password)?;
+        let (password, who) = (password.as_ref()?, alice.as_ref()?);
+        let attempt = lockout.attempt(Standing::Stranger, black_box(who), home, password)?;
         let is_free = lockout.begin(&attempt, setting, Duration::ZERO).is_ok();
         let right = portcullis::limit::lockout::Judged::Right;
         lockout.end(&attempt, right, setting, Duration::ZERO);

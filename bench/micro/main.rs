@@ -90,6 +90,7 @@ fn claims(number: u64) -> Claims {
     Claims {
         iss: "portcullis".to_owned(),
         sub: "alice".to_owned(),
+        who: Some("person".to_owned()),
         aud: "localhost".to_owned(),
         exp: i64::MAX,
         nbf: 0,

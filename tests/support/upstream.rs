@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 /// One request, as it arrived.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ pub(crate) enum Reply {
     Say(Vec<u8>),
     /// These bytes, then the connection is closed.
     SayAndClose(Vec<u8>),
+    /// These bytes, once the test adds a permit for them.
+    After(Arc<Semaphore>, Vec<u8>),
     /// Nothing, for ever.
     Hang,
     /// These bytes, then nothing for ever.
@@ -163,6 +166,10 @@ async fn converse(
         all.lock().unwrap().push(seen);
         let goes_on = match &reply {
             Reply::Say(bytes) => stream.write_all(bytes).await.is_ok(),
+            Reply::After(permits, bytes) => {
+                permits.acquire().await.unwrap().forget();
+                stream.write_all(bytes).await.is_ok()
+            }
             Reply::SayAndClose(bytes) => {
                 drop(stream.write_all(bytes).await);
                 false

@@ -1,0 +1,309 @@
+//! A write whose body is whole is done to its end and recorded as what it was, whether its client stays
+//! or not; one whose body is not whole ends with its client.
+
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::support::folder::Folder;
+use crate::support::http::{Client, Outgoing};
+use crate::support::image::{Image, begin_upload, digest, noise, push_blob, with_digest};
+use crate::support::{Http, Lab, Reply, Upstream, eventually};
+
+const TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const MANIFEST: &str = r#"{"schemaVersion":2}"#;
+
+/// A registry that has nothing, and stores a manifest when the test lets it.
+async fn slow_registry(stored: &Arc<Semaphore>) -> Upstream {
+    let stored = Arc::clone(stored);
+    Upstream::start(move |seen| match seen.method() {
+        "PUT" | "DELETE" => {
+            let status = if seen.method() == "PUT" {
+                "201 Created"
+            } else {
+                "202 Accepted"
+            };
+            let bytes = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            Reply::After(Arc::clone(&stored), bytes.into_bytes())
+        }
+        _ => Reply::status("404 Not Found", "{}"),
+    })
+    .await
+}
+
+fn put(client: &Client, path: &str) -> crate::support::http::Call {
+    client.put(path).header("content-type", TYPE).body(MANIFEST)
+}
+
+/// Sends a request and leaves as soon as the registry has it.
+async fn send_and_leave(upstream: &Upstream, call: crate::support::http::Call) {
+    let before = upstream.seen().len();
+    let sent = tokio::spawn(call.try_send());
+    let is_it = |method: &str| matches!(method, "PUT" | "DELETE");
+    eventually("the write upstream", || {
+        let seen = upstream.seen();
+        seen[before..]
+            .iter()
+            .any(|seen| is_it(seen.method()))
+            .then_some(())
+    })
+    .await;
+    sent.abort();
+    assert!(sent.await.unwrap_err().is_cancelled());
+}
+
+async fn record_of(lab: &Lab, reference: &str) -> Value {
+    lab.audit()
+        .find("the record", |record| record["reference"] == reference)
+        .await
+}
+
+#[tokio::test]
+async fn what_was_sent_whole_is_done_and_recorded_when_its_client_leaves() {
+    for http in Http::BOTH {
+        let stored = Arc::new(Semaphore::new(0));
+        let upstream = slow_registry(&stored).await;
+        let lab = Lab::builder().upstream(upstream.url()).start().await;
+        let mona = lab.user("mona").over(http);
+        let tag = "/v2/team-a/app/manifests/v1";
+        send_and_leave(&upstream, put(&mona, tag)).await;
+        // Through a reload, too.
+        lab.reload().await;
+        stored.add_permits(1);
+        let record = record_of(&lab, "v1").await;
+        assert_eq!(record["outcome"], "allowed", "{record:#}");
+        assert_eq!(
+            (&record["status"], &record["upstream_status"]),
+            (&201.into(), &201.into())
+        );
+        assert_eq!(record["client_left"], true);
+        assert_eq!(record["user"], "mona");
+        let content = digest(MANIFEST.as_bytes());
+        assert_eq!(record["digest"], content);
+
+        let path = format!("/v2/team-a/app/manifests/{content}");
+        send_and_leave(&upstream, mona.delete(&path)).await;
+        lab.reload().await;
+        stored.add_permits(1);
+        let record = record_of(&lab, &content).await;
+        assert_eq!(record["outcome"], "allowed", "{record:#}");
+        assert_eq!(
+            (&record["status"], &record["client_left"]),
+            (&202.into(), &true.into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_never_answers_is_on_record_when_the_client_has_left() {
+    let upstream = slow_registry(&Arc::new(Semaphore::new(0))).await;
+    let lab = Lab::builder()
+        .upstream(upstream.url())
+        .upstream_keys("response_timeout = \"1s\"")
+        .start()
+        .await;
+    send_and_leave(
+        &upstream,
+        put(&lab.user("mona"), "/v2/team-a/app/manifests/v1"),
+    )
+    .await;
+    let record = record_of(&lab, "v1").await;
+    assert_eq!(
+        (&record["outcome"], &record["status"]),
+        (&"error".into(), &504.into())
+    );
+    assert_eq!(record["client_left"], true);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_clients_left_and_ends_it_on_record() {
+    for is_stored in [true, false] {
+        let stored = Arc::new(Semaphore::new(0));
+        let upstream = slow_registry(&stored).await;
+        let limit = if is_stored { "60s" } else { "1s" };
+        let mut lab = Lab::builder()
+            .upstream(upstream.url())
+            .server(&format!("drain_timeout = \"{limit}\""))
+            .start()
+            .await;
+        send_and_leave(
+            &upstream,
+            put(&lab.user("mona"), "/v2/team-a/app/manifests/v1"),
+        )
+        .await;
+        lab.process.signal(Signal::TERM);
+        eventually("the listener's end", || {
+            std::net::TcpStream::connect(lab.address).err()
+        })
+        .await;
+        if is_stored {
+            assert!(lab.process.exited().is_none());
+            stored.add_permits(1);
+        }
+        assert_eq!(lab.process.wait().await.code(), Some(0));
+        let record = record_of(&lab, "v1").await;
+        let outcome = if is_stored { "allowed" } else { "error" };
+        assert_eq!(record["outcome"], outcome, "{record:#}");
+        assert_eq!(record["client_left"], true);
+        let last = lab.audit().records().pop().unwrap();
+        assert_eq!(last["event"], "stop");
+    }
+}
+
+#[tokio::test]
+async fn a_client_who_leaves_before_the_body_is_whole_ends_it() {
+    for http in Http::BOTH {
+        let stored = Arc::new(Semaphore::new(10));
+        let upstream = slow_registry(&stored).await;
+        let lab = Lab::builder().upstream(upstream.url()).start().await;
+        let mona = lab.user("mona").over(http);
+        let (feeder, body) = Outgoing::fed();
+        let call = mona
+            .put("/v2/team-a/app/manifests/v1")
+            .header("content-type", TYPE)
+            .body(body);
+        let sent = tokio::spawn(call.try_send());
+        for part in 0..4 {
+            feeder.send(Ok(noise(part, 200_000))).await.unwrap();
+        }
+        feeder
+            .send(Err(std::io::Error::other("enough")))
+            .await
+            .unwrap();
+        assert!(sent.await.unwrap().is_err());
+        let record = record_of(&lab, "v1").await;
+        assert_eq!(record["outcome"], "aborted", "{record:#}");
+        assert!(upstream.seen().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_tag_stays_locked_until_the_registry_has_answered() {
+    let stored = Arc::new(Semaphore::new(0));
+    let upstream = slow_registry(&stored).await;
+    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    // Robo may only create.
+    let tag = "/v2/team-a/app/manifests/v1";
+    send_and_leave(&upstream, put(&lab.user("robo"), tag)).await;
+    let writes = |upstream: &Upstream| {
+        let seen = upstream.seen();
+        seen.iter().filter(|seen| seen.method() == "PUT").count()
+    };
+    assert_eq!(writes(&upstream), 1);
+    // Nobody waits for minutes, and nobody gets through.
+    let (second, mover) = (lab.user("robo"), lab.user("mona"));
+    let (second, mover) = tokio::join!(put(&second, tag).send(), put(&mover, tag).send());
+    second.assert_problem(503, "UNAVAILABLE");
+    mover.assert_problem(503, "UNAVAILABLE");
+    assert_eq!(writes(&upstream), 1);
+    stored.add_permits(2);
+    let is_first = |record: &Value| record["client_left"] == true;
+    lab.audit().find("the first push", is_first).await;
+    assert_eq!(put(&lab.user("mona"), tag).send().await.status, 201);
+}
+
+#[tokio::test]
+async fn nothing_is_committed_that_the_trail_has_no_room_for() {
+    let folder = Folder::new();
+    let fifo = folder.join("audit.fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
+    let mut options = std::fs::OpenOptions::new();
+    let mut reader = options.read(true).custom_flags(flags).open(&fifo).unwrap();
+    let audit = format!("file = \"{}\"\ntimeout = \"500ms\"", fifo.display());
+    let lab = Lab::builder().audit(&audit).start().await;
+    let alice = lab.user("alice");
+    let session = begin_upload(&alice, "team-a/app").await;
+    // As containerd does it: all of the blob with the digest, in one go.
+    let blob = noise(1, 100 << 20);
+    let path = with_digest(&session, &digest(&blob));
+    let (feeder, body) = Outgoing::fed();
+    let sent = tokio::spawn(alice.put(&path).body(body).try_send());
+    let last = blob.len() - 1;
+    for start in (0..last).step_by(1 << 20) {
+        let end = (start + (1 << 20)).min(last);
+        feeder.send(Ok(blob.slice(start..end))).await.unwrap();
+    }
+    // Nobody reads the trail, so it fills up.
+    let connection = &mut alice.connect().await;
+    while connection
+        .send(alice.post("/v2/team-a/app/blobs/uploads/"))
+        .await
+        .status
+        != 503
+    {}
+    feeder.send(Ok(blob.slice(last..))).await.unwrap();
+    drop(feeder);
+    let answer = sent.await.unwrap().unwrap();
+    answer.assert_problem(503, "UNAVAILABLE");
+    let there = format!("/v2/team-a/app/blobs/{}", digest(&blob));
+    let direct = lab.registry().client();
+    assert_eq!(direct.head(&there).send().await.status, 404);
+    // Once it is read again, all is as before.
+    let done = Arc::new(AtomicBool::new(false));
+    let reading = {
+        let done = Arc::clone(&done);
+        tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; 65536];
+            while !done.load(Ordering::Relaxed) {
+                if !matches!(reader.read(&mut bytes), Ok(1..)) {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            }
+        })
+    };
+    while alice
+        .post("/v2/team-a/app/blobs/uploads/")
+        .send()
+        .await
+        .status
+        != 202
+    {}
+    assert_eq!(
+        push_blob(&alice, "team-a/app", &noise(2, 3000))
+            .await
+            .status,
+        201
+    );
+    done.store(true, Ordering::Relaxed);
+    reading.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_push_says_what_it_writes_and_refers_to() {
+    let lab = Lab::start().await;
+    let image = Image::new(7);
+    image.push(&lab.user("alice"), "team-a/app", "v1").await;
+    let is_push = |record: &Value| record["reference"] == "v1" && record["status"] == 201;
+    let record = lab.audit().find("the push", is_push).await;
+    assert_eq!(record["digest"], image.digest());
+    assert_eq!(record["tags"], serde_json::json!(["v1"]));
+    let refers = serde_json::json!([digest(&image.config), digest(&image.layer)]);
+    assert_eq!(
+        (&record["refers"], &record["refers_count"]),
+        (&refers, &2.into())
+    );
+    assert_eq!(
+        (&record["served"], &record["schema"]),
+        (&"registry".into(), &2.into())
+    );
+    let pull = "/v2/team-a/app/manifests/v1";
+    let pull = lab.user("gina").get(pull).header("accept", TYPE);
+    assert_eq!(pull.send().await.status, 200);
+    let is_pull = |record: &Value| record["method"] == "GET" && record["reference"] == "v1";
+    let record = lab.audit().find("the pull", is_pull).await;
+    assert_eq!(record["digest"], image.digest());
+    lab.user("gina")
+        .get("/v2/team-a/app/tags/list?n=7&last=a")
+        .send()
+        .await;
+    let is_list = |record: &Value| record["object"] == "tags";
+    let record = lab.audit().find("the list", is_list).await;
+    assert_eq!(record["query"], "n=7&last=a");
+}

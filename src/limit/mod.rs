@@ -1,6 +1,7 @@
 //! How much is too much: pulls per time, floods, guesses of passwords, and places that all share. Pure: time is an argument, given
 //! as the time since any one moment in the past, never going back; so are secrets.
 
+pub mod connections;
 pub mod lockout;
 mod quota;
 mod repeats;

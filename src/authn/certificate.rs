@@ -242,6 +242,7 @@ mod tests {
             tls: Arc::new(TlsSession {
                 description: "".into(),
             }),
+            witness: Arc::new(()),
         };
         let admits = |rules: &Certificates, time: &str| match rules.admit(&peer, at(time)) {
             Ok(shown) => shown.is_some(),

@@ -145,8 +145,8 @@ pub struct Server {
     pub public_authority: Option<Box<str>>,
     /// Connections at a time, over all clients.
     pub max_connections: usize,
-    /// Connections at a time from one source (IPv4 address, IPv6 /64).
-    pub max_connections_per_source: usize,
+    /// Connections at a time from one source (IPv4 address, IPv6 /64), whatever room there is.
+    pub max_connections_per_source: Option<usize>,
     /// How long requests in flight may take to finish after SIGTERM.
     pub drain_timeout: Duration,
     /// Time for a TLS handshake.

@@ -74,7 +74,7 @@ fn the_least_configuration_has_every_default() {
     assert_eq!(config.server.listen, ["0.0.0.0:443".parse().unwrap()]);
     assert_eq!(config.server.public_authority, None);
     assert_eq!(config.server.max_connections, 10_000);
-    assert_eq!(config.server.max_connections_per_source, 4_000);
+    assert_eq!(config.server.max_connections_per_source, None);
     assert_eq!(config.server.drain_timeout, Duration::from_mins(1));
     assert_eq!(config.server.handshake_timeout, Duration::from_secs(10));
     assert_eq!(config.server.header_timeout, Duration::from_secs(10));

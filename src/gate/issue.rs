@@ -96,6 +96,9 @@ pub async fn issue(
         }
     };
     let who = rules.certificates.join(who, shown)?;
+    if !who.subject().is_nobody() {
+        peer.witness.proven();
+    }
     if who.subject().is_nobody() && wish.scopes.is_empty() {
         return Err(for_nobody);
     }

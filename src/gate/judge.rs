@@ -87,6 +87,9 @@ pub async fn judge(
         }
     };
     let who = rules.certificates.join(who, shown)?;
+    if who.user().is_some() {
+        peer.witness.proven();
+    }
     record.identify(&who, rules.policy.groups_of(&who));
     if matches!(call, Call::Ping) && is_nobody && who.subject().is_nobody() {
         return Err(for_nobody);
@@ -133,6 +136,10 @@ pub async fn judge(
         .reserve(policy, counters, &who, from, permit.call());
     let pull = pull.await?;
     record.permitted();
+    if !permit.call().is_read() {
+        // A change that has begun is not broken off for somebody else's connection.
+        peer.witness.proven();
+    }
     Ok(Box::new(Admission {
         permit,
         who,

@@ -1,5 +1,6 @@
 //! The other end of a connection, as far as the connection itself proves it.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -33,6 +34,18 @@ impl PeerCertificate {
     }
 }
 
+/// Whoever keeps a connection, and wants to know whether its callers are known: when there are too
+/// many connections, those of callers nobody knows go first.
+pub trait Witness: fmt::Debug + Send + Sync {
+    /// A credential that came over the connection has been verified, or a change been permitted.
+    fn proven(&self);
+}
+
+/// Nobody wants to know.
+impl Witness for () {
+    fn proven(&self) {}
+}
+
 /// The other end of one connection. Made by the listener alone.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -42,4 +55,6 @@ pub struct Peer {
     pub certificate: PeerCertificate,
     /// What the handshake settled.
     pub tls: Arc<TlsSession>,
+    /// Who is told once somebody has proved who they are.
+    pub witness: Arc<dyn Witness>,
 }

@@ -5,16 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pingora_limits::inflight::{Guard, Inflight};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
 use super::connection::{Admitted, drive};
 use super::forwarded::is_trusted;
 use super::respond::Proxy;
+use super::room::{Occupant, Room, Seat};
 use crate::config;
 use crate::limit::Source;
+use crate::limit::connections::{Origin, TooMany};
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
@@ -109,32 +112,29 @@ impl Listeners {
 
 /// Caps on connections: over all, and for one source.
 pub(super) struct Caps {
-    all: Arc<Semaphore>,
-    sources: Inflight,
-    per_source: isize,
+    room: Arc<Room>,
     /// When it was told last that a trusted proxy writes no PROXY header.
     unannounced: Mutex<Option<Instant>>,
 }
 
-/// A connection's place among those of its source, given back on drop.
-pub(super) struct Place(#[expect(dead_code, reason = "held for its Drop")] Guard);
-
 impl Caps {
-    /// A place, unless its source has too many already, or makes new ones too fast.
-    pub(super) fn admit(&self, proxy: &Proxy, address: IpAddr) -> Option<Place> {
-        let source = Source::of(address);
-        let (rates, ledger) = (proxy.rules().rates, proxy.ledger());
-        let now = ledger.now();
-        if ledger.shield.connection(source, rates, now).is_err() {
-            tracing::debug!(%address, "too many new connections from one source");
-            return None;
+    fn new(server: &config::Server) -> Self {
+        let of_source = server.max_connections_per_source.unwrap_or(usize::MAX);
+        Self {
+            room: Room::new(connections(server.max_connections), of_source),
+            unannounced: Mutex::default(),
         }
-        let (place, count) = self.sources.incr(source, 1);
-        if count > self.per_source {
-            tracing::debug!(%address, "too many connections from one source");
-            return None;
+    }
+
+    /// A seat, unless its source has too many already, or makes new ones too fast.
+    async fn seat(&self, proxy: &Proxy, address: IpAddr, origin: Origin) -> Option<Seat> {
+        match origin {
+            Origin::Client => is_slow_enough(proxy, address).then_some(())?,
+            // It has many clients, who are looked at once they are known.
+            Origin::Balancer => {}
         }
-        Some(Place(place))
+        let seat = self.room.seat(address, origin).await;
+        seat.map_err(|TooMany| too_many(address)).ok()
     }
 
     /// Tells the operator that a trusted proxy does not write the header that it has to.
@@ -151,6 +151,24 @@ impl Caps {
             );
         }
     }
+}
+
+/// Has a connection be for the client whom a trusted proxy has named.
+pub(super) fn announce(proxy: &Proxy, seat: &Seat, client: IpAddr) -> Option<()> {
+    is_slow_enough(proxy, client).then_some(())?;
+    let announced = seat.announce(client);
+    announced.map_err(|TooMany| too_many(client)).ok()
+}
+
+/// Whether a source does not make new connections too fast.
+fn is_slow_enough(proxy: &Proxy, address: IpAddr) -> bool {
+    let (rates, ledger) = (proxy.rules().rates, proxy.ledger());
+    let source = Source::of(address);
+    let admitted = ledger.shield.connection(source, rates, ledger.now());
+    if admitted.is_err() {
+        tracing::debug!(%address, "too many new connections from one source");
+    }
+    admitted.is_ok()
 }
 
 /// Whether it is time to tell something again that may go on for long.
@@ -171,12 +189,7 @@ pub async fn serve(
     server: config::Server,
     shutdown: watch::Receiver<bool>,
 ) -> usize {
-    let caps = Arc::new(Caps {
-        all: Arc::new(Semaphore::new(server.max_connections)),
-        sources: Inflight::new(),
-        per_source: isize::try_from(server.max_connections_per_source).unwrap_or(isize::MAX),
-        unannounced: Mutex::default(),
-    });
+    let caps = Arc::new(Caps::new(&server));
     let limits = Arc::new(server);
     let (end, ending) = watch::channel(false);
     // Every connection holds a receiver; when the last one is gone, `cut` is closed.
@@ -239,61 +252,82 @@ struct Accepting {
 
 impl Accepting {
     async fn run(mut self, listener: TcpListener) {
-        while let Some((all, stream, from)) = self.next(&listener).await {
+        while let Some((stream, from)) = self.next(&listener).await {
             let address = from.ip().to_canonical();
-            // A trusted proxy has many clients; their places are taken once they are known.
-            let place = if is_trusted(address, &self.limits.trusted_proxies) {
-                None
+            let origin = if is_trusted(address, &self.limits.trusted_proxies) {
+                Origin::Balancer
             } else {
-                let Some(place) = self.caps.admit(&self.proxy, address) else {
-                    continue;
-                };
-                Some(place)
+                Origin::Client
             };
+            let seat = tokio::select! {
+                seat = self.caps.seat(&self.proxy, address, origin) => seat,
+                () = asked_to_stop(&mut self.shutdown) => return,
+            };
+            let Some(seat) = seat else {
+                continue;
+            };
+            let occupant = Arc::clone(seat.occupant());
             let admitted = Admitted {
                 stream,
                 address,
-                place,
+                origin,
+                seat,
                 caps: Arc::clone(&self.caps),
-                _all: all,
                 proxy: Arc::clone(&self.proxy),
                 limits: Arc::clone(&self.limits),
-                shutdown: self.ending.clone(),
+                stop: Stop {
+                    ending: self.ending.clone(),
+                    occupant: Arc::clone(&occupant),
+                },
             };
             let mut cut = self.alive.clone();
             tokio::spawn(async move {
                 tokio::select! {
                     () = drive(admitted) => {}
                     () = asked_to_stop(&mut cut) => {}
+                    () = occupant.must_leave() => {}
                 }
             });
         }
     }
 
-    /// The next connection, as soon as there is a place for it; `None` at shutdown.
-    async fn next(
-        &mut self,
-        listener: &TcpListener,
-    ) -> Option<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    /// The next connection; `None` at shutdown.
+    async fn next(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
         loop {
             let accepted = tokio::select! {
                 () = asked_to_stop(&mut self.shutdown) => return None,
-                accepted = async {
-                    let place = Arc::clone(&self.caps.all).acquire_owned().await;
-                    listener.accept().await.map(|connection| (place, connection))
-                } => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((Ok(place), (stream, from))) => return Some((place, stream, from)),
-                Ok((Err(_closed), _)) => return None,
+                Ok(connection) => return Some(connection),
                 Err(error) if is_one_connection(&error) => {}
                 Err(error) => {
                     if is_due(&mut self.told) {
                         tracing::warn!(%error, "cannot accept connections at the moment");
                     }
-                    tokio::time::sleep(BREATH).await;
+                    if is_descriptors(&error) {
+                        self.caps.room.shrink().await;
+                    } else {
+                        tokio::time::sleep(BREATH).await;
+                    }
                 }
             }
+        }
+    }
+}
+
+/// When a connection has to end: with the server, or for another one.
+pub(super) struct Stop {
+    ending: watch::Receiver<bool>,
+    occupant: Arc<Occupant>,
+}
+
+impl Stop {
+    /// Ends when it has to.
+    pub(super) async fn asked(&mut self) {
+        tokio::select! {
+            () = asked_to_stop(&mut self.ending) => {}
+            () = self.occupant.asked_to_leave() => {}
         }
     }
 }
@@ -312,4 +346,24 @@ fn is_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
+}
+
+/// Errors of `accept` that another connection's end would help.
+fn is_descriptors(error: &io::Error) -> bool {
+    let used_up = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|number| used_up.contains(&number))
+}
+
+fn too_many(address: IpAddr) {
+    tracing::debug!(%address, "too many connections from one source");
+}
+
+/// So many connections that descriptors are left for their requests.
+fn connections(wanted: usize) -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.and_then(|files| usize::try_from(files).ok());
+    let files = files.unwrap_or(usize::MAX);
+    wanted.min(files.saturating_sub(files / 4)).max(1)
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::readers::Turn;
+use super::room::Busy;
 use crate::audit::{Outcome, Record};
 use crate::limit::Running;
 use crate::upstream::{Cut, Incoming};
@@ -18,6 +19,8 @@ pub(super) struct AnswerBody {
     content: Content,
     /// Where the connection sees that it is busy, and whether the client reads.
     turn: Option<Arc<Turn>>,
+    /// That its request is in progress.
+    busy: Option<Busy>,
 }
 
 enum Content {
@@ -100,6 +103,11 @@ impl AnswerBody {
         turn.to_client();
         self.turn = Some(turn);
     }
+
+    /// Has its request be in progress until the end of the body.
+    pub(super) fn keep(&mut self, busy: Busy) {
+        self.busy = Some(busy);
+    }
 }
 
 impl From<Content> for AnswerBody {
@@ -107,6 +115,7 @@ impl From<Content> for AnswerBody {
         Self {
             content,
             turn: None,
+            busy: None,
         }
     }
 }

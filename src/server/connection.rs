@@ -13,11 +13,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::accept::{Caps, Place, asked_to_stop};
+use super::accept::{Caps, Stop, announce};
 use super::answer::written;
 use super::body::AnswerBody;
 use super::forwarded;
@@ -25,11 +24,13 @@ use super::h1;
 use super::proxy_protocol::{self, Header};
 use super::readers::{Readers, Turn};
 use super::respond::Proxy;
+use super::room::{Occupant, Seat};
 use super::stream::Socket;
 use super::unheard::Unheard;
 use crate::config::{self, ProxyProtocol};
 use crate::gate::BadHead;
-use crate::identity::{Peer, PeerCertificate, TlsSession};
+use crate::identity::{Peer, PeerCertificate, TlsSession, Witness as _};
+use crate::limit::connections::Origin;
 use crate::tls::read_certificate;
 
 /// The first byte of a TLS handshake record (RFC 8446 section 5.1).
@@ -53,18 +54,16 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// HTTP/2 connections are asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(30);
 
-/// A connection that has a place, before anything has been read from it.
+/// A connection that has a seat, before anything has been read from it.
 pub(super) struct Admitted {
     pub(super) stream: TcpStream,
     pub(super) address: IpAddr,
-    /// Among those of its source; none for a trusted proxy, whose clients have theirs.
-    pub(super) place: Option<Place>,
+    pub(super) origin: Origin,
+    pub(super) seat: Seat,
     pub(super) caps: Arc<Caps>,
-    /// Among all, given back on drop.
-    pub(super) _all: OwnedSemaphorePermit,
     pub(super) proxy: Arc<Proxy>,
     pub(super) limits: Arc<config::Server>,
-    pub(super) shutdown: watch::Receiver<bool>,
+    pub(super) stop: Stop,
 }
 
 /// Serves a connection to its end.
@@ -72,12 +71,12 @@ pub(super) async fn drive(admitted: Admitted) {
     let Admitted {
         stream,
         address,
-        place,
+        origin,
+        seat,
         caps,
-        _all,
         proxy,
         limits,
-        mut shutdown,
+        mut stop,
     } = admitted;
     if stream.set_nodelay(true).is_err() {
         return;
@@ -86,47 +85,55 @@ pub(super) async fn drive(admitted: Admitted) {
         let arrival = Arrival {
             stream,
             address,
-            place,
+            origin,
         };
-        let arrival = arrival.announced(&limits, &proxy, &caps).await?;
+        let arrival = arrival.announced(&limits, &proxy, &caps, &seat).await?;
         let address = arrival.address;
         let limit = limits.body_timeout;
         let stream = shake_hands(arrival.stream, &proxy, address, limit).await?;
-        Some((stream, address, arrival.place))
+        Some((stream, address, arrival.origin))
     };
     let handshake = Box::pin(tokio::time::timeout(limits.handshake_timeout, handshake));
     let stream = tokio::select! {
         stream = handshake => stream,
-        () = asked_to_stop(&mut shutdown) => return,
+        () = stop.asked() => return,
     };
-    let Ok(Some((stream, address, place))) = stream else {
+    let Ok(Some((stream, address, origin))) = stream else {
         tracing::debug!(%address, "no TLS handshake");
         return;
     };
     let session = stream.get_ref().1;
     let is_h2 = session.alpn_protocol() == Some(b"h2");
+    let occupant = Arc::clone(seat.occupant());
+    let certificate = certificate(session);
+    if certificate.shown().is_some() {
+        occupant.proven();
+    }
     let peer = Arc::new(Peer {
         address,
-        certificate: certificate(session),
+        certificate,
         tls: Arc::new(TlsSession {
             description: describe(session).into(),
         }),
+        witness: Arc::clone(&occupant) as _,
     });
     let conversation = Conversation {
         proxy,
         peer,
         limits,
+        origin,
+        occupant,
     };
     // In a box of its own, because a task has room for the largest of its steps until its end.
     let ended = if is_h2 {
-        Box::pin(over_h2(conversation, stream, shutdown)).await
+        Box::pin(over_h2(conversation, stream, stop)).await
     } else {
-        h1::serve(&conversation, stream, &mut shutdown).await
+        h1::serve(&conversation, stream, &mut stop).await
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "connection ended early");
     }
-    drop(place);
+    drop(seat);
 }
 
 /// What the requests of one connection have in common.
@@ -134,6 +141,8 @@ pub(super) struct Conversation {
     proxy: Arc<Proxy>,
     peer: Arc<Peer>,
     pub(super) limits: Arc<config::Server>,
+    origin: Origin,
+    occupant: Arc<Occupant>,
 }
 
 /// A request being answered.
@@ -146,9 +155,16 @@ impl Conversation {
         let proxy = Arc::clone(&self.proxy);
         let peer = on_behalf_of(&self.peer, &request, &self.limits);
         let unheard = Unheard::new(&proxy, &peer, &request);
+        let busy = self.occupant.begin();
+        match self.origin {
+            Origin::Balancer => self.occupant.proven(),
+            Origin::Client => {}
+        }
         Box::pin(async move {
             unheard.hear();
-            Ok(proxy.respond(&peer, turn, request).await)
+            let mut response = proxy.respond(&peer, turn, request).await;
+            response.body_mut().keep(busy);
+            Ok(response)
         })
     }
 
@@ -165,7 +181,7 @@ impl Conversation {
 async fn over_h2(
     conversation: Conversation,
     stream: TlsStream<Socket>,
-    mut shutdown: watch::Receiver<bool>,
+    mut stop: Stop,
 ) -> hyper::Result<()> {
     let readers = Arc::new(Readers::default());
     let (noted, limits) = (Arc::clone(&readers), Arc::clone(&conversation.limits));
@@ -175,7 +191,7 @@ async fn over_h2(
     tokio::select! {
         ended = connection.as_mut() => ended,
         () = not_reading(&readers, limits.body_timeout) => Ok(()),
-        () = until_stop_or_idle(&mut shutdown, &readers, limits.idle_timeout) => {
+        () = until_stop_or_idle(&mut stop, &readers, limits.idle_timeout) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
@@ -212,29 +228,30 @@ fn on_behalf_of(
 struct Arrival {
     stream: TcpStream,
     address: IpAddr,
-    place: Option<Place>,
+    origin: Origin,
 }
 
 impl Arrival {
     /// Reads the PROXY header with which a connection from a trusted proxy has to begin, where that is
-    /// configured. The client it names then needs a place like one that comes by itself.
+    /// configured. The client it names then needs a seat like one that comes by itself.
     async fn announced(
         mut self,
         limits: &config::Server,
         proxy: &Proxy,
         caps: &Caps,
+        seat: &Seat,
     ) -> Option<Self> {
-        match limits.proxy_protocol {
-            ProxyProtocol::Off => return Some(self),
-            ProxyProtocol::Required => {}
-        }
-        if !forwarded::is_trusted(self.address, &limits.trusted_proxies) {
-            return Some(self);
+        match (limits.proxy_protocol, self.origin) {
+            (ProxyProtocol::Off, _) | (ProxyProtocol::Required, Origin::Client) => {
+                return Some(self);
+            }
+            (ProxyProtocol::Required, Origin::Balancer) => {}
         }
         match proxy_protocol::read(&mut self.stream).await.ok()? {
             Header::Client(address) => {
+                announce(proxy, seat, address)?;
                 self.address = address;
-                self.place = Some(caps.admit(proxy, address)?);
+                self.origin = Origin::Client;
             }
             Header::Own => {}
             Header::None => {
@@ -246,13 +263,9 @@ impl Arrival {
     }
 }
 
-async fn until_stop_or_idle(
-    shutdown: &mut watch::Receiver<bool>,
-    readers: &Readers,
-    limit: Duration,
-) {
+async fn until_stop_or_idle(stop: &mut Stop, readers: &Readers, limit: Duration) {
     tokio::select! {
-        () = asked_to_stop(shutdown) => {}
+        () = stop.asked() => {}
         () = idle(readers, limit) => {}
     }
 }

@@ -15,11 +15,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-use super::accept::asked_to_stop;
+use super::accept::Stop;
 use super::connection::Conversation;
 use super::framing::MAX_HEAD;
 use super::readers::Turn;
@@ -50,14 +49,14 @@ enum Pause {
 pub(super) async fn serve(
     conversation: &Conversation,
     stream: TlsStream<Socket>,
-    shutdown: &mut watch::Receiver<bool>,
+    stop: &mut Stop,
 ) -> hyper::Result<()> {
     let limits = &conversation.limits;
     let mut stream = Strict::new(stream, limits.header_timeout);
     let ended = loop {
         // In a box of its own, which is gone while the connection is quiet.
         let pause;
-        (stream, pause) = Box::pin(requests(conversation, stream, shutdown)).await;
+        (stream, pause) = Box::pin(requests(conversation, stream, stop)).await;
         match pause {
             Pause::Ended(ended) => break ended,
             Pause::Quiet => {}
@@ -69,7 +68,7 @@ pub(super) async fn serve(
         let next = tokio::time::timeout(limits.idle_timeout, stream.next());
         let goes_on = tokio::select! {
             next = next => matches!(next, Ok(Ok(true))),
-            () = asked_to_stop(shutdown) => false,
+            () = stop.asked() => false,
         };
         if !goes_on {
             break Ok(());
@@ -80,11 +79,7 @@ pub(super) async fn serve(
 }
 
 /// Serves requests until the connection ends, or has been quiet for a moment.
-async fn requests(
-    conversation: &Conversation,
-    stream: Stream,
-    shutdown: &mut watch::Receiver<bool>,
-) -> (Stream, Pause) {
+async fn requests(conversation: &Conversation, stream: Stream, stop: &mut Stop) -> (Stream, Pause) {
     let watch = stream.watch();
     // Each request and its answer hold a clone.
     let turn = Arc::new(Turn::default());
@@ -112,7 +107,7 @@ async fn requests(
     });
     let pause = tokio::select! {
         pause = busy => pause,
-        () = asked_to_stop(shutdown) => {
+        () = stop.asked() => {
             Pin::new(&mut connection).graceful_shutdown();
             Pause::Ended(poll_fn(|cx| connection.poll_without_shutdown(cx)).await)
         }

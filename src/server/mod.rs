@@ -32,9 +32,11 @@ mod known;
 mod proxy_protocol;
 mod readers;
 mod respond;
+mod room;
 mod stream;
 mod strict;
 mod unheard;
 
 pub use accept::{BindError, Listeners, bind, serve};
 pub use respond::Proxy;
+pub use room::{Room, Seat};

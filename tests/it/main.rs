@@ -24,6 +24,7 @@ mod audit;
 mod browser;
 mod catalog;
 mod cli;
+mod connections;
 mod delete;
 mod demo;
 mod differential;

@@ -93,8 +93,10 @@ impl Judge<'_> {
             },
             public_authority: self.text(server.public_url.as_ref(), value::public_authority),
             max_connections: self.count(server.max_connections.as_ref(), 10_000),
-            max_connections_per_source: self
-                .count(server.max_connections_per_source.as_ref(), 4_000),
+            max_connections_per_source: server
+                .max_connections_per_source
+                .as_ref()
+                .map(|count| self.count(Some(count), 1)),
             drain_timeout: self.duration(server.drain_timeout.as_ref(), MINUTE),
             handshake_timeout: self
                 .time_out(server.handshake_timeout.as_ref(), Duration::from_secs(10)),

@@ -30,14 +30,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
 
 pub use place::{Admin, Move};
 use status::Status;
 
 use crate::authn::ldap::Diagnosis;
-use crate::server::Proxy;
+use crate::limit::connections::Origin;
+use crate::server::{Proxy, Room, Seat};
 
 /// Connections at a time: a handful of scrapers and browsers.
 const CONNECTIONS: usize = 64;
@@ -49,31 +49,40 @@ const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves until it is dropped.
+/// Serves until it is dropped. Nobody who holds a connection for nothing keeps others out: the oldest
+/// of the largest source goes for a new one.
 async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let room = Room::new(CONNECTIONS, usize::MAX);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        let Ok((stream, from)) = listener.accept().await else {
+            room.shrink().await;
             continue;
         };
-        let proxy = Arc::clone(&proxy);
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                let proxy = Arc::clone(&proxy);
-                async move { Ok::<_, Infallible>(answer(&proxy, &request).await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
-            // How a scraper leaves is its own affair.
-            let _ended = connection.await.is_ok();
-            drop(place);
-        });
+        let Ok(seat) = room.seat(from.ip(), Origin::Client).await else {
+            continue;
+        };
+        tokio::spawn(converse(stream, seat, Arc::clone(&proxy)));
+    }
+}
+
+async fn converse(stream: TcpStream, seat: Seat, proxy: Arc<Proxy>) {
+    let occupant = seat.occupant();
+    let service = service_fn(|request: Request<Incoming>| {
+        let (proxy, busy) = (Arc::clone(&proxy), occupant.begin());
+        async move {
+            let answer = answer(&proxy, &request).await;
+            drop(busy);
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // How a scraper leaves is its own affair.
+        _ended = connection => {}
+        () = occupant.asked_to_leave() => {}
     }
 }
 

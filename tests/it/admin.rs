@@ -1,12 +1,19 @@
 //! Health, metrics and status on an address of their own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::http::Client;
 use crate::support::lab::Lab;
 use crate::support::process::free_port;
+use crate::support::within;
+
+/// How late an answer may be that does not wait for anybody's time-out (5 seconds).
+const AT_ONCE: Duration = Duration::from_secs(4);
 
 async fn lab() -> (Lab, Client) {
     let port = free_port();
@@ -128,4 +135,51 @@ async fn the_status_says_when_everything_ends() {
         limits.iter().any(|one| one["limit"] == "10 in 5 min"),
         "{limits:#?}"
     );
+}
+
+/// Clients that say nothing, that do not end their head, and that do not read.
+#[tokio::test]
+async fn livez_answers_whoever_holds_connections() {
+    let (_lab, admin) = lab().await;
+    let silent = async |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(admin.address).await.unwrap();
+        drop(stream.write_all(bytes).await);
+        stream
+    };
+    let unread = "GET /status HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+    let unended = "GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: ";
+    for bytes in [&b""[..], unended.as_bytes(), unread.as_bytes()] {
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            held.push(silent(bytes).await);
+        }
+        for _ in 0..3 {
+            let answer = within(AT_ONCE, "/livez", admin.get("/livez").send()).await;
+            assert_eq!(answer.status, 200);
+        }
+    }
+}
+
+/// Nobody who asks for something is cut off for those who only hold connections.
+#[tokio::test]
+async fn a_scrape_under_way_goes_on_while_others_hold_connections() {
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", hung.local_addr().unwrap());
+    let port = free_port();
+    let section = format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n");
+    let builder = Lab::builder().upstream(url).more(&section);
+    let _lab = builder.start().await;
+    let admin = Client::plain(SocketAddr::from(([127, 0, 0, 1], port)));
+    let scrape = tokio::spawn(admin.get("/metrics").send());
+    // It has been understood once the registry is asked.
+    let (_asked, _) = within(AT_ONCE, "the question", hung.accept())
+        .await
+        .unwrap();
+    let mut held = Vec::new();
+    for _ in 0..200 {
+        held.push(TcpStream::connect(admin.address).await.unwrap());
+    }
+    assert_eq!(admin.get("/livez").send().await.status, 200);
+    let answer = scrape.await.unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
 }

@@ -173,6 +173,7 @@ pub fn build(
         upstream,
         tls,
         challenge: config.auth.challenge,
+        anonymous: config.auth.anonymous,
         public_authority: config.server.public_authority.clone(),
         token_lifetime: config.token.lifetime,
         refresh_lifetime: config.token.refresh_lifetime,

@@ -44,6 +44,9 @@ pub(super) struct Fields {
     pub(super) object: Option<&'static str>,
     pub(super) repository: Option<String>,
     pub(super) reference: Option<String>,
+    /// The source of a mount, and whether the policy lets the caller read it.
+    pub(super) from: Option<String>,
+    pub(super) from_allowed: bool,
     pub(super) rule: Option<String>,
     pub(super) status: Option<u16>,
     pub(super) upstream_status: Option<u16>,
@@ -110,6 +113,8 @@ impl Fields {
             object: None,
             repository: None,
             reference: None,
+            from: None,
+            from_allowed: false,
             rule: None,
             status: None,
             upstream_status: None,
@@ -200,6 +205,7 @@ impl Fields {
             &self.method,
             &self.repository,
             &self.reference,
+            &self.from,
             &self.rule,
             &self.agent,
             &self.reason,
@@ -284,6 +290,11 @@ impl Fields {
         to.text("object", self.object);
         to.text("repository", self.repository.as_deref());
         to.text("reference", self.reference.as_deref());
+        to.text("from", self.from.as_deref());
+        match self.from {
+            Some(_) => to.flag("from_allowed", self.from_allowed),
+            None => to.text("from_allowed", None),
+        }
         to.text("rule", self.rule.as_deref());
         to.number("status", self.status);
         to.number("upstream_status", self.upstream_status);

@@ -161,6 +161,7 @@ impl Record {
             fields.object = Some(call.object());
             fields.repository = call.repository().map(|name| bounded(name.as_str()));
             fields.reference = call.reference().map(bounded);
+            fields.from = call.mount_source().map(|name| bounded(name.as_str()));
             fields.query = (!query.is_empty()).then(|| query);
             let tags = call.tags_written();
             fields.tags = tags.into_iter().map(ToString::to_string).collect();
@@ -189,6 +190,11 @@ impl Record {
     /// Notes that the client did not wait for the answer.
     pub fn client_left(&mut self) {
         self.set(|fields| fields.client_left = true);
+    }
+
+    /// Notes that the policy lets the caller read the source of a mount.
+    pub fn source_allowed(&mut self) {
+        self.set(|fields| fields.from_allowed = true);
     }
 
     /// Notes what a token was asked for, in the scopes' own words.
@@ -419,6 +425,8 @@ mod tests {
             "object",
             "repository",
             "reference",
+            "from",
+            "from_allowed",
             "rule",
             "status",
             "upstream_status",

@@ -240,6 +240,9 @@ pub(super) struct Auth {
     /// What a client without credentials is told to send.
     #[schemars(extend("enum" = ["bearer", "basic"]))]
     pub(super) challenge: Option<Text>,
+    /// How anonymous callers come: with a token, or directly.
+    #[schemars(extend("enum" = ["token", "direct"]))]
+    pub(super) anonymous: Option<Text>,
     /// Users in a file.
     pub(super) htpasswd: Option<At<Htpasswd>>,
     /// Users in a directory.

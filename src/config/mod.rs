@@ -273,6 +273,15 @@ pub enum Challenge {
     Bearer,
 }
 
+/// How anonymous callers come to what is public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anonymous {
+    /// Without anything.
+    Direct,
+    /// With a token of our own token service, like everybody else.
+    Token,
+}
+
 /// Who knows passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -287,6 +296,8 @@ pub enum Backend {
 pub struct Auth {
     /// What an unauthenticated client is told to send.
     pub challenge: Challenge,
+    /// How anonymous callers come; always directly where no token is asked for.
+    pub anonymous: Anonymous,
     /// Who is asked, in which order.
     pub order: Vec<Backend>,
     /// `[auth.htpasswd] file`; there whenever `order` names it.

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::{
-    Backend, Challenge, ClientCertificateMode, Config, Errors, Expected, LogFormat, ProxyProtocol,
-    TlsVersion, UpstreamUrl, Warning, WhenUnwritable,
+    Anonymous, Backend, Challenge, ClientCertificateMode, Config, Errors, Expected, LogFormat,
+    ProxyProtocol, TlsVersion, UpstreamUrl, Warning, WhenUnwritable,
 };
 use crate::identity::{Identity, Subject};
 use crate::registry::{Action, RepoName};
@@ -93,6 +93,7 @@ fn the_least_configuration_has_every_default() {
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.upstream.response_timeout, Duration::from_mins(1));
     assert_eq!(config.auth.challenge, Challenge::Bearer);
+    assert_eq!(config.auth.anonymous, Anonymous::Token);
     assert_eq!(config.auth.order, [Backend::Htpasswd]);
     assert_eq!(config.auth.htpasswd, Some(here.join("htpasswd")));
     assert_eq!(config.auth.keys, here.join("keys.toml"));
@@ -520,6 +521,29 @@ require = ["certificate"]
     )));
     let gate = "[tls.client_certificates]\nca = \"ca.pem\"\ngroups = \"subject.ou\"\n";
     assert_snapshot!(warnings(&format!("{LEAST}{RULE}{gate}")));
+}
+
+#[test]
+fn anonymous_callers_come_directly_where_no_token_is_asked_for() {
+    let of = |lines: &str| {
+        let text = format!("{LEAST}{RULE}[auth]\n{lines}\n");
+        parse(&text).unwrap().0.auth.anonymous
+    };
+    assert_eq!(of(""), Anonymous::Token);
+    assert_eq!(of("anonymous = \"token\""), Anonymous::Token);
+    assert_eq!(of("anonymous = \"direct\""), Anonymous::Direct);
+    assert_eq!(of("challenge = \"basic\""), Anonymous::Direct);
+    let basic = "challenge = \"basic\"\nanonymous = \"token\"";
+    assert_eq!(of(basic), Anonymous::Direct);
+    // A certificate would answer for any password that is typed.
+    let names = "[tls.client_certificates]\nmode = \"optional\"\nca = \"ca.pem\"\n\
+                 username = [\"subject.cn\"]\n";
+    assert_snapshot!(warnings(&format!("{LEAST}{RULE}{names}[auth]\n{basic}\n")));
+    let off = names.replace("optional", "off");
+    let warned = warnings(&format!(
+        "{LEAST}{RULE}{off}[auth]\nchallenge = \"basic\"\n"
+    ));
+    assert!(!warned.contains("any password"), "{warned}");
 }
 
 #[test]

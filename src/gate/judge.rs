@@ -7,14 +7,16 @@ use http::HeaderMap;
 use jiff::Timestamp;
 
 use super::login::{Login, note_claim};
+use super::refusal::Denied;
 use super::shared::Counters;
 use super::{Authority, Ledger, Pull, Refusal, Rules};
 use crate::audit::{Event, Purpose, Record};
+use crate::config::{Anonymous, Challenge};
 use crate::identity::{
     Authentication, ClientCertificate, Identity, Peer, Presented, Robot, Secret, Subject,
 };
 use crate::policy::Permit;
-use crate::registry::{Action, Call};
+use crate::registry::{Action, Call, RepoName};
 use crate::token::{Confirmation, Kind, TokenError, Verified};
 use crate::upstream::Session;
 
@@ -54,8 +56,14 @@ pub async fn judge(
     let call = call?;
 
     let presented = presented(rules, &head.headers, record)?;
-    let is_nobody = matches!(presented, Presented::Empty | Presented::Nothing);
     let for_nobody = Refusal::for_nobody(&presented);
+    let is_bare = matches!(presented, Presented::Nothing);
+    let is_anonymous = is_bare || matches!(presented, Presented::Empty);
+    // Before anything is asked that costs anything.
+    if is_bare && is_asked_first(rules, &call, shown) {
+        record.identify(&Identity::anonymous(), std::iter::empty());
+        return Err(Refusal::Challenged);
+    }
     let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
     if logs_in {
         record.event(Event::Login);
@@ -91,29 +99,49 @@ pub async fn judge(
         peer.witness.proven();
     }
     record.identify(&who, rules.policy.groups_of(&who));
-    if matches!(call, Call::Ping) && is_nobody && who.subject().is_nobody() {
+    if matches!(call, Call::Ping) && is_anonymous && who.subject().is_nobody() {
         return Err(for_nobody);
     }
 
-    let call = within_scope(&who, call);
+    let uncovered = uncovered_source(rules, &who, peer, &call, now, record);
     let (action, repository) = (call.action(), call.repository().cloned());
+    let source = call.mount_source().cloned();
     let permit = match rules.policy.decide(&who, peer.address, call, now) {
         Ok(permit) => permit,
         Err(denial) => {
             if let Some(rule) = &denial.rule {
                 record.rule(&rule.0);
             }
-            return Err(if who.subject().is_nobody() {
-                for_nobody
-            } else {
-                Refusal::Denied(denial)
+            if who.subject().is_nobody() {
+                return Err(for_nobody);
+            }
+            let lacks_password = denial.lacks_password;
+            let denied = Denied {
+                denial,
+                subject: who.subject().clone(),
+                repository,
+            };
+            if !lacks_password {
+                return Err(Refusal::Denied(denied));
+            }
+            let (policy, from) = (&rules.policy, peer.address);
+            let opens = |source: &RepoName| {
+                policy.allows_with_password(&who, from, Action::Pull, source, now)
+            };
+            return Err(Refusal::PasswordMissing {
+                denied,
+                source: source.filter(opens),
+                is_asked: !is_anonymous,
             });
         }
     };
     if let Some(action) = action
         && !who.scope_covers(action, repository.as_ref())
     {
-        return Err(Refusal::InsufficientScope);
+        return Err(Refusal::InsufficientScope { source: uncovered });
+    }
+    if uncovered.is_some() {
+        return Err(Refusal::InsufficientScope { source: uncovered });
     }
     if let Some(rule) = permit.rule() {
         record.rule(&rule.0);
@@ -259,11 +287,36 @@ fn revoked(token: &Verified) -> Refusal {
     }
 }
 
-/// A token that was not minted for a mount's source makes it an ordinary upload, as a missing right
-/// on the source does.
-fn within_scope(who: &Identity, call: Call) -> Call {
-    match call.mount_source() {
-        Some(source) if !who.scope_covers(Action::Pull, Some(source)) => call.without_mount(),
-        Some(_) | None => call,
+/// Whether a request without `Authorization` is answered with a challenge before anything else, so
+/// that clients that wait to be asked send what they have. A certificate that names a user is a
+/// credential, but for `/v2/`: whoever logs in there learns whether the password is right.
+fn is_asked_first(rules: &Rules, call: &Call, shown: Option<&ClientCertificate>) -> bool {
+    match (call, rules.challenge, rules.anonymous) {
+        (Call::Ping, Challenge::Bearer, _) => true,
+        (_, Challenge::Bearer, Anonymous::Token) => shown
+            .and_then(|shown| rules.certificates.user(shown))
+            .is_none(),
+        (_, Challenge::Basic, _) | (_, Challenge::Bearer, Anonymous::Direct) => false,
     }
+}
+
+/// The source of a mount that the policy lets the caller read, and the token does not cover: a
+/// better token helps. For a source that the policy refuses none would, and the mount becomes an
+/// ordinary upload: containerd takes a second challenge for the end (its `docker/authorizer.go`).
+fn uncovered_source(
+    rules: &Rules,
+    who: &Identity,
+    peer: &Peer,
+    call: &Call,
+    now: Timestamp,
+    record: &mut Record,
+) -> Option<RepoName> {
+    let source = call.mount_source()?;
+    let (policy, from) = (&rules.policy, peer.address);
+    let decision = policy.allows(who, from, Action::Pull, source, now);
+    if !decision.is_allow() {
+        return None;
+    }
+    record.source_allowed();
+    (!who.scope_covers(Action::Pull, Some(source))).then(|| source.clone())
 }

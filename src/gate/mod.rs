@@ -12,6 +12,7 @@ pub(crate) mod fuzz;
 mod issue;
 mod judge;
 mod login;
+mod message;
 mod pulls;
 mod refusal;
 mod shared;

@@ -8,13 +8,13 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use super::{Authority, BadHead, PullsExceeded, Standing};
+use super::{Authority, BadHead, PullsExceeded, Standing, message};
 use crate::audit::{AuditError, Outcome};
 use crate::authn::{CertificateError, Failure, Rejection};
 use crate::config::Challenge;
 use crate::identity::{Malformed, Presented, Subject};
 use crate::policy::Denial;
-use crate::registry::{Call, CallError, Code, Problem, QueryError};
+use crate::registry::{BlobVerb, Call, CallError, Code, Problem, QueryError, Read, RepoName};
 use crate::token::TokenError;
 use crate::upstream::{Fault, UpstreamError};
 
@@ -38,11 +38,14 @@ pub enum Refusal {
     /// No credential at all: the client is told which to send.
     Challenged,
     /// Known, but not allowed.
-    Denied(Denial),
+    Denied(Denied),
     /// An `Expect` that nobody here can meet.
     Expectation,
     /// A token that was minted for something else.
-    InsufficientScope,
+    InsufficientScope {
+        /// The source of a mount that a better token would cover.
+        source: Option<RepoName>,
+    },
     /// We ourselves cannot.
     Internal(&'static str),
     /// No pulls left.
@@ -55,7 +58,12 @@ pub enum Refusal {
     /// An `Authorization` header that cannot be read.
     Malformed(Malformed),
     /// A host name that is not ours.
-    Misdirected,
+    Misdirected {
+        /// The one that was asked for.
+        asked: Authority,
+        /// Ours.
+        ours: Box<str>,
+    },
     /// Not a request of the API.
     NotTheApi(CallError),
     /// A token request that cannot be understood.
@@ -64,6 +72,15 @@ pub enum Refusal {
         error: &'static str,
         /// The sentence.
         message: &'static str,
+    },
+    /// A certificate names the user, and a rule asks for the password as well.
+    PasswordMissing {
+        /// What was refused.
+        denied: Denied,
+        /// The source of a mount that the user may read.
+        source: Option<RepoName>,
+        /// Whether another credential was sent, so that the client has been asked before.
+        is_asked: bool,
     },
     /// A token whose user is gone, or has another password now.
     Revoked {
@@ -88,6 +105,17 @@ pub enum Refusal {
     Upstream(UpstreamError),
 }
 
+/// Who may not do what.
+#[derive(Clone, Debug)]
+pub struct Denied {
+    /// The decision.
+    pub denial: Denial,
+    /// Who.
+    pub subject: Subject,
+    /// Where, if it is about one repository.
+    pub repository: Option<RepoName>,
+}
+
 /// What was asked for, as far as the answer depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -95,6 +123,10 @@ pub enum Wanted {
     Call {
         /// What a token for it has to be asked for with.
         scope: Option<String>,
+        /// The same for the source of a mount.
+        source: Option<String>,
+        /// Whether it is the HEAD of a blob, see [`Refusal::reply`].
+        is_blob_head: bool,
     },
     /// A token by OAuth2, whose clients look for a word (RFC 6749 section 5.2).
     Grant,
@@ -108,11 +140,56 @@ impl Wanted {
         match (head.uri.path(), &head.method) {
             ("/token", &Method::POST) => Self::Grant,
             ("/token", _) => Self::Token,
-            (path, method) => Self::Call {
-                scope: Call::parse(method, path, head.uri.query())
-                    .ok()
-                    .and_then(|call| call.scope()),
-            },
+            (path, method) => Call::parse(method, path, head.uri.query())
+                .map_or_else(|_cause| Self::nothing_known(), |call| Self::call(&call)),
+        }
+    }
+
+    /// What cannot be read asks for nothing.
+    pub fn nothing_known() -> Self {
+        Self::Call {
+            scope: None,
+            source: None,
+            is_blob_head: false,
+        }
+    }
+
+    fn call(call: &Call) -> Self {
+        Self::Call {
+            scope: call.scope(),
+            source: call.source_scope(),
+            is_blob_head: matches!(
+                call,
+                Call::Blob {
+                    verb: BlobVerb::Read(Read::Head),
+                    ..
+                }
+            ),
+        }
+    }
+
+    fn is_blob_head(&self) -> bool {
+        match self {
+            Self::Call { is_blob_head, .. } => *is_blob_head,
+            Self::Grant | Self::Token => false,
+        }
+    }
+
+    /// The scopes to ask for, in the words of a challenge. While nobody knows who is calling, the
+    /// source of a mount is among them: the token service grants what the policy allows.
+    fn scopes(&self) -> Option<String> {
+        match self {
+            Self::Call { scope, source, .. } => joined(scope.clone(), source.clone()),
+            Self::Grant | Self::Token => None,
+        }
+    }
+
+    /// The same once it is known who is calling: `source` only if the policy allows it.
+    fn scopes_with(&self, source: Option<&RepoName>) -> Option<String> {
+        match (self, source) {
+            (Self::Call { .. }, Some(_)) => self.scopes(),
+            (Self::Call { scope, .. }, None) => scope.clone(),
+            (Self::Grant | Self::Token, _) => None,
         }
     }
 }
@@ -158,9 +235,14 @@ impl Refusal {
         }
     }
 
-    /// The answer to the client.
+    /// The answer to the client. To HEAD of a blob, which begins a push and has no body to say why
+    /// in, a refusal is 404: skopeo, podman, buildah and crane then go on to the POST, and show what
+    /// that is answered with.
     pub fn reply(&self, how: Challenge, authority: Option<&Authority>, wanted: &Wanted) -> Reply {
-        let (status, code, message) = self.text(authority);
+        let (mut status, code, message) = self.text(authority, wanted);
+        if matches!(self, Self::Denied(_)) && wanted.is_blob_head() {
+            status = StatusCode::NOT_FOUND;
+        }
         let problem = Problem {
             status,
             code,
@@ -178,7 +260,7 @@ impl Refusal {
         };
         match self {
             Self::BadCredential(_) | Self::Certificate(_) | Self::Malformed(_) => {
-                reply.challenge = challenge(how, authority, wanted, None);
+                reply.challenge = challenge(how, authority, wanted.scopes(), None);
                 // A better certificate can come on another connection only.
                 reply.close = matches!(
                     self,
@@ -186,13 +268,22 @@ impl Refusal {
                 );
             }
             Self::BadToken(_) | Self::Revoked { .. } => {
-                reply.challenge = challenge(how, authority, wanted, Some("invalid_token"));
+                reply.challenge = challenge(how, authority, wanted.scopes(), Some("invalid_token"));
             }
-            Self::InsufficientScope => {
-                reply.challenge = challenge(how, authority, wanted, Some("insufficient_scope"));
+            Self::InsufficientScope { source } => {
+                let scopes = wanted.scopes_with(source.as_ref());
+                reply.challenge = challenge(how, authority, scopes, Some("insufficient_scope"));
+            }
+            Self::PasswordMissing {
+                source, is_asked, ..
+            } => {
+                let scopes = wanted.scopes_with(source.as_ref());
+                // Clients take a challenge without an error for the first one.
+                let error = is_asked.then_some("insufficient_scope");
+                reply.challenge = challenge(how, authority, scopes, error);
             }
             Self::Challenged | Self::Unauthenticated => {
-                reply.challenge = challenge(how, authority, wanted, None);
+                reply.challenge = challenge(how, authority, wanted.scopes(), None);
             }
             Self::BadHead(BadHead::Connect) => {
                 reply.close = true;
@@ -217,7 +308,7 @@ impl Refusal {
             Self::Locked { wait } => reply.retry_after = Some(whole_seconds(*wait)),
             Self::Denied(_)
             | Self::Expectation
-            | Self::Misdirected
+            | Self::Misdirected { .. }
             | Self::NotTheApi(_)
             | Self::TagExists
             | Self::UploadUnknown => {}
@@ -243,14 +334,15 @@ impl Refusal {
             | Self::Challenged
             | Self::Denied(_)
             | Self::Expectation
-            | Self::InsufficientScope
+            | Self::InsufficientScope { .. }
             | Self::Internal(_)
             | Self::Limited(_)
             | Self::Locked { .. }
             | Self::Malformed(_)
-            | Self::Misdirected
+            | Self::Misdirected { .. }
             | Self::NotTheApi(_)
             | Self::OAuth { .. }
+            | Self::PasswordMissing { .. }
             | Self::Stopping
             | Self::TagBusy
             | Self::TagExists
@@ -272,12 +364,15 @@ impl Refusal {
             Self::Body(fault) => fault.to_string(),
             Self::Certificate(error) => error.to_string(),
             Self::Challenged => "no credential".to_owned(),
-            Self::Denied(denial) => match &denial.rule {
+            Self::Denied(Denied { denial, .. }) => match &denial.rule {
                 Some(rule) => format!("{} denied by {}", denial.action.as_str(), rule.0),
                 None => format!("no rule allows {}", denial.action.as_str()),
             },
             Self::Expectation => "an Expect that is not 100-continue".to_owned(),
-            Self::InsufficientScope => "token not minted for this".to_owned(),
+            Self::InsufficientScope { source: None } => "token not minted for this".to_owned(),
+            Self::InsufficientScope { source: Some(_) } => {
+                "token not minted for the source of the mount".to_owned()
+            }
             Self::BadRequest(what) | Self::Internal(what) => (*what).to_owned(),
             Self::Limited(exceeded) => {
                 let Standing { quota, subject, .. } = &exceeded.standing;
@@ -289,9 +384,12 @@ impl Refusal {
             }
             Self::Locked { .. } => "too many wrong passwords".to_owned(),
             Self::Malformed(malformed) => malformed.to_string(),
-            Self::Misdirected => "not a host name of this proxy".to_owned(),
+            Self::Misdirected { asked, .. } => {
+                format!("{} is not a host name of this proxy", asked.as_str())
+            }
             Self::NotTheApi(error) => error.to_string(),
             Self::OAuth { message, .. } => (*message).to_owned(),
+            Self::PasswordMissing { .. } => "a rule asks for a password as well".to_owned(),
             Self::Revoked { .. } => "user gone or password changed since the token".to_owned(),
             Self::Stopping => "the proxy ended before the registry answered".to_owned(),
             Self::TagBusy => "another push of this tag is under way".to_owned(),
@@ -313,14 +411,18 @@ impl Refusal {
             | Self::OAuth { .. }
             | Self::Revoked { .. }
             | Self::Unauthenticated => Outcome::Failed,
-            Self::Challenged => Outcome::Challenged,
+            Self::Challenged
+            | Self::PasswordMissing {
+                is_asked: false, ..
+            } => Outcome::Challenged,
             Self::BadHead(_)
             | Self::BadRequest(_)
             | Self::Denied(_)
             | Self::Expectation
-            | Self::InsufficientScope
-            | Self::Misdirected
+            | Self::InsufficientScope { .. }
+            | Self::Misdirected { .. }
             | Self::NotTheApi(_)
+            | Self::PasswordMissing { is_asked: true, .. }
             | Self::TagExists
             | Self::UploadUnknown => Outcome::Denied,
             Self::Limited(_) | Self::Locked { .. } | Self::TooManyRecords => Outcome::Limited,
@@ -341,6 +443,7 @@ impl Refusal {
     fn text(
         &self,
         authority: Option<&Authority>,
+        wanted: &Wanted,
     ) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
         match self {
             Self::AuditUnwritable => unrecorded(),
@@ -357,28 +460,31 @@ impl Refusal {
             Self::BadToken(_) | Self::Revoked { .. } => (
                 StatusCode::UNAUTHORIZED,
                 Code::Unauthorized,
-                "the token is not valid any more; log in again".into(),
+                format!(
+                    "the token is not valid any more; {}",
+                    message::log_in(authority)
+                )
+                .into(),
             ),
             Self::Body(fault) => body(*fault),
             Self::Certificate(error) => certificate(*error),
-            Self::Denied(denial) => (
+            Self::Denied(denied) => (
                 StatusCode::FORBIDDEN,
                 Code::Denied,
-                format!(
-                    "you may not {} here; ask the administrator of this registry",
-                    denial.action.as_str()
-                )
-                .into(),
+                message::may_not(denied).into(),
             ),
             Self::Expectation => (
                 StatusCode::EXPECTATION_FAILED,
                 Code::Unsupported,
                 "the only expectation met here is 100-continue".into(),
             ),
-            Self::InsufficientScope => (
+            Self::InsufficientScope { source } => (
                 StatusCode::UNAUTHORIZED,
                 Code::Unauthorized,
-                "the token was not made for this; ask for another one".into(),
+                match wanted.scopes_with(source.as_ref()) {
+                    Some(scopes) => format!("the token does not cover {scopes}").into(),
+                    None => "the token does not cover this".into(),
+                },
             ),
             Self::Internal(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -401,10 +507,10 @@ impl Refusal {
                 Code::Unauthorized,
                 malformed.to_string().into(),
             ),
-            Self::Misdirected => (
+            Self::Misdirected { asked, ours } => (
                 StatusCode::MISDIRECTED_REQUEST,
                 Code::Unknown,
-                "this is not the host name of this registry".into(),
+                format!("this registry is {ours}, not {}", asked.as_str()).into(),
             ),
             Self::NotTheApi(error) => {
                 let (status, code) = not_the_api(error);
@@ -435,10 +541,15 @@ impl Refusal {
                 Code::Denied,
                 "this tag exists and you may not move it; choose another tag".into(),
             ),
+            Self::PasswordMissing { denied, .. } => (
+                StatusCode::UNAUTHORIZED,
+                Code::Unauthorized,
+                message::password_missing(denied, authority).into(),
+            ),
             Self::Challenged | Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
                 Code::Unauthorized,
-                "authentication required".into(),
+                message::log_in(authority).into(),
             ),
             Self::Undecided(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -553,19 +664,15 @@ fn not_the_api(error: &CallError) -> (StatusCode, Code) {
 fn challenge(
     how: Challenge,
     authority: Option<&Authority>,
-    wanted: &Wanted,
+    scopes: Option<String>,
     error: Option<&str>,
 ) -> Option<String> {
-    let scope = match wanted {
-        Wanted::Call { scope } => scope.as_deref(),
-        Wanted::Grant | Wanted::Token => None,
-    };
     let host = authority?.as_str();
     Some(match how {
         Challenge::Basic => format!("Basic realm=\"{host}\""),
         Challenge::Bearer => {
             let mut text = format!("Bearer realm=\"https://{host}/token\",service=\"{host}\"");
-            for (name, value) in [("scope", scope), ("error", error)] {
+            for (name, value) in [("scope", scopes.as_deref()), ("error", error)] {
                 if let Some(value) = value {
                     text.extend([",", name, "=\"", value, "\""]);
                 }
@@ -573,6 +680,13 @@ fn challenge(
             text
         }
     })
+}
+
+fn joined(scope: Option<String>, source: Option<String>) -> Option<String> {
+    match (scope, source) {
+        (Some(scope), Some(source)) => Some(format!("{scope} {source}")),
+        (one, None) | (None, one) => one,
+    }
 }
 
 impl From<AuditError> for Refusal {

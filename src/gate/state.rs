@@ -12,7 +12,7 @@ use super::{Creating, Guard, PullLimits};
 use crate::audit::Audit;
 use crate::authn::keys::{Keyring, Keys as RobotKeys};
 use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
-use crate::config::{Challenge, Limits, WhenUnwritable};
+use crate::config::{Anonymous, Challenge, Limits, WhenUnwritable};
 use crate::identity::{Name, Robot};
 use crate::limit::lockout::Setting;
 use crate::limit::{Quotas, Rates, Shield};
@@ -48,6 +48,8 @@ pub struct Rules {
     pub tls: Arc<rustls::ServerConfig>,
     /// What an unauthenticated client is told to send.
     pub challenge: Challenge,
+    /// How anonymous callers come.
+    pub anonymous: Anonymous,
     /// The only host name answered to, when the configuration names one.
     pub public_authority: Option<Box<str>>,
     /// Of access tokens.

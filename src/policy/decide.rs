@@ -77,6 +77,8 @@ pub struct Denial {
     pub action: Action,
     /// The deny rule that took it away; `None` when no access rule gave it.
     pub rule: Option<Place>,
+    /// Whether a user lacks nothing but a password, which can be asked for.
+    pub lacks_password: bool,
 }
 
 /// The answer about one action on one repository.
@@ -124,15 +126,22 @@ impl Policy {
                 return Ok(Permit::needing_no_right(call, rule));
             }
             // No call is like that. If one comes to be, it is not for everybody.
-            (Some(action), None) => return Err(Denial { action, rule: None }),
-            (None, Some(_)) => {
-                let action = Action::Pull;
-                return Err(Denial { action, rule: None });
-            }
+            (Some(action), None) => return Err(Denial::of_nobodys(action)),
+            (None, Some(_)) => return Err(Denial::of_nobodys(Action::Pull)),
         };
         let rule = match may(action, repository) {
             Decision::Allow(rule) => rule,
-            Decision::Deny(rule) => return Err(Denial { action, rule }),
+            Decision::Deny(rule) => {
+                let lacks_password = rule.is_none()
+                    && who.user().is_some()
+                    && who.confinement().is_none()
+                    && self.allows_with_password(who, from, action, repository, now);
+                return Err(Denial {
+                    action,
+                    rule,
+                    lacks_password,
+                });
+            }
         };
         let writes_tags = !call.tags_written().is_empty();
         let tags = if writes_tags && !may(Action::Overwrite, repository).is_allow() {
@@ -165,12 +174,34 @@ impl Policy {
         if action == Action::Catalog {
             return self.whole_catalog(who, from, now);
         }
-        let asked = self.question(who, from, action, Some(repository), now);
+        self.about(
+            repository,
+            &self.question(who, from, action, Some(repository), now),
+        )
+    }
+
+    /// The same, were there a password as well.
+    pub fn allows_with_password(
+        &self,
+        who: &Identity,
+        from: IpAddr,
+        action: Action,
+        repository: &RepoName,
+        now: Timestamp,
+    ) -> bool {
+        let asked = Question {
+            supposes_password: true,
+            ..self.question(who, from, action, Some(repository), now)
+        };
+        self.about(repository, &asked).is_allow()
+    }
+
+    fn about(&self, repository: &RepoName, asked: &Question<'_>) -> Decision {
         let name = repository.as_str();
         let denied = self.deny_index.candidates(name);
         let allowed = self.access_index.candidates(name);
         answer(
-            &asked,
+            asked,
             denied.filter_map(|number| self.deny.get(number)),
             allowed.filter_map(|number| self.access.get(number)),
         )
@@ -198,6 +229,17 @@ impl Policy {
             action,
             repository,
             now,
+            supposes_password: false,
+        }
+    }
+}
+
+impl Denial {
+    fn of_nobodys(action: Action) -> Self {
+        Self {
+            action,
+            rule: None,
+            lacks_password: false,
         }
     }
 }

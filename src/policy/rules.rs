@@ -263,6 +263,8 @@ pub(super) struct Question<'a> {
     /// `None` asks about no repository in particular: every rule is about it.
     pub(super) repository: Option<&'a RepoName>,
     pub(super) now: Timestamp,
+    /// Asks what would be if the caller had given a password too.
+    pub(super) supposes_password: bool,
 }
 
 impl AccessRule {
@@ -344,7 +346,7 @@ impl Question<'_> {
     fn has(&self, what: Condition) -> bool {
         match what {
             Condition::Certificate => self.who.has_certificate(),
-            Condition::Password => self.who.has_password(),
+            Condition::Password => self.supposes_password || self.who.has_password(),
         }
     }
 }

@@ -182,8 +182,12 @@ fn a_deny_wins_and_anonymous_denies_only_those_without_a_user() {
         call(&Method::DELETE, &format!("/v2/prod/manifests/{DIGEST}")),
         now(),
     );
-    let (action, rule) = (Action::Delete, Some(place("2")));
-    assert_eq!(refused.unwrap_err(), Denial { action, rule });
+    let denial = Denial {
+        action: Action::Delete,
+        rule: Some(place("2")),
+        lacks_password: false,
+    };
+    assert_eq!(refused.unwrap_err(), denial);
 }
 
 #[test]
@@ -219,6 +223,37 @@ fn networks_conditions_and_times_limit_an_access() {
     assert_eq!(verdict(&token(true), "10.1.2.3", before), Verdict::Applies);
     let lacking = Verdict::Lacking(Condition::Password);
     assert_eq!(verdict(&token(false), "10.1.2.3", before), lacking);
+}
+
+#[test]
+fn a_denial_says_whether_a_password_is_all_that_is_missing() {
+    let mut both = access("1", &["both"], &["user:alice"], role("developer"));
+    both.require = vec![Condition::Certificate, Condition::Password];
+    let mut ended = access("2", &["ended"], &["user:alice"], role("developer"));
+    ended.require = vec![Condition::Password];
+    ended.not_after = Some(now());
+    let mut open = access("3", &["denied"], &["user:alice"], role("developer"));
+    open.require = vec![Condition::Password];
+    let no = deny("4", &["denied"], &["user:alice"], vec![Action::Pull]);
+    let policy = policy(vec![both, ended, open], vec![no]);
+    let certificate = Identity::verified_certificate(named("alice"), Vec::new());
+    let bare = Identity::verified_token(Some(named("alice")), [].into(), false, [].into());
+    let bob = Identity::verified_certificate(named("bob"), Vec::new());
+    let password = user("alice", &[]);
+    for (who, repository, lacks) in [
+        (&certificate, "both", true),
+        (&certificate, "ended", false),
+        (&certificate, "denied", false),
+        (&certificate, "other", false),
+        (&bare, "both", false),
+        (&password, "both", false),
+        (&bob, "both", false),
+        (&Identity::anonymous(), "both", false),
+    ] {
+        let call = call(&Method::GET, &format!("/v2/{repository}/tags/list"));
+        let denial = policy.decide(who, here(), call, now()).unwrap_err();
+        assert_eq!(denial.lacks_password, lacks, "{who:?} {repository}");
+    }
 }
 
 #[test]
@@ -328,7 +363,8 @@ fn every_call_demands_its_right() {
                     denial,
                     Denial {
                         action: needed,
-                        rule: None
+                        rule: None,
+                        lacks_password: false,
                     }
                 );
             }

@@ -437,8 +437,8 @@ impl Call {
         }
     }
 
-    /// The scope a token needs for this call, as the challenge names it
-    /// (distribution token specification, "Token Scope").
+    /// The scope a token needs for this call, as the challenge names it (distribution token
+    /// specification, "Token Scope"). A mount needs [`Call::source_scope`] too.
     pub fn scope(&self) -> Option<String> {
         let repo = match self {
             Self::Ping => return None,
@@ -456,6 +456,12 @@ impl Call {
             Some(Action::Pull | Action::Catalog) | None => "pull",
         };
         Some(format!("repository:{repo}:{actions}"))
+    }
+
+    /// The scope a token needs for the source of a mount, unless that is the target itself.
+    pub fn source_scope(&self) -> Option<String> {
+        let source = self.mount_source()?;
+        (self.repository() != Some(source)).then(|| format!("repository:{source}:pull"))
     }
 }
 

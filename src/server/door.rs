@@ -40,7 +40,10 @@ pub(super) fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refus
         "the request must name one host, in the Host header",
     ))?;
     match &rules.public_authority {
-        Some(public) if !authority.is(public) => Err(Refusal::Misdirected),
+        Some(public) if !authority.is(public) => Err(Refusal::Misdirected {
+            asked: authority,
+            ours: public.clone(),
+        }),
         Some(_) | None => Ok(authority),
     }
 }

@@ -170,7 +170,7 @@ impl Proxy {
         let mut record = Record::open(audit, Event::Request);
         let method = fault.method(head);
         record.unread(address, tls, method);
-        let wanted = Wanted::Call { scope: None };
+        let wanted = Wanted::nothing_known();
         let refusal = Refusal::BadHead(fault);
         let response = refused(&refusal, rules.challenge, None, &wanted, &mut record);
         record.close();

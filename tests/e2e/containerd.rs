@@ -181,7 +181,7 @@ async fn containerd_pulls_are_counted_and_refused() {
     let left = pulls_left(&lab, "public/app").await;
     assert_eq!(left.as_deref(), Some("2;w=21600"));
     for _ in 0..2 {
-        let get = lab.anonymous().get("/v2/public/app/manifests/v1");
+        let get = lab.nobody().await.get("/v2/public/app/manifests/v1");
         assert_eq!(get.header("accept", MANIFEST).send().await.status, 200);
     }
     // It shows no body, only the status; what it has already it may ask for by HEAD.

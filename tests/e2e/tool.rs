@@ -51,9 +51,8 @@ pub(crate) async fn limited() -> Lab {
 
 /// How many pulls are left for who comes from 127.0.0.1.
 pub(crate) async fn pulls_left(lab: &Lab, repository: &str) -> Option<String> {
-    let head = lab
-        .anonymous()
-        .head(&format!("/v2/{repository}/manifests/v1"));
+    let nobody = lab.nobody().await;
+    let head = nobody.head(&format!("/v2/{repository}/manifests/v1"));
     let answer = head.header("accept", MANIFEST).send().await;
     answer.header("ratelimit-remaining").map(str::to_owned)
 }

@@ -27,7 +27,7 @@ fn v1(address: &str) -> String {
 
 async fn start(upstream: &Upstream, server: &str) -> Lab {
     let builder = Lab::builder().upstream(upstream.url()).server(server);
-    builder.start().await
+    builder.direct().start().await
 }
 
 /// Whom a request is from, as the audit record, the registry and the limit see it.
@@ -212,6 +212,7 @@ networks = ["198.51.100.0/24"]
     let builder = Lab::builder()
         .upstream(upstream.url())
         .server(TRUSTED)
+        .direct()
         .policy(policy);
     let lab = builder.start().await;
     let client = lab.anonymous();
@@ -236,7 +237,7 @@ async fn a_64_is_one_source() {
     let upstream = Upstream::agreeable().await;
     let builder = Lab::builder().upstream(upstream.url()).server(TRUSTED);
     let limits = "[limits]\nanonymous_pulls = { count = 2, per = \"1h\" }\n";
-    let lab = builder.more(limits).start().await;
+    let lab = builder.more(limits).direct().start().await;
     let client = lab.anonymous();
     let get = async |from: &str| {
         client

@@ -116,6 +116,14 @@ async fn every_outcome_leaves_exactly_one_record() {
         facts! { outcome: "failed", status: 401, repository: "team-a/app", action: "pull" },
     );
     assert!(record["reason"].is_string(), "{record:#}");
+    // Who says to be nobody, and is refused, is on record as that.
+    for nobody in [lab.anonymous().basic("", ""), lab.nobody().await] {
+        let record = one(&lab, get(nobody, tags)).await;
+        check(
+            &record,
+            facts! { outcome: "failed", status: 401, repository: "team-a/app" },
+        );
+    }
 
     let record = one(&lab, get(lab.anonymous().basic("who", "wrong"), "/v2/")).await;
     check(&record, facts! { outcome: "failed", status: 401 });

@@ -25,7 +25,11 @@ type Field<'a> = (&'a str, &'a str);
 
 async fn lab() -> (Upstream, Lab) {
     let upstream = Upstream::agreeable().await;
-    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let lab = Lab::builder()
+        .upstream(upstream.url())
+        .direct()
+        .start()
+        .await;
     (upstream, lab)
 }
 

@@ -273,7 +273,7 @@ async fn without_the_directory_everybody_else_goes_on() {
         let begun = Instant::now();
         assert_eq!(login(&lab, "gina", &password("gina")).await.status, 200);
         assert_eq!(login(&lab, "gina", "wrong").await.status, 401);
-        let public = lab.anonymous().get("/v2/public/app/tags/list");
+        let public = lab.nobody().await.get("/v2/public/app/tags/list");
         assert_eq!(public.send().await.status, 404);
         assert!(
             begun.elapsed() < Duration::from_secs(2),

@@ -83,7 +83,7 @@ async fn head_left(client: &Client, path: &str) -> Option<u32> {
 #[tokio::test]
 async fn an_image_costs_one_and_one_for_several_platforms_two() {
     let lab = Lab::builder().more(&anonymous(5)).start().await;
-    let (ada, nobody) = (lab.user("ada"), lab.anonymous());
+    let (ada, nobody) = (lab.user("ada"), lab.nobody().await);
     let image = Image::new(1);
     assert_eq!(image.push(&ada, "public/app", "v1").await.status, 201);
     let index_type = "application/vnd.oci.image.index.v1+json";
@@ -159,7 +159,7 @@ async fn an_image_costs_one_and_one_for_several_platforms_two() {
 async fn the_refusal_says_what_to_do_and_costs_the_registry_nothing() {
     let upstream = registry().await;
     let lab = lab(&upstream, &anonymous(3)).await;
-    let nobody = lab.anonymous();
+    let nobody = lab.nobody().await;
     for expected in [2, 1, 0] {
         assert_eq!(get_left(&nobody, V1).await, Some(expected));
     }
@@ -212,7 +212,9 @@ async fn the_refusal_says_what_to_do_and_costs_the_registry_nothing() {
 #[tokio::test]
 async fn there_is_no_way_around() {
     let upstream = registry().await;
-    let lab = lab(&upstream, &anonymous(6)).await;
+    let builder = Lab::builder().upstream(upstream.url());
+    let builder = builder.direct().more(&anonymous(6));
+    let lab = builder.start().await;
     let nobody = lab.anonymous();
     let token = nobody.get(&format!(
         "/token?service={}&scope=repository:public/app:pull",
@@ -268,11 +270,12 @@ async fn there_is_no_way_around() {
 async fn fifty_at_once_get_exactly_what_there_is() {
     let upstream = registry().await;
     let lab = lab(&upstream, &anonymous(20)).await;
+    let nobody = lab.nobody().await;
     let mut pulls = tokio::task::JoinSet::new();
     for number in 0..50 {
         let http = Http::BOTH[number % 2];
         let path = if number % 3 == 0 { BY_DIGEST } else { V1 };
-        pulls.spawn(lab.anonymous().over(http).get(path).send());
+        pulls.spawn(nobody.over(http).get(path).send());
     }
     let answers = pulls.join_all().await;
     let served = answers.iter().filter(|answer| answer.status == 200);
@@ -292,7 +295,7 @@ async fn fifty_at_once_get_exactly_what_there_is() {
 async fn a_client_that_leaves_before_the_answer_pays_nothing() {
     let upstream = registry().await;
     let lab = lab(&upstream, &anonymous(2)).await;
-    let nobody = lab.anonymous();
+    let nobody = lab.nobody().await;
     for (number, http) in Http::BOTH.into_iter().enumerate() {
         let slow = tokio::spawn(
             nobody
@@ -325,7 +328,7 @@ async fn each_address_and_each_user_has_a_count_of_their_own() {
     );
     let lab = lab(&upstream, &sections).await;
     for last in 2..6 {
-        let nobody = lab.anonymous().out_of([127, 0, 0, last]);
+        let nobody = lab.nobody().await.out_of([127, 0, 0, last]);
         assert_eq!(get_left(&nobody, V1).await, Some(1));
         assert_eq!(get_left(&nobody, V1).await, Some(0));
         assert_eq!(status(&nobody, V1).await, 429);
@@ -374,7 +377,7 @@ async fn each_address_and_each_user_has_a_count_of_their_own() {
 async fn a_reload_keeps_counts_and_changed_limits_judge_them() {
     let upstream = registry().await;
     let lab = lab(&upstream, &anonymous(4)).await;
-    let nobody = lab.anonymous();
+    let nobody = lab.nobody().await;
     assert_eq!(get_left(&nobody, V1).await, Some(3));
     assert_eq!(get_left(&nobody, V1).await, Some(2));
     assert_eq!(lab.reload().await, "allowed");
@@ -411,7 +414,7 @@ async fn a_window_slides() {
          requests_per_second = 0\nconnections_per_second = 0\n",
     )
     .await;
-    let nobody = lab.anonymous();
+    let nobody = lab.nobody().await;
     let mut served = Vec::new();
     while served.len() < 6 {
         let before = std::time::Instant::now();
@@ -430,7 +433,7 @@ async fn a_window_slides() {
 async fn repeats_are_free_where_so_configured() {
     let upstream = registry().await;
     let lab = lab(&upstream, &(anonymous(2) + "repeat_free = \"1h\"\n")).await;
-    let nobody = lab.anonymous();
+    let nobody = lab.nobody().await;
     let first = format!("/v2/public/app/manifests/{}", digest(b"v1"));
     assert_eq!(get_left(&nobody, V1).await, Some(1));
     assert_eq!(get_left(&nobody, V1).await, Some(1));
@@ -444,7 +447,7 @@ async fn repeats_are_free_where_so_configured() {
         status(&nobody.over(Http::Two), "/v2/public/app/manifests/v3").await,
         429
     );
-    let repeats = lab.anonymous().out_of([127, 0, 0, 9]);
+    let repeats = lab.nobody().await.out_of([127, 0, 0, 9]);
     assert_eq!(
         get_left(&repeats, "/v2/public/app/manifests/v2").await,
         Some(1)
@@ -543,7 +546,7 @@ async fn connections_that_come_too_fast_are_closed() {
 async fn requests_at_a_time_are_limited_until_the_end_of_their_answers() {
     let upstream = registry().await;
     let lab = lab(&upstream, "[limits]\nconcurrent_requests = 2\n").await;
-    let client = lab.anonymous();
+    let client = lab.nobody().await;
     let slow = || tokio::spawn(client.get("/v2/public/app/manifests/slow").send());
     let running = [slow(), slow()];
     upstream.request(1).await;
@@ -567,7 +570,7 @@ async fn fifty_builds_behind_one_address_are_never_refused() {
     let lab = lab(&upstream, &anonymous(0)).await;
     let mut builds = tokio::task::JoinSet::new();
     for number in 0..50 {
-        let client = lab.anonymous().over(Http::BOTH[number % 2]);
+        let client = lab.nobody().await.over(Http::BOTH[number % 2]);
         builds.spawn(async move {
             let mut connection = client.connect().await;
             for path in [

@@ -42,8 +42,12 @@ async fn status(client: &Client, path: &str) -> u16 {
     client.get(path).send().await.status
 }
 
+/// A login check: 200 for whoever is found out to be somebody, by whatever credential. At `/v2/` a
+/// certificate alone is not enough.
+const LOGIN: &str = "/token";
+
 async fn ping(client: &Client) -> u16 {
-    status(client, "/v2/").await
+    status(client, LOGIN).await
 }
 
 /// A request by which its record can be told from others.
@@ -103,6 +107,8 @@ fn unknown_and_critical() -> CustomExtension {
 #[tokio::test]
 async fn a_certificate_that_is_not_good_ends_the_handshake() {
     let lab = lab(NAMING).await;
+    // That of the start.
+    lab.audit().after(0, 1).await;
     let pki = &lab.pki;
     let bad = [
         ("another CA of the same name", Pki::new().client("alice")),
@@ -203,7 +209,7 @@ fn department(pki: &Pki) -> crate::support::pki::Intermediate {
     })
 }
 
-/// What openssl gets for `GET /v2/` with a certificate that it has made: no other tool here makes
+/// What openssl gets for a login check with a certificate that it has made: no other tool here makes
 /// keys and signatures that weak.
 fn openssl_pings(lab: &Lab, name: &str, key: &[&str], hash: &str) -> String {
     let folder = &lab.folder;
@@ -229,7 +235,7 @@ fn openssl_pings(lab: &Lab, name: &str, key: &[&str], hash: &str) -> String {
     folder.write(
         "ping",
         format!(
-            "GET /v2/ HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            "GET /token HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             lab.authority()
         ),
     );
@@ -452,7 +458,8 @@ async fn a_certificate_names_one_user_or_nobody() {
     let lab = lab(NAMING).await;
     for (what, pair, named) in named(&lab.pki) {
         let client = lab.showing(&pair);
-        let (answer, record) = recorded(&lab, client.get("/v2/")).await;
+        // Without any credential it would only be counted among those that are asked for one.
+        let (answer, record) = recorded(&lab, client.basic("", "").get(LOGIN)).await;
         assert_eq!(
             answer.status,
             if named.is_some() { 200 } else { 401 },
@@ -483,7 +490,7 @@ async fn the_configured_order_decides_and_groups_come_from_one_field() {
         params.subject_alt_names = vec![uri("spiffe://x/ci")];
     });
     let user = async |pair: &Pair| {
-        let (_, record) = recorded(&lab, lab.showing(pair).get("/v2/")).await;
+        let (_, record) = recorded(&lab, lab.showing(pair).get(LOGIN)).await;
         record["user"].as_str().map(str::to_owned)
     };
     assert_eq!(user(&names_both).await.as_deref(), Some("alice"));
@@ -653,10 +660,10 @@ async fn a_certificate_alone_pushes_and_pulls_as_its_user() {
     let mut count = 0;
     for http in Http::BOTH {
         let alice = lab.showing(&pair).over(http);
-        let answer = alice.get("/v2/").send().await;
+        let answer = alice.get("/v2/home/alice/y/tags/list").send().await;
         assert_eq!(
             (answer.status, answer.header("www-authenticate")),
-            (200, None)
+            (404, None)
         );
         let tag = format!("{http:?}").to_lowercase();
         assert_eq!(image.push(&alice, "team-a/app", &tag).await.status, 201);
@@ -878,6 +885,88 @@ async fn rules_can_ask_for_certificate_and_password() {
     assert_eq!(opens(&gate.anonymous().bearer(&token)).await, ["pass"]);
 }
 
+/// With a password wrong and a certificate good, `docker login` must not succeed.
+#[tokio::test]
+async fn a_certificate_alone_is_no_login() {
+    let lab = lab(NAMING).await;
+    let alice = lab.showing(&lab.pki.client("alice"));
+    for http in Http::BOTH {
+        let alice = alice.over(http);
+        let asked = alice.get("/v2/").send().await;
+        asked.assert_problem(401, "UNAUTHORIZED");
+        let challenge = asked.header("www-authenticate").unwrap();
+        assert!(challenge.starts_with("Bearer "), "{challenge}");
+        for wrong in [
+            alice.basic("alice", "wrong"),
+            alice.basic("bob", &password("bob")),
+        ] {
+            assert_eq!(status(&wrong, "/v2/").await, 401);
+            assert_eq!(status(&wrong, "/token").await, 401);
+        }
+        let right = alice.basic("alice", &password("alice"));
+        assert_eq!(status(&right, "/v2/").await, 200);
+        // Everywhere else the certificate is a credential, and a token for it logs in.
+        assert_eq!(status(&alice, TAGS).await, 404);
+        let path = "/token?scope=repository:team-a/app:pull,push";
+        let minted = alice.get(path).send().await.json();
+        let alice = alice.bearer(minted["token"].as_str().unwrap());
+        assert_eq!(status(&alice, "/v2/").await, 200);
+        begin_upload(&alice, "team-a/app").await;
+    }
+    drop(lab);
+    // Nobody asks for a token where Basic is the challenge.
+    let builder = Lab::builder().client_certificates(NAMING);
+    let basic = builder.challenge("basic").start().await;
+    let alice = basic.showing(&basic.pki.client("alice"));
+    assert_eq!(status(&alice, "/v2/").await, 200);
+}
+
+/// Where only a password is missing it is asked for; where something else is, that is a denial.
+#[tokio::test]
+async fn a_rule_that_wants_a_password_as_well_asks_for_it() {
+    let builder = Lab::builder().policy(&asking());
+    let lab = builder.client_certificates(NAMING).start().await;
+    let shown = lab.showing(&lab.pki.client("alice"));
+    let challenge = async |client: &Client, path: &str| {
+        let answer = client.get(path).send().await;
+        answer.assert_problem(401, "UNAUTHORIZED");
+        let told = "alice may not pull from both without a password; log in: docker login ";
+        assert!(answer.message().starts_with(told), "{answer:?}");
+        let challenge = answer.header("www-authenticate").unwrap().to_owned();
+        assert!(challenge.contains("scope=\"repository:both:pull\""));
+        challenge
+    };
+    let both = "/v2/both/tags/list";
+    let first = challenge(&shown, both).await;
+    assert!(!first.contains("error="), "{first}");
+    // A token for the certificate alone was presented, and is not enough.
+    let of_certificate = token_for_all(&lab, &shown).await;
+    let second = challenge(&shown.bearer(&of_certificate), both).await;
+    assert!(second.ends_with("error=\"insufficient_scope\""), "{second}");
+    let is_denial = |record: &Value| record["outcome"] == "denied";
+    let record = lab.audit().find("the denial", is_denial).await;
+    assert_eq!(
+        (&record["user"], &record["status"]),
+        (&"alice".into(), &401.into())
+    );
+    // Who was asked for the first time is neither denied nor failed. A reload has it written.
+    assert_eq!(lab.reload().await, "allowed");
+    let is_challenge = |record: &Value| record["outcome"] == "challenged";
+    let record = lab.audit().find("the challenge", is_challenge).await;
+    assert_eq!(
+        (&record["user"], &record["count"]),
+        (&"alice".into(), &1.into())
+    );
+    // With both the token proves both, beside its certificate.
+    let with_password = shown.basic("alice", &password("alice"));
+    let of_both = token_for_all(&lab, &with_password).await;
+    assert_eq!(status(&shown.bearer(&of_both), both).await, 404);
+    assert_eq!(status(&lab.anonymous().bearer(&of_both), both).await, 403);
+    // A password does not help to what no rule allows, nor the password alone.
+    assert_eq!(status(&shown, "/v2/nothing/tags/list").await, 403);
+    assert_eq!(status(&lab.user("alice"), both).await, 403);
+}
+
 // -- tokens ----------------------------------------------------------------------------------------
 
 /// What the token service answers, with a refresh token if it gives one.
@@ -981,7 +1070,7 @@ async fn tokens_are_bound_to_the_certificate_beside_the_password_when_asked_to()
 /// An open connection on which its certificate has been accepted.
 async fn open(client: &Client) -> Connection {
     let mut connection = client.connect().await;
-    assert_eq!(connection.send(client.get("/v2/")).await.status, 200);
+    assert_eq!(connection.send(client.get(LOGIN)).await.status, 200);
     connection
 }
 
@@ -1032,7 +1121,7 @@ async fn a_reload_ends_certificates_on_open_connections_and_resumed_sessions() {
             // Each client keeps the sessions that it had.
             assert!(!speaks(client).await, "{file}");
         }
-        let answer = unconcerned_connection.send(unconcerned.get("/v2/")).await;
+        let answer = unconcerned_connection.send(unconcerned.get(LOGIN)).await;
         assert_eq!(answer.status, if file == "ca.pem" { 401 } else { 200 });
         lab.folder.replace(file, good);
         assert_eq!(lab.reload().await, "allowed");
@@ -1092,17 +1181,17 @@ async fn a_reload_changes_what_open_connections_certificates_are_worth() {
                 .replace("portcullis.toml", config.replace(GATE, lines));
             assert_eq!(lab.reload().await, "allowed");
         };
-        assert_eq!(with.send(shown.get("/v2/")).await.status, 401);
-        assert_eq!(with.send(as_bob.get("/v2/")).await.status, 200);
+        assert_eq!(with.send(shown.get(LOGIN)).await.status, 401);
+        assert_eq!(with.send(as_bob.get(LOGIN)).await.status, 200);
         set(NAMING).await;
-        assert_eq!(with.send(shown.get("/v2/")).await.status, 200);
-        assert_eq!(with.send(as_bob.get("/v2/")).await.status, 401);
+        assert_eq!(with.send(shown.get(LOGIN)).await.status, 200);
+        assert_eq!(with.send(as_bob.get(LOGIN)).await.status, 401);
         set("mode = \"off\"").await;
-        assert_eq!(with.send(shown.get("/v2/")).await.status, 401);
-        assert_eq!(with.send(as_bob.get("/v2/")).await.status, 200);
+        assert_eq!(with.send(shown.get(LOGIN)).await.status, 401);
+        assert_eq!(with.send(as_bob.get(LOGIN)).await.status, 200);
         set(REQUIRED).await;
-        assert_eq!(with.send(as_bob.get("/v2/")).await.status, 200);
-        assert_eq!(without.send(bare.get("/v2/")).await.status, 401);
+        assert_eq!(with.send(as_bob.get(LOGIN)).await.status, 200);
+        assert_eq!(without.send(bare.get(LOGIN)).await.status, 401);
         set(GATE).await;
     }
 }
@@ -1119,7 +1208,7 @@ async fn a_certificate_that_ends_ends_its_open_connections_rights() {
         .to_owned();
     let begun = Instant::now();
     let [first, second] = &mut connections;
-    while first.send(clients[0].get("/v2/")).await.status == 200 {
+    while first.send(clients[0].get(LOGIN)).await.status == 200 {
         assert!(begun.elapsed() < PATIENCE, "it did not end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -1127,7 +1216,7 @@ async fn a_certificate_that_ends_ends_its_open_connections_rights() {
     assert_refused(&lab, second, &clients[1], &pair).await;
     assert_eq!(status(&lab.anonymous().bearer(&token), TAGS).await, 401);
     // The second in which it ends is its own for handshakes, and no longer for requests.
-    while let Ok(answer) = clients[0].get("/v2/").try_send().await {
+    while let Ok(answer) = clients[0].get(LOGIN).try_send().await {
         assert_eq!(answer.status, 401, "{answer:?}");
         assert!(
             begun.elapsed() < PATIENCE,

@@ -50,7 +50,7 @@ async fn what_is_public_is_pulled_by_anybody() {
     image
         .push(&lab.registry().client(), "public/app", "v1")
         .await;
-    let nobody = lab.anonymous();
+    let nobody = lab.nobody().await;
     let answer = nobody
         .get("/v2/public/app/manifests/v1")
         .header("accept", MANIFEST)

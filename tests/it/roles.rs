@@ -108,7 +108,7 @@ async fn each_role_does_what_it_says_and_nothing_else() {
     let mut seed = 10;
     for (user, repo, allowed) in table {
         let client = match user {
-            "" => lab.anonymous(),
+            "" => lab.nobody().await,
             user => lab.user(user),
         };
         for probe in Probe::ALL {

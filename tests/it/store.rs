@@ -58,6 +58,7 @@ impl Replicas {
     fn builder(&self) -> Builder {
         Lab::builder()
             .upstream(self.upstream.url())
+            .direct()
             .file("token.key", &self.key)
             .token("signing_key = \"token.key\"")
     }

@@ -65,7 +65,11 @@ const BAD_FIELDS: &[&str] = &[
 
 async fn lab() -> (Upstream, Lab) {
     let upstream = Upstream::agreeable().await;
-    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let lab = Lab::builder()
+        .upstream(upstream.url())
+        .direct()
+        .start()
+        .await;
     (upstream, lab)
 }
 

@@ -99,6 +99,7 @@ fn everybody() -> String {
 pub(crate) struct Builder {
     upstream: Option<String>,
     challenge: &'static str,
+    anonymous: &'static str,
     policy: String,
     server: String,
     upstream_keys: String,
@@ -121,6 +122,12 @@ impl Builder {
 
     pub(crate) fn challenge(mut self, challenge: &'static str) -> Self {
         self.challenge = challenge;
+        self
+    }
+
+    /// Anonymous callers need no token.
+    pub(crate) fn direct(mut self) -> Self {
+        self.anonymous = "anonymous = \"direct\"";
         self
     }
 
@@ -253,6 +260,7 @@ impl Builder {
             .collect();
         let Self {
             challenge,
+            anonymous,
             policy,
             server,
             upstream_keys,
@@ -279,6 +287,7 @@ url = "{upstream}"
 [auth]
 order = {order}
 challenge = "{challenge}"
+{anonymous}
 
 [auth.htpasswd]
 file = "htpasswd"
@@ -310,6 +319,7 @@ impl Lab {
         Builder {
             upstream: None,
             challenge: "bearer",
+            anonymous: "",
             policy: POLICY.to_owned(),
             server: String::new(),
             upstream_keys: String::new(),
@@ -332,6 +342,18 @@ impl Lab {
     /// Nobody in particular.
     pub(crate) fn anonymous(&self) -> Client {
         Client::tls(self.address, &self.pki.ca)
+    }
+
+    /// Nobody in particular, with a token for repositories that anybody may pull from.
+    pub(crate) async fn nobody(&self) -> Client {
+        let scopes = ["app", "other", "pod", "sk"]
+            .map(|name| format!("&scope=repository:public/{name}:pull"));
+        let (service, scopes) = (self.authority(), scopes.concat());
+        let path = format!("/token?service={service}{scopes}");
+        let answer = self.anonymous().get(&path).send().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let token = answer.json()["token"].as_str().unwrap().to_owned();
+        self.anonymous().bearer(&token)
     }
 
     /// Nobody in particular, with a client certificate.

@@ -9,16 +9,18 @@ use super::secrets::Password;
 use crate::authn::ldap::{FilterError, UserFilter};
 use crate::config::file::{self, Text};
 use crate::config::value::{self, Wrong};
-use crate::config::{Auth, Backend, Challenge, Ldap, LdapGroups, LdapServer};
+use crate::config::{Anonymous, Auth, Backend, Challenge, Ldap, LdapGroups, LdapServer};
 
 impl Judge<'_> {
     pub(super) fn auth(&mut self, auth: &file::Auth) -> Auth {
         let challenges = [("bearer", Challenge::Bearer), ("basic", Challenge::Basic)];
+        let challenge = self.word(auth.challenge.as_ref(), &challenges, Challenge::Bearer);
         let order = self.order(auth);
         let uses = |backend| order.contains(&backend);
         let keys = auth.keys.as_ref().and_then(|keys| keys.value.file.as_ref());
         Auth {
-            challenge: self.word(auth.challenge.as_ref(), &challenges, Challenge::Bearer),
+            challenge,
+            anonymous: self.anonymous(auth.anonymous.as_ref(), challenge),
             htpasswd: match &auth.htpasswd {
                 Some(table) if uses(Backend::Htpasswd) => self.path(table.value.file.as_ref()),
                 Some(_) | None => None,
@@ -32,6 +34,34 @@ impl Judge<'_> {
                 .unwrap_or_else(|| self.folder.join("keys.toml")),
             cache_ttl: self.duration(auth.cache.value.ttl.as_ref(), Duration::from_mins(5)),
             order,
+        }
+    }
+
+    fn anonymous(&mut self, text: Option<&Text>, challenge: Challenge) -> Anonymous {
+        let ways = [("token", Anonymous::Token), ("direct", Anonymous::Direct)];
+        let asked = self.word(text, &ways, Anonymous::Token);
+        match (challenge, asked, text) {
+            (Challenge::Bearer, asked, _) => asked,
+            (Challenge::Basic, Anonymous::Token, Some(text)) => {
+                let message = "`anonymous = \"token\"` has no effect with `challenge = \"basic\"`: \
+                               nobody is told where to get a token";
+                let wrong = Wrong::new(message).help("write \"direct\", or remove the line");
+                self.warning(&text.span, wrong);
+                Anonymous::Direct
+            }
+            (Challenge::Basic, Anonymous::Direct | Anonymous::Token, _) => Anonymous::Direct,
+        }
+    }
+
+    /// A certificate that names a user answers for whatever password is typed beside it, where
+    /// nothing asks for a token.
+    pub(super) fn certificate_beside_basic(&mut self, auth: &file::Auth) {
+        let challenge = auth.challenge.as_ref();
+        if let Some(challenge) = challenge.filter(|challenge| challenge.value == "basic") {
+            let message = "a login with a certificate that names a user succeeds with any password: \
+                           with `challenge = \"basic\"` the certificate alone answers for it";
+            let help = "write \"bearer\", so that clients have the password verified at /token";
+            self.warning(&challenge.span, Wrong::new(message).help(help));
         }
     }
 

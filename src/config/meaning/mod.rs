@@ -52,6 +52,10 @@ pub(super) fn understand(
     let log = judge.log(&file.log.value);
     let telemetry = judge.telemetry(&file.telemetry.value);
     judge.check_replicas(file);
+    let names_users = !tls.client_certificates.username.is_empty();
+    if names_users && certificates != ClientCertificateMode::Off {
+        judge.certificate_beside_basic(&file.auth.value);
+    }
     judge.look_at_file(file, &path);
     if file.access.is_empty() && judge.found.iter().all(Diagnostic::is_warning) {
         let help = "add an `[[access]]` with `repositories`, `who` and `role`";

@@ -9,6 +9,7 @@ mod ending;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -277,12 +278,25 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+/// A configuration towards a server, and whom it trusts.
+pub struct Trust {
+    /// The configuration.
+    pub config: Arc<ClientConfig>,
+    /// Another number for other authorities.
+    pub roots: u64,
+}
+
 /// The configuration towards an https upstream, with its own CA or the system's.
-pub fn upstream_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn upstream_trust(ca: Option<&Path>) -> Result<Trust, TlsError> {
     let roots = match ca {
         Some(path) => roots(path)?,
         None => system_roots()?,
     };
+    let mut number = DefaultHasher::new();
+    for root in &roots.roots {
+        root.subject.as_ref().hash(&mut number);
+        root.subject_public_key_info.as_ref().hash(&mut number);
+    }
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Unusable {
@@ -292,12 +306,15 @@ pub fn upstream_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError>
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Trust {
+        config: Arc::new(config),
+        roots: number.finish(),
+    })
 }
 
 /// The configuration towards a directory, likewise.
 pub fn directory_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = ClientConfig::clone(&*upstream_config(ca)?);
+    let mut config = ClientConfig::clone(&upstream_trust(ca)?.config);
     config.alpn_protocols.clear();
     Ok(Arc::new(config))
 }
@@ -352,7 +369,7 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, TlsError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{TlsError, client_verifier, server_config, upstream_config};
+    use super::{TlsError, client_verifier, server_config, upstream_trust};
     use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
     use std::path::{Path, PathBuf};
 
@@ -424,9 +441,9 @@ mod tests {
             both[..],
             [TlsError::NoCertificate(_), TlsError::NoKey(_)]
         ));
-        assert!(upstream_config(Some(&cert)).is_ok());
+        assert!(upstream_trust(Some(&cert)).is_ok());
         assert!(matches!(
-            upstream_config(Some(&junk)),
+            upstream_trust(Some(&junk)),
             Err(TlsError::NoCertificate(_))
         ));
     }

@@ -121,9 +121,9 @@ impl Upstream {
         let tls = match origin.scheme {
             Scheme::Http => None,
             Scheme::Https => {
-                let config = crate::tls::upstream_config(None);
-                let config = config.map_err(|error| error.to_string())?;
-                Some(TlsConnector::from(config))
+                let trust = crate::tls::upstream_trust(None);
+                let trust = trust.map_err(|error| error.to_string())?;
+                Some(TlsConnector::from(trust.config))
             }
         };
         let there = Target::Tcp {

@@ -128,6 +128,8 @@ impl Upstream {
         pool: Arc<Pool>,
         seal: Seal,
     ) -> Result<Self, TlsError> {
+        // Connections are good for as long as whom they were checked by.
+        let mut roots = None;
         let target = match &config.url {
             UpstreamUrl::Http { host, port } => Target::Tcp {
                 host: host.clone(),
@@ -135,11 +137,12 @@ impl Upstream {
                 tls: None,
             },
             UpstreamUrl::Https { host, port } => {
-                let tls = crate::tls::upstream_config(config.ca.as_deref())?;
+                let trust = crate::tls::upstream_trust(config.ca.as_deref())?;
+                roots = Some(trust.roots);
                 Target::Tcp {
                     host: host.clone(),
                     port: *port,
-                    tls: Some(TlsConnector::from(tls)),
+                    tls: Some(TlsConnector::from(trust.config)),
                 }
             }
             UpstreamUrl::Unix(path) => Target::Unix(path.clone()),
@@ -150,7 +153,7 @@ impl Upstream {
             redirect_hosts: config.redirect_hosts.clone(),
             pass_headers: config.pass_headers.clone(),
             pass_answer_headers: config.pass_answer_headers.clone(),
-            key: pool::key(&config.url, config.ca.as_deref()),
+            key: pool::key(&config.url, roots),
             login: config.login.as_ref().and_then(|(user, password)| {
                 let pair = format!("{user}:{}", password.expose());
                 let mut value =

@@ -9,7 +9,6 @@ use std::collections::hash_map::DefaultHasher;
 use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -90,9 +89,13 @@ impl Pool {
     fn put(&self, key: u64, link: Box<Link>) {
         let since = Instant::now();
         let mut all = self.idle();
+        let mut closed = Vec::new();
+        // Also those that lead where nobody goes any more.
+        for idle in all.values_mut() {
+            let old = idle.partition_point(|one| since.duration_since(one.since) >= IDLE_TIME);
+            closed.extend(idle.drain(..old));
+        }
         let idle = all.entry(key).or_default();
-        let old = idle.partition_point(|one| since.duration_since(one.since) >= IDLE_TIME);
-        let closed: Vec<_> = idle.drain(..old).collect();
         if idle.len() < IDLE {
             idle.push(Idle { link, since });
         }
@@ -197,11 +200,10 @@ impl Link {
     }
 }
 
-/// Connections to the same place share a key.
-pub(super) fn key(url: &UpstreamUrl, ca: Option<&Path>) -> u64 {
+/// Connections to the same place, whose certificate was checked by the same authorities, share a key.
+pub(super) fn key(url: &UpstreamUrl, roots: Option<u64>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    url.hash(&mut hasher);
-    ca.hash(&mut hasher);
+    (url, roots).hash(&mut hasher);
     hasher.finish()
 }
 

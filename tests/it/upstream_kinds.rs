@@ -29,7 +29,7 @@ async fn a_registry_on_a_unix_socket() {
 }
 
 #[tokio::test]
-async fn a_registry_behind_tls_is_checked() {
+async fn a_registry_behind_tls_is_checked_by_who_is_trusted_now() {
     let folder = Folder::new();
     let pki = Pki::new();
     let pair = pki.server();
@@ -54,6 +54,23 @@ async fn a_registry_behind_tls_is_checked() {
         .upstream_keys(&keys)
         .start()
         .await;
+    let answer = lab
+        .user("alice")
+        .get("/v2/team-a/app/tags/list")
+        .send()
+        .await;
+    answer.assert_problem(502, "UNAVAILABLE");
+
+    // Another authority under the same name counts for connections that are open, too.
+    let keys = format!("ca = \"{}\"", ca.display());
+    let lab = Lab::builder()
+        .upstream(&url)
+        .upstream_keys(&keys)
+        .start()
+        .await;
+    assert_usable(&lab).await;
+    folder.replace("inner-ca.pem", Pki::new().ca);
+    assert_eq!(lab.reload().await, "allowed");
     let answer = lab
         .user("alice")
         .get("/v2/team-a/app/tags/list")

@@ -129,7 +129,7 @@ fn links(line: &str) -> Option<Vec<(&str, &str)>> {
         let parameters = parameters.trim_end();
         let is_whole = parameters.matches('"').count().is_multiple_of(2);
         let fits = parameters.is_empty() || parameters.trim_start().starts_with(';');
-        if !is_whole || !fits || parameters.contains(['\\', '>']) {
+        if !is_whole || !fits || target.contains('<') || parameters.contains(['\\', '>']) {
             return None;
         }
         found.push((target, parameters));
@@ -337,6 +337,7 @@ mod tests {
             "<https:other>",
             "<javascript:x>",
             "<>",
+            "<<>",
             "x",
             "</a",
             "</a> <https://other/>",

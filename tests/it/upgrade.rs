@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
@@ -214,6 +215,7 @@ async fn registry() -> Upstream {
         let digest = format!("Docker-Content-Digest: sha256:{}", "a".repeat(64));
         let path = seen.target().split('?').next().unwrap_or_default();
         let head = match seen.method() {
+            "POST" => format!("202 Accepted\r\nLocation: {path}u-1?_state=begun\r\nRange: 0-0"),
             "PATCH" => format!("202 Accepted\r\nLocation: {path}?_state=next\r\nRange: 0-1"),
             "PUT" => format!("201 Created\r\nLocation: {path}\r\n{digest}"),
             _ => format!("200 OK\r\n{digest}"),
@@ -296,10 +298,13 @@ fn assert_covers(now: &Value, then: &Value, place: &str) {
     }
 }
 
+/// Something that is done to a file.
+type Change = fn(&str) -> String;
+
 #[test]
 fn a_trail_of_the_first_edition_that_was_tampered_with_does_not_verify() {
     for (name, more) in [("plain", &[][..]), ("keyed", &KEYED)] {
-        let breaks: [(&str, fn(&str) -> String); 3] = [
+        let breaks: [(&str, Change); 3] = [
             ("an edit", |text| {
                 text.replacen("team-a/app", "team-b/app", 1)
             }),
@@ -658,6 +663,92 @@ fn robot_keys_of_the_first_edition_are_rewritten_without_loss() {
     assert_eq!(less, format!("{before}[[key]]{after}"));
     key(&["revoke", "new"]);
     assert_eq!(names(&key(&["list", "--json"])), ["ci", "long"]);
+}
+
+#[tokio::test]
+async fn replicas_of_the_first_edition_accept_the_tokens_of_today() {
+    let old = Old::new();
+    let (upstream, redis) = (registry().await, Redis::start().await);
+    let today = old.serve(&upstream, &redis, &[]).await;
+    let robot = today.client.basic("ci", &old.robot("ci"));
+    let alice = today.client.basic("alice", &old.password("alice"));
+    let deploy = today.showing(&old.pair("client-deploy"));
+    for (whose, client) in [
+        ("alice", alice),
+        ("key:ci", robot),
+        ("anonymous", today.client.clone()),
+        (DEPLOY, deploy),
+    ] {
+        for (kind, name) in [("access", "token"), ("refresh", "refresh_token")] {
+            let then = &old.json("tokens.json")[whose][kind];
+            let Some(then) = then.as_str() else { continue };
+            let then: Value = serde_json::from_str(&payload(then)).unwrap();
+            let access = old.json("tokens.json")[whose]["access"].clone();
+            let access: Value = serde_json::from_str(&payload(access.as_str().unwrap())).unwrap();
+            let scopes = access["access"].as_array().unwrap().iter();
+            let scopes: String = scopes.map(|one| format!("&scope={}", scope(one))).collect();
+            let path = format!("/token?service={HOST}&offline_token=true{scopes}");
+            let minted = client.get(&path).send().await;
+            let minted = minted.json()[name].as_str().unwrap().to_owned();
+            assert_eq!(minted.split('.').count(), 3);
+            let now: Value = serde_json::from_str(&payload(&minted)).unwrap();
+            for (claim, then) in then.as_object().unwrap() {
+                if ["exp", "nbf", "iat", "jti"].contains(&&**claim) {
+                    assert_eq!(now[claim].is_i64(), then.is_i64(), "{whose}: {claim}");
+                    assert_eq!(now[claim].is_string(), then.is_string(), "{whose}: {claim}");
+                } else {
+                    assert_eq!(&now[claim], then, "{whose}: {claim}");
+                }
+            }
+        }
+    }
+    today.end().await;
+}
+
+/// An entry of `access` as it is asked for.
+fn scope(access: &Value) -> String {
+    let actions = access["actions"].as_array().unwrap().iter();
+    let actions: Vec<_> = actions.map(|one| one.as_str().unwrap()).collect();
+    let name = access["name"].as_str().unwrap();
+    format!("repository:{name}:{}", actions.join(","))
+}
+
+#[tokio::test]
+async fn replicas_of_the_first_edition_continue_the_uploads_of_today() {
+    let old = Old::new();
+    let (upstream, redis) = (registry().await, Redis::start().await);
+    let today = old.serve(&upstream, &redis, &[]).await;
+    let keys = Keys::new(&signing_key(&old)).unwrap();
+    let key = RandomizedNonceKey::new(&AES_256_GCM, keys.session_key()).unwrap();
+    let robot = today.client.basic("ci", &old.robot("ci"));
+    let deploy = today.showing(&old.pair("client-deploy"));
+    for (owner, repository, client) in [
+        (
+            "alice",
+            "team-a/app",
+            today.client.basic("alice", &old.password("alice")),
+        ),
+        ("key:ci", "team-a/app", robot),
+        ("", "drop/box", anonymous(&today, "drop/box").await),
+        (DEPLOY, "spiffe/app", deploy),
+    ] {
+        let begun = client.post(&format!("/v2/{repository}/blobs/uploads/"));
+        let begun = begun.send().await;
+        assert_eq!(begun.status, 202, "{begun:?}");
+        let place = begun.header("location").unwrap();
+        let (path, sealed) = place.split_once("?_state=").unwrap();
+        let id = path.rsplit('/').next().unwrap();
+        let mut sealed = URL_SAFE_NO_PAD.decode(sealed).unwrap();
+        let nonce = sealed.split_off(sealed.len() - NONCE_LEN);
+        let nonce = Nonce::try_assume_unique_for_key(&nonce).unwrap();
+        let bound_to = Aad::from(format!("{repository}\n{id}"));
+        let text = key.open_in_place(nonce, bound_to, &mut sealed).unwrap();
+        let text = std::str::from_utf8(text).unwrap();
+        let parts: Vec<_> = text.splitn(3, '\n').collect();
+        assert!(parts[0].parse::<i64>().is_ok(), "{text}");
+        assert_eq!(parts[1..], [owner, "_state=begun"], "{text}");
+    }
+    today.end().await;
 }
 
 /// A question to the store, as the first edition put it.

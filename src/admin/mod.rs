@@ -33,7 +33,7 @@ use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 
 pub use place::{Admin, Move};
-use status::Status;
+use status::{RobotKeys, Status};
 
 use crate::authn::ldap::Diagnosis;
 use crate::limit::connections::Origin;
@@ -114,6 +114,12 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
             JSON,
             json(&Status::of(proxy, health(proxy).await)),
         ),
+        // Apart from the status, which waits for the registry and the directory.
+        "/keys.json" => page(
+            StatusCode::OK,
+            JSON,
+            json(&RobotKeys::of(proxy.rules().robots.state())),
+        ),
         "/status" | "/" => page(
             StatusCode::OK,
             HTML,
@@ -122,7 +128,8 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
         _ => page(
             StatusCode::NOT_FOUND,
             TEXT,
-            "there are /livez, /readyz, /metrics, /status and /status.json\n".to_owned(),
+            "there are /livez, /readyz, /metrics, /status, /status.json and /keys.json\n"
+                .to_owned(),
         ),
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::Health;
 use crate::audit::{Refused, SinkState};
+use crate::authn::keys::{KeyringState, hex};
 use crate::config::{Limits, WhenUnwritable};
 use crate::gate::Reload;
 use crate::limit::Quota;
@@ -29,6 +30,7 @@ pub(super) struct Status {
     /// Who counts pulls and wrong passwords.
     limits: String,
     limits_in_force: Vec<InForce>,
+    robot_keys: RobotKeys,
     audit: Trail,
     turned_away: u64,
     records: Vec<Records>,
@@ -63,6 +65,17 @@ struct InForce {
     what: String,
     whose: String,
     limit: String,
+}
+
+/// The robot keys in force.
+#[derive(Debug, Serialize)]
+pub(super) struct RobotKeys {
+    file: String,
+    keys: usize,
+    /// SHA-256 of the text that they were read from; null if there was no file.
+    sha256: Option<String>,
+    /// Why the file as it is now is not in force.
+    trouble: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,6 +122,7 @@ impl Status {
                 Some(Some(trouble)) => format!("this replica's own: {trouble}"),
             },
             limits_in_force: limits(&shown.limits),
+            robot_keys: RobotKeys::of(rules.robots.state()),
             audit: Trail {
                 file: shown.audit_file.display().to_string(),
                 writable: ledger.audit.writable(),
@@ -240,6 +254,17 @@ impl Status {
                 row(page, "last reload", mark(false), &said);
             }
         }
+        let keys = &self.robot_keys;
+        match &keys.trouble {
+            None => {
+                let said = format!("{} in force, of {}", keys.keys, keys.file);
+                row(page, "robot keys", mark(true), &said);
+            }
+            Some(trouble) => {
+                let said = format!("{} older ones in force: {trouble}", keys.keys);
+                row(page, "robot keys", mark(false), &said);
+            }
+        }
         page.markup("</table></section>\n");
     }
 
@@ -305,6 +330,17 @@ impl Status {
             page.markup("</td></tr>\n");
         }
         page.markup("</table></section>\n");
+    }
+}
+
+impl RobotKeys {
+    pub(super) fn of(state: KeyringState) -> Self {
+        Self {
+            file: state.file.display().to_string(),
+            keys: state.keys,
+            sha256: state.text.as_ref().map(hex),
+            trouble: state.trouble.map(String::from),
+        }
     }
 }
 

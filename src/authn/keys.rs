@@ -6,7 +6,8 @@
 //! however fast the hash is, and a fast one lets every request of a robot be verified anew, so that
 //! nothing is remembered and a revoked key ends at once.
 //!
-//! The file is looked at whenever a key is used, and read again when it is another one. If it cannot
+//! The file is looked at whenever a key is used or the status is asked for, and read again when it is
+//! another one. If it cannot
 //! be read then, the keys known so far stay in force and the log says so.
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -58,6 +59,17 @@ pub fn new_key() -> io::Result<Secret<String>> {
 /// What is stored of a key.
 pub fn digest(key: &str) -> [u8; 32] {
     Sha256::digest(key).into()
+}
+
+/// What names one state of the file of keys, in hexadecimal digits.
+pub fn digest_of_file(text: &[u8]) -> String {
+    hex(&Sha256::digest(text).into())
+}
+
+/// As it is written for people and machines.
+pub fn hex(digest: &[u8; 32]) -> String {
+    let hash = blake3::Hash::from_bytes(*digest);
+    hash.to_hex().to_string()
 }
 
 /// Whether a password is meant to be a robot key; whether it is one is another question.
@@ -114,6 +126,23 @@ pub struct Keyring {
 struct Reading {
     seen: Stamp,
     keys: Arc<Keys>,
+    /// Of the text that the keys are from; `None` if there was no file.
+    text: Option<[u8; 32]>,
+    /// Why what is there now could not be read; the keys are then older.
+    trouble: Option<Box<str>>,
+}
+
+/// Which state of the file is in force, for whoever has changed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyringState {
+    /// The file.
+    pub file: PathBuf,
+    /// How many keys there are.
+    pub keys: usize,
+    /// SHA-256 of the text that they are from; `None` if there was no file.
+    pub text: Option<[u8; 32]>,
+    /// Why what is there now could not be read; older keys are in force then.
+    pub trouble: Option<Box<str>>,
 }
 
 /// What tells one state of a file from another: every way of replacing or changing it shows here.
@@ -159,38 +188,65 @@ impl KeyChange {
 impl Keyring {
     /// Reads the file. None at all is a file without keys: `portcullis key create` makes it.
     pub fn open(path: &Path, roles: &Roles) -> Result<Self, Errors> {
-        let (seen, keys) = read(path, roles)?;
+        let (seen, text, keys) = read(path, roles)?;
         Ok(Self {
             path: path.to_owned(),
             roles: roles.clone(),
             read: Mutex::new(Reading {
                 seen,
                 keys: Arc::new(keys),
+                text,
+                trouble: None,
             }),
         })
     }
 
     /// The keys as the file has them now.
     pub fn current(&self) -> Arc<Keys> {
+        Arc::clone(&self.renewed().keys)
+    }
+
+    /// Which state of the file that is.
+    pub fn state(&self) -> KeyringState {
+        let last = self.renewed();
+        KeyringState {
+            file: self.path.clone(),
+            keys: last.keys.0.len(),
+            text: last.text,
+            trouble: last.trouble.clone(),
+        }
+    }
+
+    fn renewed(&self) -> MutexGuard<'_, Reading> {
         let now = stamp(&self.path);
         let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if last.seen != now {
             // Remembered also when it cannot be read, so that it is told once and not at each use.
             last.seen = now;
             match read(&self.path, &self.roles) {
-                Ok((seen, keys)) => {
+                Ok((seen, text, keys)) => {
                     let (before, after) = (last.keys.0.len(), keys.0.len());
                     tracing::info!(before, after, "robot keys read again");
-                    (last.seen, last.keys) = (seen, Arc::new(keys));
+                    *last = Reading {
+                        seen,
+                        keys: Arc::new(keys),
+                        text,
+                        trouble: None,
+                    };
                 }
-                Err(errors) => tracing::error!(
-                    %errors,
-                    "robot keys cannot be read, the old ones stay in force: NOTHING THAT WAS \
-                     REVOKED OR CHANGED IN THE FILE IS IN FORCE"
-                ),
+                Err(errors) => {
+                    tracing::error!(
+                        %errors,
+                        "robot keys cannot be read, the old ones stay in force: NOTHING THAT WAS \
+                         REVOKED OR CHANGED IN THE FILE IS IN FORCE"
+                    );
+                    // Without the lines that are quoted.
+                    let first = errors.diagnostics().iter().find(|one| !one.is_warning());
+                    last.trouble = Some(first.map_or("", Diagnostic::message).into());
+                }
             }
         }
-        Arc::clone(&last.keys)
+        last
     }
 }
 
@@ -281,8 +337,8 @@ impl Stamp {
     }
 }
 
-/// Reads a file, with the stamp of exactly what was read.
-fn read(path: &Path, roles: &Roles) -> Result<(Stamp, Keys), Errors> {
+/// Reads a file, with the stamp and SHA-256 of exactly what was read.
+fn read(path: &Path, roles: &Roles) -> Result<(Stamp, Option<[u8; 32]>, Keys), Errors> {
     let failed = |error: io::Error| {
         let message = format!("the robot keys cannot be read: {error}");
         Errors::from(Diagnostic::about_file(path, message))
@@ -290,17 +346,18 @@ fn read(path: &Path, roles: &Roles) -> Result<(Stamp, Keys), Errors> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok((Stamp::Absent, Keys::default()));
+            return Ok((Stamp::Absent, None, Keys::default()));
         }
         Err(error) => return Err(failed(error)),
     };
     let stamp = Stamp::of(&file.metadata().map_err(failed)?);
     let bytes = read_all(&file, MAX_FILE).map_err(failed)?;
+    let digest = Sha256::digest(&bytes).into();
     let text =
         String::from_utf8(bytes).map_err(|_cause| failed(io::ErrorKind::InvalidData.into()))?;
     let keys = robot_keys(&text, path, roles)?;
     let by_name = keys.into_iter().map(|key| (key.name.clone(), key));
-    Ok((stamp, Keys(by_name.collect())))
+    Ok((stamp, Some(digest), Keys(by_name.collect())))
 }
 
 #[cfg(test)]
@@ -480,6 +537,29 @@ mod tests {
         assert_eq!(tried(), Ok(()));
         fs::remove_file(&file.0).unwrap();
         assert_eq!(tried(), Err(Rejection::UnknownKey));
+    }
+
+    #[test]
+    fn which_state_of_the_file_is_in_force_is_known() {
+        let file = KeyFile::new("state");
+        let keyring = file.open();
+        assert_eq!(keyring.state().text, None);
+        let text = entry("ci", "pcl_x", "");
+        file.write(&text);
+        let good = keyring.state();
+        assert_eq!((good.keys, good.text), (1, Some(digest(&text))));
+        assert_eq!((&good.file, good.trouble.as_deref()), (&file.0, None));
+        file.write(&text.replace("guest", "no such role"));
+        let bad = keyring.state();
+        assert_eq!((bad.keys, bad.text), (1, good.text), "the older ones stay");
+        let trouble = bad.trouble.unwrap();
+        assert!(
+            !trouble.is_empty() && !trouble.contains("sha256"),
+            "{trouble}"
+        );
+        file.write("");
+        assert_eq!(keyring.state().text, Some(digest("")));
+        assert_eq!(keyring.state().trouble, None);
     }
 
     #[test]

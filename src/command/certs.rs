@@ -8,6 +8,7 @@ mod show;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -145,7 +146,7 @@ fn ca(
     now: Timestamp,
     out: &mut dyn Write,
 ) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    files::make_folder(dir)?;
     let authority = Authority::create(name, Validity::years(now, CA_YEARS)?)?;
     keep(dir, "ca", authority.pair(), existing, out)?;
     writeln!(
@@ -182,11 +183,21 @@ pub(crate) fn keep(
     let certificate = dir.join(format!("{stem}.pem"));
     let key = dir.join(format!("{stem}.key"));
     files::expect_free(&[&certificate, &key], existing)?;
-    files::write(&key, pair.key.as_bytes(), Readers::Owner, existing)?;
+    // No server needs the key of an authority or of a client.
+    let readers = match stem {
+        "server" => Readers::Server,
+        _ => Readers::Owner,
+    };
+    files::write(&key, pair.key.as_bytes(), readers, existing)?;
     let pem = pair.certificate.as_bytes();
     files::write(&certificate, pem, Readers::Everybody, existing)?;
     writeln!(out, "wrote {}", certificate.display())?;
-    writeln!(out, "wrote {} (its owner alone can read it)", key.display())?;
+    let mode = fs::metadata(&key).map_or(0, |key| key.mode());
+    let whose = match mode & 0o077 {
+        0 => "its owner alone",
+        _ => "the server and its owner alone",
+    };
+    writeln!(out, "wrote {} ({whose} can read it)", key.display())?;
     Ok(())
 }
 

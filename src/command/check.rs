@@ -2,6 +2,7 @@
 //! taken over, at once and with its place. Leaves nothing behind.
 
 mod against;
+mod readers;
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,11 @@ use portcullis::reload::{self, BrokenLines, BuildError, Foundation};
 use portcullis::tls::{self, TlsError};
 use portcullis::upstream::{BlobSource, Pool, RedirectHost};
 use rustix::fs::{Access, access};
+use rustix::process::geteuid;
 use serde_json::json;
 
 use super::check_ldap::Answers;
+use super::service::Service;
 use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
 use against::Changes;
 
@@ -48,6 +51,11 @@ pub(crate) struct Check {
     #[arg(long, value_name = "NAME", requires = "online")]
     user: Option<String>,
 
+    /// Say what this user cannot read. By default, when root checks, it is the user of the systemd
+    /// unit that serves with this configuration, or else whom the configuration is for
+    #[arg(long = "as", value_name = "USER[:GROUP]", value_hint = clap::ValueHint::Username)]
+    user_of_the_server: Option<String>,
+
     /// Decide everything in this audit file again, and show what would come out otherwise; may be
     /// repeated. Exit code 1 if anything would. Passwords are not asked about
     #[arg(long, value_name = "AUDIT", value_hint = clap::ValueHint::FilePath)]
@@ -56,13 +64,17 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let path = self.config.config;
+        let path = self.config.config.clone();
         let Examined {
             summary,
             rules,
             config,
             mut found,
         } = examine(&path)?;
+        if let Some(config) = &config {
+            found.extend(self.unreadable(config)?);
+            found = in_order(found);
+        }
         let mut directory_says = None;
         let mut blobs = None;
         let fits = found.iter().all(Diagnostic::is_warning);
@@ -128,6 +140,22 @@ impl Check {
             (false, true) => ExitCode::FAILURE,
             (false, false) => WRONG_CONFIGURATION.into(),
         })
+    }
+
+    /// What the server cannot read. Who is not root has found that out by trying.
+    fn unreadable(&self, config: &Config) -> Result<Vec<Diagnostic>> {
+        let service = match &self.user_of_the_server {
+            Some(named) => Some(Service::named(named)?),
+            None if geteuid().is_root() => match Service::found(&config.file) {
+                Ok(service) => service,
+                Err(unknown) => {
+                    let found = Diagnostic::about_file(&config.file, unknown);
+                    return Ok(vec![found.as_warning()]);
+                }
+            },
+            None => None,
+        };
+        Ok(service.map_or_else(Vec::new, |service| readers::findings(config, &service)))
     }
 }
 
@@ -399,7 +427,15 @@ fn key_of(config: &Config, path: &Path) -> String {
     if let Some(number) = clients.crl.iter().position(|crl| crl == path) {
         return format!("tls.client_certificates.crl.{number}");
     }
-    let named = [
+    let named = named(config).into_iter();
+    let mut found = named.filter_map(|(key, named)| (named? == path).then_some(key));
+    found.next().unwrap_or_default().to_owned()
+}
+
+/// Files that are opened when the rules are built, but for revocation lists.
+fn named(config: &Config) -> [(&'static str, Option<&PathBuf>); 11] {
+    let clients = &config.tls.client_certificates;
+    [
         ("tls.certificate", Some(&config.tls.certificate)),
         ("tls.private_key", Some(&config.tls.private_key)),
         ("tls.client_certificates.ca", clients.ca.as_ref()),
@@ -428,11 +464,14 @@ fn key_of(config: &Config, path: &Path) -> String {
                 .and_then(|syslog| syslog.ca.as_ref()),
         ),
         ("token.signing_key", config.token.signing_key.as_ref()),
-    ];
-    let found = named
-        .iter()
-        .find(|(_, named)| named.is_some_and(|named| named == path));
-    found.map_or("", |(key, _)| key).to_owned()
+    ]
+}
+
+/// All files that have to be there to be read.
+fn named_files(config: &Config) -> impl Iterator<Item = &Path> {
+    let named = named(config).into_iter().filter_map(|(_, path)| path);
+    let all = named.chain(&config.tls.client_certificates.crl);
+    all.map(PathBuf::as_path)
 }
 
 fn about_user(user: Option<&str>, cause: &impl std::fmt::Display) -> String {

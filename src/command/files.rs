@@ -1,23 +1,27 @@
-//! Files that commands make and change: never half written, never over somebody's work by accident.
+//! Files that commands make and change: never half written, never over somebody's work by accident,
+//! and read by whom they were read before. A new file takes owner, group and mode from the one that
+//! it replaces, or else from the configuration beside it, so that the server can read what root makes.
 
-use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+mod place;
+mod rights;
+
+use std::fs::{self, File};
 use std::path::Path;
-use std::process;
 
-use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
+use anyhow::{Context, Result, anyhow};
 
-/// Of a new file that is edited: what stands in it is nobody else's business.
-const EDITED_MODE: u32 = 0o600;
+use self::place::Place;
+use self::rights::{Given, Rights};
+use super::complain;
 
-/// Who may read a new file.
+/// Who may read a new file that replaces none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readers {
-    /// Everybody, as far as the umask allows.
+    /// Whoever may read the configuration; without one everybody, as far as the umask allows.
     Everybody,
-    /// Its owner alone: keys and passwords.
+    /// The owner of the configuration and its group, but no other: secrets that a server reads.
+    Server,
+    /// Who makes it, alone: secrets that no server reads.
     Owner,
 }
 
@@ -36,7 +40,7 @@ pub(crate) fn expect_free(paths: &[&Path], existing: Existing) -> Result<()> {
         return Ok(());
     }
     match paths.iter().find(|path| path.symlink_metadata().is_ok()) {
-        Some(path) => bail!("{} is already there; --force replaces it", path.display()),
+        Some(path) => Err(taken(path)),
         None => Ok(()),
     }
 }
@@ -48,118 +52,110 @@ pub(crate) fn write(
     readers: Readers,
     existing: Existing,
 ) -> Result<()> {
-    let written = match existing {
-        Existing::Keep => create(path, content, readers),
-        Existing::Replace => replace(path, content, readers),
-    };
-    match written {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            bail!("{} is already there; --force replaces it", path.display())
+    let cannot = || format!("cannot write {}", path.display());
+    expect_free(&[path], existing)?;
+    let place = Place::of(path).with_context(cannot)?;
+    let old = place.open().with_context(cannot)?;
+    let rights = match &old {
+        Some(old) => {
+            let rights = Rights::of(old).with_context(cannot)?;
+            Some(match readers {
+                Readers::Everybody | Readers::Server => rights,
+                Readers::Owner => rights.for_its_owner(),
+            })
         }
-        other => other.with_context(|| format!("cannot write {}", path.display())),
+        None => beside(&place, readers, None),
+    };
+    let rights = rights.unwrap_or_else(|| Rights::own(readers));
+    let given = place
+        .put(content, &rights, old.is_some(), existing)
+        .with_context(cannot)?;
+    match given {
+        Some(given) => {
+            tell(&place, &rights, &given);
+            Ok(())
+        }
+        None => Err(taken(path)),
     }
 }
 
-fn create(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
-    let mode = match readers {
-        Readers::Everybody => 0o644,
-        Readers::Owner => 0o600,
-    };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
-}
-
-// A file beside it and a rename: a proxy that reloads meanwhile reads the old or the new one.
-fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{}", process::id()));
-    let beside = path.with_file_name(name);
-    create(&beside, content, readers)
-        .and_then(|()| fs::rename(&beside, path))
-        .inspect_err(|_| drop(fs::remove_file(&beside)))
-}
-
-/// Replaces a file's text, or makes the file, in one step; two edits at a time follow each other.
+/// Replaces a file's text, or makes the file, in one step; two edits at a time follow each other. The
+/// configuration is looked for unless the caller names it.
 pub(crate) fn edit(
     path: &Path,
+    configuration: Option<&Path>,
     change: impl FnOnce(Option<&[u8]>) -> Result<Vec<u8>>,
 ) -> Result<()> {
-    // Behind a symbolic link the file itself is replaced, not the link.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_absent| path.to_owned());
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        Some(_) | None => Path::new("."),
+    let place = Place::of(path)?;
+    place.lock();
+    let cannot = || format!("cannot read {}", place.path().display());
+    let old = place.open().with_context(cannot)?;
+    let text = old.as_ref().map(place::read).transpose();
+    let text = text.with_context(cannot)?;
+    let new = change(text.as_deref())?;
+    let rights = match &old {
+        Some(old) => Some(Rights::of(old).with_context(cannot)?),
+        None => beside(&place, Readers::Server, configuration),
     };
-    let lock = File::open(folder)
-        .with_context(|| format!("cannot open the folder {}", folder.display()))?;
-    // Some network file systems know no such locks; then only the last of two edits counts.
-    flock(&lock, FlockOperation::LockExclusive).unwrap_or_default();
-    let old = read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let new = change(old.as_ref().map(|(text, _)| text.as_slice()))?;
-    exchange(
-        path,
-        folder,
-        old.map(|(_, metadata)| metadata).as_ref(),
-        &new,
-    )
-    .with_context(|| format!("cannot replace {}; it is unchanged", path.display()))?;
-    lock.sync_all()
-        .with_context(|| format!("cannot sync {}", folder.display()))
+    let rights = rights.unwrap_or_else(|| Rights::own(Readers::Owner));
+    let given = place.put(&new, &rights, old.is_some(), Existing::Replace);
+    let given = given
+        .with_context(|| format!("cannot replace {}; it is unchanged", place.path().display()))?;
+    if let Some(given) = given {
+        tell(&place, &rights, &given);
+    }
+    Ok(())
 }
 
-/// The text and metadata of a file; `None` if there is no such file.
-fn read(path: &Path) -> io::Result<Option<(Vec<u8>, Metadata)>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+/// Makes a folder and those above it that are missing; whoever may read the configuration beside it
+/// may enter.
+pub(crate) fn make_folder(folder: &Path) -> Result<()> {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_no_folder| folder.to_owned());
+    let missing: Vec<_> = folder
+        .ancestors()
+        .take_while(|above| !above.exists())
+        .collect();
+    let rights = missing
+        .last()
+        .and_then(|first| first.parent())
+        .and_then(|there| rights::configuration(there, None))
+        .map(|configuration| Rights::beside(&configuration, Readers::Everybody));
+    for folder in missing.into_iter().rev() {
+        let made = || -> std::io::Result<()> {
+            fs::create_dir(folder)?;
+            match &rights {
+                Some(rights) => rights.for_a_folder().give(&File::open(folder)?).map(drop),
+                None => Ok(()),
+            }
+        };
+        made().with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    Ok(Some((text, metadata)))
+    Ok(())
 }
 
-fn exchange(path: &Path, folder: &Path, old: Option<&Metadata>, text: &[u8]) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}.new", process::id()));
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(EDITED_MODE)
-        .open(&temporary)?;
-    let written = fill(&mut file, old, text).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        drop(fs::remove_file(&temporary));
-    }
-    written
+fn taken(path: &Path) -> anyhow::Error {
+    anyhow!("{} is already there; --force replaces it", path.display())
 }
 
-fn fill(file: &mut File, old: Option<&Metadata>, text: &[u8]) -> io::Result<()> {
-    if let Some(old) = old {
-        let new = file.metadata()?;
-        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-            fchown(&*file, Some(old.uid()), Some(old.gid()))?;
-        }
-        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
+/// What a new file has after the configuration beside it, if there is one.
+fn beside(place: &Place, readers: Readers, named: Option<&Path>) -> Option<Rights> {
+    if readers == Readers::Owner {
+        return None;
     }
-    file.write_all(text)?;
-    file.sync_all()
+    let configuration = rights::configuration(place.folder(), named)?;
+    Some(Rights::beside(&configuration, readers))
+}
+
+/// Says what a file should have had and could not be given.
+fn tell(place: &Place, wanted: &Rights, given: &Given) {
+    if let Some(warning) = given.missing(wanted, place.path()) {
+        complain(&warning);
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
 
@@ -183,6 +179,88 @@ mod tests {
             1,
             "no leavings"
         );
+    }
+
+    #[test]
+    fn a_new_file_is_for_whom_the_configuration_is() {
+        let folder = crate::command::scratch::Folder::new();
+        let config = folder.path().join("portcullis.toml");
+        fs::write(&config, "").unwrap();
+        let within = folder.path().join("certs/more");
+        let group = fs::metadata(&config).unwrap().gid();
+        for (written, secret, public, entered) in [
+            (0o640, 0o640, 0o640, 0o750),
+            (0o600, 0o600, 0o600, 0o700),
+            (0o660, 0o660, 0o660, 0o770),
+            // The group of whoever made it was not chosen.
+            (0o644, 0o600, 0o644, 0o755),
+        ] {
+            fs::set_permissions(&config, fs::Permissions::from_mode(written)).unwrap();
+            make_folder(&within).unwrap();
+            let made = |name: &str, readers: Readers| {
+                let path = within.join(name);
+                write(&path, b"text", readers, Existing::Keep).unwrap();
+                let made = fs::metadata(path).unwrap();
+                assert_eq!(made.gid(), group);
+                made.mode() & 0o777
+            };
+            assert_eq!(made("server.key", Readers::Server), secret);
+            assert_eq!(made("server.pem", Readers::Everybody), public);
+            assert_eq!(made("ca.key", Readers::Owner), 0o600);
+            edit(&within.join("keys.toml"), None, |_| Ok(Vec::new())).unwrap();
+            let edited = fs::metadata(within.join("keys.toml")).unwrap();
+            assert_eq!(edited.mode() & 0o777, secret);
+            for folder in [&within, within.parent().unwrap()] {
+                assert_eq!(fs::metadata(folder).unwrap().mode() & 0o777, entered);
+            }
+            fs::remove_dir_all(within.parent().unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_mode() {
+        let folder = crate::command::scratch::Folder::new();
+        let path = folder.path().join("server.key");
+        for mode in [0o640, 0o600, 0o644, 0o440] {
+            fs::write(&path, "old").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            write(&path, b"new", Readers::Server, Existing::Replace).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, mode);
+            edit(&path, None, |_| Ok(b"newer".to_vec())).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, mode);
+            assert_eq!(fs::read(&path).unwrap(), b"newer");
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_link_stays_a_link_also_where_it_leads_nowhere_yet() {
+        let folder = crate::command::scratch::Folder::new();
+        fs::create_dir(folder.path().join("real")).unwrap();
+        let link = folder.path().join("keys.toml");
+        symlink("real/keys.toml", &link).unwrap();
+        for text in ["one", "two"] {
+            edit(&link, None, |_| Ok(text.into())).unwrap();
+            let real = folder.path().join("real/keys.toml");
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+            assert_eq!(fs::read_to_string(real).unwrap(), text);
+        }
+        assert!(write(&link, b"x", Readers::Server, Existing::Keep).is_err());
+        write(&link, b"three", Readers::Server, Existing::Replace).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&link).unwrap(), "three");
+        symlink("circle", folder.path().join("circle")).unwrap();
+        assert!(edit(&folder.path().join("circle"), None, |_| Ok(Vec::new())).is_err());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_in_nobodys_way() {
+        let folder = crate::command::scratch::Folder::new();
+        let left = format!(".keys.toml.{}-0.new", std::process::id());
+        fs::write(folder.path().join(&left), "half").unwrap();
+        let path = folder.path().join("keys.toml");
+        edit(&path, None, |_| Ok(b"whole".to_vec())).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `portcullis key`: robot keys. A key is shown once, when it is made; what is stored is its digest.
 
 mod last_use;
+mod running;
 mod text;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use portcullis::policy::Pattern;
 use portcullis::tls;
 use serde_json::{Value, json};
 
+use self::running::Taken;
 use super::files::edit;
 use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
 
@@ -147,9 +149,14 @@ impl Key {
             Action::List { json, .. } => list(&config, json, Timestamp::now())?,
             Action::Revoke { name, .. } => {
                 revoke(&config, &name)?;
-                complain(&format!(
-                    "revoked key `{name}`: it and its tokens end at once"
-                ));
+                let taken = Taken::by_the_server(&config);
+                complain(&format!("revoked key `{name}`\n{}", taken.after_revoking()));
+                if taken != Taken::Yes {
+                    running::warn_if_unreadable(&config);
+                }
+                if matches!(taken, Taken::Not(_)) {
+                    return Ok(ExitCode::FAILURE);
+                }
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -169,8 +176,9 @@ impl Create {
         let key = new_key()?;
         let entry = self.entry(key.expose(), now)?;
         let file = &config.auth.keys;
-        let is_new = !file.exists();
-        edit(file, |old| self.added(old, &entry, config))?;
+        edit(file, Some(&config.file), |old| {
+            self.added(old, &entry, config)
+        })?;
         let told = match host {
             None => format!("{}\n", key.expose()),
             Some(host) if self.kube_secret => kube_secret(self.name(), &host, &key),
@@ -185,15 +193,15 @@ impl Create {
             |end| format!("until {}", end.strftime("%F")),
         );
         let (name, shown) = (self.name(), file.display());
+        let taken = Taken::by_the_server(config);
         complain(&format!(
             "made key `{name}` in {shown}, good {end}\n\
              This is the only time it is shown. User name: {name}. Password: the key.\n\
-             It is in force at once."
+             {}",
+            taken.after_making()
         ));
-        if is_new {
-            complain(&format!(
-                "{shown} is new and only its owner can read it: see that the server can"
-            ));
+        if taken != Taken::Yes {
+            running::warn_if_unreadable(config);
         }
         Ok(())
     }
@@ -272,7 +280,7 @@ fn certified(config: &Config) -> Option<String> {
 
 fn revoke(config: &Config, name: &str) -> Result<()> {
     let shown = config.auth.keys.display();
-    edit(&config.auth.keys, |old| {
+    edit(&config.auth.keys, Some(&config.file), |old| {
         let old =
             old.ok_or_else(|| anyhow!("there is no key `{name}`: there is no file {shown}"))?;
         let old = std::str::from_utf8(old).with_context(|| format!("{shown} is not text"))?;
@@ -474,7 +482,9 @@ ci = ["pull", "push"]
     fn make(config: &Config, arguments: &str) -> anyhow::Result<()> {
         let create = create(arguments).unwrap();
         let entry = create.entry("pcl_x", now()).unwrap();
-        super::edit(&config.auth.keys, |old| create.added(old, &entry, config))
+        super::edit(&config.auth.keys, None, |old| {
+            create.added(old, &entry, config)
+        })
     }
 
     fn now() -> Timestamp {

@@ -1,6 +1,7 @@
 //! The commands, one file each. Here and in `main` errors are `anyhow`'s and become exit codes:
 //! 0 good, 1 findings or failure, 2 usage, 3 `explain` says deny, 78 wrong configuration.
 
+mod account;
 mod audit;
 mod certs;
 mod check;
@@ -17,6 +18,7 @@ mod schema;
 #[cfg(test)]
 mod scratch;
 mod serve;
+mod service;
 mod terminal;
 
 use std::io::{IsTerminal, Write};

@@ -119,7 +119,7 @@ enum Change {
 fn set(file: &Path, user: &str, password: &Password, cost: u32) -> anyhow::Result<Change> {
     let hash = hash_password(password, cost)?;
     let mut change = Change::Added;
-    edit(file, |text| {
+    edit(file, None, |text| {
         let (new, found) = replaced(text.unwrap_or_default(), user, &hash);
         if found > 0 {
             change = Change::Changed;
@@ -130,7 +130,7 @@ fn set(file: &Path, user: &str, password: &Password, cost: u32) -> anyhow::Resul
 }
 
 fn delete(file: &Path, user: &str) -> anyhow::Result<()> {
-    edit(file, |text| {
+    edit(file, None, |text| {
         let text = text.ok_or_else(|| anyhow!("there is no file {}", file.display()))?;
         let (new, found) = removed(text, user);
         if found == 0 {
@@ -385,7 +385,7 @@ mod tests {
                         let add = |text: Option<&[u8]>| {
                             Ok(super::replaced(text.unwrap_or_default(), &user, hash).0)
                         };
-                        super::edit(file, add).unwrap();
+                        super::edit(file, None, add).unwrap();
                     }
                 });
             }

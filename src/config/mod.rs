@@ -69,6 +69,8 @@ pub struct Config {
     pub log: Log,
     /// `[telemetry]`
     pub telemetry: Telemetry,
+    /// The files with passwords, each with the key that names it. They have been read.
+    pub password_files: Vec<(&'static str, PathBuf)>,
     /// The text, to quote from.
     source: Source,
 }

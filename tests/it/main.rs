@@ -44,6 +44,7 @@ mod metrics;
 mod mtls;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod owner;
 mod pull;
 mod push;
 mod reload;

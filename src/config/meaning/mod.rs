@@ -51,6 +51,7 @@ pub(super) fn understand(
     let admin = judge.admin(file.admin.as_ref(), &server.listen);
     let log = judge.log(&file.log.value);
     let telemetry = judge.telemetry(&file.telemetry.value);
+    let password_files = judge.password_files(file);
     judge.check_replicas(file);
     let names_users = !tls.client_certificates.username.is_empty();
     if names_users && certificates != ClientCertificateMode::Off {
@@ -74,6 +75,7 @@ pub(super) fn understand(
         policy: policy.into(),
         roles,
         policy_tests,
+        password_files,
         limits,
         audit,
         admin,

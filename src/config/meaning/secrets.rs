@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -98,6 +98,30 @@ impl Judge<'_> {
             }
             Some(_) | None => Err(Wrong::new("this refers to nothing").help(help)),
         }
+    }
+
+    /// The files that passwords are read from, with their keys.
+    pub(super) fn password_files(&self, file: &File) -> Vec<(&'static str, PathBuf)> {
+        let ldap = file.auth.value.ldap.as_ref();
+        let store = file.limits.value.store.as_ref();
+        let named = [
+            (
+                "upstream.password_file",
+                file.upstream.value.password_file.as_ref(),
+            ),
+            (
+                "auth.ldap.bind_password_file",
+                ldap.and_then(|ldap| ldap.value.bind_password_file.as_ref()),
+            ),
+            (
+                "limits.store.password_file",
+                store.and_then(|store| store.value.password_file.as_ref()),
+            ),
+        ];
+        let named = named.into_iter();
+        named
+            .filter_map(|(key, file)| Some((key, self.folder.join(&file?.value))))
+            .collect()
     }
 
     /// A literal password makes the configuration itself a secret.

@@ -1,0 +1,45 @@
+//! What the server's user cannot read, though whoever checks can.
+
+use std::path::Path;
+
+use portcullis::config::{Config, Diagnostic};
+
+use super::{key_of, named_files};
+use crate::command::service::Service;
+
+/// Everything the server would fail to read or write for want of rights.
+pub(super) fn findings(config: &Config, service: &Service) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut at = |key: &str, barred: Option<(String, String)>| {
+        let Some((message, help)) = barred else {
+            return;
+        };
+        let one = if key.is_empty() {
+            Diagnostic::about_file(&config.file, message)
+        } else {
+            config.error_at(key, message)
+        };
+        let one = one.with_help(help);
+        found.push(if service.is_guessed() {
+            one.as_warning()
+        } else {
+            one
+        });
+    };
+    at("", service.cannot_read(&config.file));
+    for path in named_files(config) {
+        at(&key_of(config, path), service.cannot_read(path));
+    }
+    for (key, path) in &config.password_files {
+        at(key, service.cannot_read(path));
+    }
+    at("auth.keys.file", service.cannot_read(&config.auth.keys));
+    let file = &config.audit.file;
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".chain");
+    let beside = Some(Path::new(&beside)).filter(|beside| beside.exists());
+    for path in std::iter::once(file.as_path()).chain(beside) {
+        at("audit.file", service.cannot_append(path));
+    }
+    found
+}

@@ -1,0 +1,195 @@
+//! Where a file goes: its folder, held open, so that whatever becomes of paths meanwhile, a file is
+//! read, made and renamed in one and the same folder.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, linkat, openat, renameat,
+    renameat_with, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use super::Existing;
+use super::rights::{Given, Rights};
+
+/// Links that are followed, as the system counts them.
+const MAX_LINKS: u32 = 40;
+/// Names tried for the file that becomes the new one.
+const NAMES: u32 = 100;
+
+pub(super) struct Place {
+    path: PathBuf,
+    name: OsString,
+    folder: File,
+}
+
+impl Place {
+    /// Behind a symbolic link the file itself is replaced, not the link. A link is followed if it was
+    /// made by root, by whoever runs this, or by the owner of what it leads to: the owner of a folder
+    /// does not choose which file of another is written anew.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            let Some(target) = target_of(&path)? else {
+                let folder = parent(&path);
+                let name = path.file_name().context("this names no file")?.to_owned();
+                let open = File::open(folder)
+                    .with_context(|| format!("cannot open the folder {}", folder.display()))?;
+                return Ok(Self {
+                    name,
+                    folder: open,
+                    path,
+                });
+            };
+            path = parent(&path).join(target);
+        }
+        bail!("{}: too many symbolic links", path.display())
+    }
+
+    /// The file, behind all links.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        parent(&self.path)
+    }
+
+    /// Waits for other edits in this folder. Some network file systems know no such locks; then only
+    /// the last of two edits counts.
+    pub(super) fn lock(&self) {
+        flock(&self.folder, FlockOperation::LockExclusive).unwrap_or_default();
+    }
+
+    /// The file that is there now.
+    pub(super) fn open(&self) -> io::Result<Option<File>> {
+        // A FIFO is not waited for.
+        let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(&self.folder, &self.name, how, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        Ok(Some(file))
+    }
+
+    /// Puts a file there in one step. It has its owner, group and mode before a byte is written to it.
+    /// `None` if there is one that is to stay.
+    pub(super) fn put(
+        &self,
+        content: &[u8],
+        rights: &Rights,
+        replaces: bool,
+        existing: Existing,
+    ) -> Result<Option<Given>> {
+        let (mut file, name) = self.temporary(rights)?;
+        let mut put = || -> Result<Option<Given>> {
+            let given = rights.give(&file)?;
+            if replaces && let Some(reason) = given.cuts_off(rights) {
+                bail!(reason);
+            }
+            file.write_all(content)?;
+            file.sync_all()?;
+            let there = self.name_it(&name, existing)?;
+            Ok(there.then_some(given))
+        };
+        let put = put();
+        if !matches!(put, Ok(Some(_))) {
+            // The first error is the one to tell.
+            unlinkat(&self.folder, &name, AtFlags::empty()).unwrap_or_default();
+        }
+        let given = put?;
+        self.folder
+            .sync_all()
+            .with_context(|| format!("cannot sync {}", self.folder().display()))?;
+        Ok(given)
+    }
+
+    /// `false` if there is one that is to stay.
+    fn name_it(&self, temporary: &OsStr, existing: Existing) -> io::Result<bool> {
+        let (folder, name) = (&self.folder, &self.name);
+        let renamed = match existing {
+            Existing::Replace => renameat(folder, temporary, folder, name),
+            Existing::Keep => {
+                match renameat_with(folder, temporary, folder, name, RenameFlags::NOREPLACE) {
+                    // Not every file system can; two names for a moment are as good.
+                    Err(Errno::INVAL | Errno::NOSYS) => {
+                        linkat(folder, temporary, folder, name, AtFlags::empty())
+                            .and_then(|()| unlinkat(folder, temporary, AtFlags::empty()))
+                    }
+                    other => other,
+                }
+            }
+        };
+        match renamed {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A new file that nobody else can open.
+    fn temporary(&self, rights: &Rights) -> io::Result<(File, OsString)> {
+        let shown = self.name.to_string_lossy();
+        let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(rights.first_mode());
+        // One may have been left behind by another process with the same number, as in containers.
+        for number in 0..NAMES {
+            let name = OsString::from(format!(".{shown}.{}-{number}.new", process::id()));
+            match openat(&self.folder, &name, how | OFlags::CLOEXEC, mode) {
+                Ok(file) => return Ok((file.into(), name)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+}
+
+/// What a symbolic link says; `None` if it is none, or nothing is there.
+fn target_of(path: &Path) -> Result<Option<PathBuf>> {
+    let Ok(link) = path.symlink_metadata() else {
+        return Ok(None);
+    };
+    if !link.is_symlink() {
+        return Ok(None);
+    }
+    let target = path
+        .read_link()
+        .with_context(|| format!("cannot read the link {}", path.display()))?;
+    let may_lead = link.uid() == 0
+        || link.uid() == geteuid().as_raw()
+        || path.metadata().is_ok_and(|end| end.uid() == link.uid());
+    if !may_lead {
+        bail!(
+            "{} is a symbolic link, made by another user, to {}: name the file itself",
+            path.display(),
+            target.display()
+        );
+    }
+    Ok(Some(target))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// The whole text of a file.
+pub(super) fn read(mut file: &File) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text)
+}

@@ -221,7 +221,7 @@ impl Record {
         self.set(|fields| {
             fields.outcome = outcome;
             fields.status = Some(status);
-            fields.served = Some("proxy");
+            fields.served = (status > 0).then_some("proxy");
         });
     }
 
@@ -358,7 +358,50 @@ fn proof(who: &Identity) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use crate::audit::{Audit, Event, Outcome, Plan, Record};
+    use crate::registry::Call;
+
+    #[test]
+    fn every_parameter_that_goes_upstream_is_in_the_record() {
+        let folder = std::env::temp_dir().join(format!("portcullis-call-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("audit.jsonl");
+        let audit = Audit::open(Plan::new(crate::config::Audit::of_file(&file))).unwrap();
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for (method, target) in [
+            (Method::GET, "/v2/_catalog?n=5&last=m"),
+            (Method::GET, "/v2/a/tags/list?n=7&last=v1"),
+            (Method::GET, "/v2/a/referrers/DIGEST?artifactType=x%2Fy"),
+            (Method::PUT, "/v2/a/manifests/DIGEST?tag=one&tag=two"),
+            (Method::PUT, "/v2/a/manifests/v1"),
+            (Method::POST, "/v2/a/blobs/uploads/?mount=DIGEST&from=b/c"),
+            (Method::POST, "/v2/a/blobs/uploads/?digest=DIGEST"),
+            (Method::POST, "/v2/a/blobs/uploads/?digest-algorithm=sha512"),
+            (Method::PUT, "/v2/a/blobs/uploads/id?digest=DIGEST"),
+            (Method::DELETE, "/v2/a/blobs/DIGEST"),
+        ] {
+            let target = target.replace("DIGEST", &digest);
+            let (path, query) = target
+                .split_once('?')
+                .map_or((&*target, None), |(p, q)| (p, Some(q)));
+            let call = Call::parse(&method, path, query).unwrap();
+            let mut record = Record::open(&audit, Event::Request);
+            record.call(&call);
+            let fields = record.fields.take().unwrap();
+            let line: serde_json::Value =
+                serde_json::from_str(&format!("{{{}}}", fields.write())).unwrap();
+            let upstream = call.target();
+            let (path, query) = upstream.split_once('?').unwrap_or((&upstream, ""));
+            assert_eq!(line["query"].as_str().unwrap_or_default(), query);
+            let repository = line["repository"].as_str().unwrap_or("_catalog");
+            assert!(path.starts_with(&format!("/v2/{repository}")), "{line:#}");
+            let tags = call.tags_written().len();
+            assert_eq!(line["tags"].as_array().map_or(0, Vec::len), tags);
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
     use crate::identity::Claim;
 
     #[tokio::test]

@@ -350,3 +350,19 @@ proptest! {
         drop(parse("POST", &format!("/v2/a/blobs/uploads/?{target}")));
     }
 }
+
+#[test]
+fn tags_of_one_push_are_told_apart_and_few() {
+    let path = format!("/v2/a/manifests/sha256:{}", "a".repeat(64));
+    let tags = |query: &str| {
+        let call = Call::parse(&Method::PUT, &path, Some(query));
+        call.map(|call| call.tags_written().len())
+    };
+    assert_eq!(tags(&["tag=a"; 1000].join("&")), Ok(1));
+    let many = |count: u32| {
+        let tags: Vec<_> = (0..count).map(|number| format!("tag=t{number}")).collect();
+        tags.join("&")
+    };
+    assert_eq!(tags(&many(32)), Ok(32));
+    assert_eq!(tags(&many(33)), Err(CallError::Parameter("tag")));
+}

@@ -1,6 +1,8 @@
 //! Answers of our own: JSON bodies, errors with their reference.
 
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::AnswerBody;
@@ -94,6 +96,11 @@ pub(super) fn written(response: Response<AnswerBody>) -> Vec<u8> {
         ("content-length", &length),
         ("date", &date),
     ];
+    // The answer to a HEAD has the length of what it leaves out.
+    let has_length = head.headers.contains_key(CONTENT_LENGTH);
+    let ours = ours
+        .into_iter()
+        .filter(|(name, _)| !has_length || *name != "content-length");
     let headers = head.headers.iter().filter(|(name, _)| **name != CONNECTION);
     let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
     for (name, value) in headers.chain(ours.map(|(name, value)| (name, value.as_bytes()))) {

@@ -20,6 +20,7 @@ use super::accept::{Caps, Stop, announce};
 use super::answer::written;
 use super::body::AnswerBody;
 use super::forwarded;
+use super::framing::Asked;
 use super::h1;
 use super::proxy_protocol::{self, Header};
 use super::readers::{Readers, Turn};
@@ -169,11 +170,11 @@ impl Conversation {
     }
 
     /// The bytes of the answer to what came instead of a request, of which so much was good.
-    pub(super) async fn refuse(&self, fault: BadHead, head: &[u8]) -> Vec<u8> {
+    pub(super) async fn refuse(&self, fault: BadHead, asked: Asked, head: &[u8]) -> Vec<u8> {
         let tls = Some(&*self.peer.tls.description);
         let refused = self
             .proxy
-            .refuse_unread(self.peer.address, tls, fault, head);
+            .refuse_unread(self.peer.address, tls, fault, asked, head);
         written(refused.await)
     }
 }
@@ -348,7 +349,8 @@ async fn speaks_tls(stream: &mut TcpStream, proxy: &Proxy, address: IpAddr) -> s
     let mut head = vec![0; 4096];
     let read = stream.read(&mut head).await?;
     let head = head.get(..read).unwrap_or_default();
-    let refused = proxy.refuse_unread(address, None, BadHead::Plain, head);
+    let asked = Asked::by(head.trim_ascii_start());
+    let refused = proxy.refuse_unread(address, None, BadHead::Plain, asked, head);
     stream.write_all(&written(refused.await)).await?;
     stream.shutdown().await?;
     // Closed with bytes unread, the connection would be reset, and the answer lost.

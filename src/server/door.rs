@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
-use super::framing::{MAX_HEAD, MAX_HEADERS};
+use super::framing::{MAX_HEAD, MAX_HEADERS, is_token};
 use crate::gate::{Authority, BadHead, METHODS, Refusal, Rules};
 use crate::registry::CallError;
 
@@ -13,6 +13,13 @@ use crate::registry::CallError;
 pub(super) fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
     if head.version == Version::HTTP_2 && is_large(&head.headers) {
         return Err(Refusal::BadHead(BadHead::TooLarge));
+    }
+    // The `http` crate lets a quotation mark through, which is in no token.
+    let mut names = head.headers.keys();
+    if head.version == Version::HTTP_2 && !names.all(|name| is_token(name.as_str().as_bytes())) {
+        return Err(Refusal::BadRequest(
+            "the name of a header must be a token, without odd characters",
+        ));
     }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()

@@ -21,6 +21,8 @@ const MAX_CHUNK_LINE: usize = 256;
 /// The longest body there is; hyper counts a little less far than 64 bits.
 const MAX_LENGTH: u64 = u64::MAX >> 1;
 
+const HEAD: &[u8] = b"HEAD ";
+
 const REQUEST_LINE: BadHead = BadHead::Framing("the request line is not METHOD PATH VERSION");
 const TARGET: BadHead =
     BadHead::Framing("the request target must be a path, without odd characters");
@@ -32,6 +34,27 @@ const ENCODING: BadHead =
     BadHead::Framing("Transfer-Encoding must be chunked, once, without Content-Length");
 const CHUNK: BadHead = BadHead::Framing("the body is not framed in chunks");
 
+/// How much of an answer a request asks for. That counts for what is no request, too: a client that
+/// asked for a head takes a body for the next answer, or shows neither.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It begins with the method HEAD.
+    HeadOnly,
+    #[default]
+    Whole,
+}
+
+impl Asked {
+    /// By the first bytes of a request.
+    pub(super) fn by<'a>(first: impl IntoIterator<Item = &'a u8>) -> Self {
+        if first.into_iter().take(HEAD.len()).eq(HEAD) {
+            Self::HeadOnly
+        } else {
+            Self::Whole
+        }
+    }
+}
+
 /// Where in the stream of requests the next byte stands.
 #[derive(Debug)]
 pub(super) struct Framing {
@@ -39,6 +62,7 @@ pub(super) struct Framing {
     /// A line that has not ended yet.
     line: Vec<u8>,
     head: Head,
+    asked: Asked,
     /// Whether a whole head has been seen.
     begun: bool,
 }
@@ -92,12 +116,18 @@ impl Default for Framing {
             state: State::Head { first: true },
             line: Vec::new(),
             head: Head::default(),
+            asked: Asked::default(),
             begun: false,
         }
     }
 }
 
 impl Framing {
+    /// What the last request asks for, be it good or not.
+    pub(super) fn asked(&self) -> Asked {
+        self.asked
+    }
+
     /// Whether the next line is one of a head.
     pub(super) fn awaits_head(&self) -> bool {
         matches!(self.state, State::Head { .. })
@@ -184,6 +214,9 @@ impl Framing {
         let found = memchr::memchr(b'\n', bytes);
         let taken = found.map_or(bytes.len(), |at| at.saturating_add(1));
         let part = bytes.get(..taken).unwrap_or_default();
+        if self.state == (State::Head { first: true }) && self.line.len() < HEAD.len() {
+            self.asked = Asked::by(self.line.iter().chain(part));
+        }
         self.measure(taken)?;
         if found.is_none() {
             // Binary junk has no end of line to wait for.
@@ -351,7 +384,8 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
     }
 }
 
-fn is_token(word: &[u8]) -> bool {
+/// Whether it may be the name of a method or header (RFC 9110 section 5.6.2).
+pub(super) fn is_token(word: &[u8]) -> bool {
     let legal = |byte: &u8| {
         matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'!' | b'#'..=b'\'')
             || matches!(byte, b'*' | b'+' | b'-' | b'.' | b'|' | b'~')

@@ -117,10 +117,10 @@ async fn requests(conversation: &Conversation, stream: Stream, stop: &mut Stop) 
 
 /// Answers what came instead of a request, after the answers to those before.
 async fn refuse(conversation: &Conversation, stream: &mut Stream) {
-    let Some((fault, head)) = stream.bad_head() else {
+    let Some((fault, asked, head)) = stream.bad_head() else {
         return;
     };
-    let answer = conversation.refuse(fault, head).await;
+    let answer = conversation.refuse(fault, asked, head).await;
     let told = async {
         stream.write_all(&answer).await?;
         stream.flush().await

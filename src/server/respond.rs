@@ -20,6 +20,7 @@ use super::door::front_door;
 use super::effect::{Effect, Effects, Write};
 use super::exchange::{Done, Exchange};
 use super::flood::{refuse_certificate, turn_away};
+use super::framing::Asked;
 use super::known::{Knowledge, Repositories};
 use super::readers::Turn;
 use super::unheard;
@@ -160,6 +161,21 @@ impl Proxy {
         address: IpAddr,
         tls: Option<&str>,
         fault: BadHead,
+        asked: Asked,
+        head: &[u8],
+    ) -> Response<AnswerBody> {
+        let response = self.refused_unread(address, tls, fault, head).await;
+        match asked {
+            Asked::HeadOnly => without_body(response),
+            Asked::Whole => response,
+        }
+    }
+
+    async fn refused_unread(
+        &self,
+        address: IpAddr,
+        tls: Option<&str>,
+        fault: BadHead,
         head: &[u8],
     ) -> Response<AnswerBody> {
         let (audit, rules) = (&self.ledger.audit, self.rules.load_full());
@@ -174,9 +190,6 @@ impl Proxy {
         let refusal = Refusal::BadHead(fault);
         let response = refused(&refusal, rules.challenge, None, &wanted, &mut record);
         record.close();
-        if method == Some("HEAD") {
-            return without_body(response);
-        }
         response
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::framing::{Fed, Framing};
+use super::framing::{Asked, Fed, Framing};
 use crate::gate::BadHead;
 
 /// A stream of HTTP/1.1 requests with [`Framing`] watching what is read from it. A head that has
@@ -76,10 +76,11 @@ impl<S> Strict<S> {
         Arc::clone(&self.watch)
     }
 
-    /// What is wrong with the head that came last, and as much of it as was read and good.
-    pub(super) fn bad_head(&self) -> Option<(BadHead, &[u8])> {
+    /// What is wrong with the head that came last, what it asks for, and as much of it as was read and
+    /// good.
+    pub(super) fn bad_head(&self) -> Option<(BadHead, Asked, &[u8])> {
         let fault = self.fault.filter(|_| self.framing.awaits_head())?;
-        Some((fault, &self.held))
+        Some((fault, self.framing.asked(), &self.held))
     }
 
     fn note(&self) {

@@ -141,6 +141,7 @@ async fn malformed_requests_never_arrive() {
         ("x-one", "a\rb"),
         ("x-one", "a\0b"),
         ("x one", "1"),
+        ("x\"one", "1"),
         ("x:one", "1"),
         ("x\r\none", "1"),
         ("", "1"),

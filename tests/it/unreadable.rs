@@ -195,6 +195,79 @@ async fn what_was_good_before_a_bad_head_is_answered_before_it() {
     assert_eq!(record["method"], "HEAD", "{record:#}");
 }
 
+/// Go clients show neither what an answer to HEAD says nor its status if it has two lengths, or bytes
+/// behind it.
+#[track_caller]
+fn assert_head_only(answer: &str, status: u16) {
+    assert!(
+        answer.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{answer}"
+    );
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    assert_eq!(answer.matches("\r\n\r\n").count(), 1, "{answer}");
+    let answer = answer.to_ascii_lowercase();
+    assert_eq!(
+        answer.matches("\r\ncontent-length: ").count(),
+        1,
+        "{answer}"
+    );
+    assert!(answer.contains("\r\nx-portcullis-ref: "), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_to_head_has_one_length_and_no_body_whatever_is_wrong() {
+    let (upstream, lab) = lab().await;
+    let host = format!("Host: {}\r\n", lab.authority());
+    let mut cases = Vec::new();
+    for line in BAD_LINES
+        .iter()
+        .filter_map(|line| line.strip_prefix("GET "))
+    {
+        cases.push((format!("HEAD {line}\r\n{host}\r\n"), 400));
+    }
+    for version in ["HTTP/0.9", "HTTP/1.7", "HTTP/2.0"] {
+        cases.push((format!("HEAD /v2/ {version}\r\n{host}\r\n"), 505));
+    }
+    for field in BAD_FIELDS {
+        cases.push((format!("HEAD /v2/ HTTP/1.1\r\n{host}{field}\r\n\r\n"), 400));
+    }
+    let many = "X-One: 1\r\n".repeat(200);
+    cases.push((format!("HEAD /v2/ HTTP/1.1\r\n{host}{many}\r\n"), 431));
+    let long = "a".repeat(40_000);
+    cases.push((format!("HEAD /v2/{long} HTTP/1.1\r\n{host}\r\n"), 414));
+    cases.push((
+        format!("\r\n\r\nHEAD /v2/{long} HTTP/1.1\r\n{host}\r\n"),
+        414,
+    ));
+    for (bytes, status) in &cases {
+        assert_head_only(&told(&lab, bytes.as_bytes()).await, *status);
+    }
+    // A head that comes byte by byte, and is bad in its first line.
+    let mut stream = lab.anonymous().raw().await.unwrap();
+    for byte in b"HEAD /v2/ HTTP/1.7\r\n" {
+        drop(stream.write_all(&[*byte]).await);
+        drop(stream.flush().await);
+    }
+    let mut answer = String::new();
+    drop(within(PATIENCE, "the end", stream.read_to_string(&mut answer)).await);
+    assert_head_only(&answer, 505);
+    // On the way to a port that speaks TLS.
+    let longer = format!("HEAD /v2/{} HTTP/1.1\r\n\r\n", "a".repeat(5000));
+    for plain in ["HEAD /v2/ HTTP/1.1\r\n\r\n", "HEAD /v2/", &longer] {
+        let mut stream = TcpStream::connect(lab.address).await.unwrap();
+        stream.write_all(plain.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within(PATIENCE, "the end", stream.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        assert_head_only(&answer, 400);
+    }
+    // Of another method whose name begins so there is a body.
+    let other = told(&lab, b"HEADER /v2/ HTTP/1.7\r\n\r\n").await;
+    assert_problem(&other, 505);
+    assert!(upstream.seen().is_empty());
+}
+
 #[tokio::test]
 async fn a_head_in_pieces_is_the_same_head() {
     let (upstream, lab) = lab().await;

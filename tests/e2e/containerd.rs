@@ -190,4 +190,15 @@ async fn containerd_pulls_are_counted_and_refused() {
         .fails();
     assert!(said.contains("429"), "{said}");
     containerd.pull("", &format!("{host}/public/app:v1")).ok();
+    // Logged in it is somebody on public repositories too, in limits and on record.
+    let alice = format!("-u alice:{}", password("alice"));
+    let image = format!("{host}/public/app:v1");
+    for _ in 0..4 {
+        containerd.ctr(&format!("rm --sync {image}")).ok();
+        containerd.pull(&alice, &image).ok();
+    }
+    let is_hers = |record: &serde_json::Value| {
+        record["user"] == "alice" && record["method"] == "GET" && record["object"] == "manifest"
+    };
+    lab.audit().find("a pull of hers", is_hers).await;
 }

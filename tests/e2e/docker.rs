@@ -226,6 +226,10 @@ async fn docker_comes_with_a_certificate() {
     let denied = format!("{host}/team-b/app:v1");
     docker.docker(&format!("tag {image} {denied}")).ok();
     assert_our_denial(&docker.docker(&format!("push {denied}")).fails());
+    // It does not make a wrong password right, nor have docker keep one.
+    docker.login("alice", "wrong").fails();
+    assert!(!docker.config().contains(host.as_str()));
+    docker.docker(&format!("push {image}")).ok();
 
     // As a gate it goes with a password, to the token service too.
     certificates::only_a_gate(&lab).await;

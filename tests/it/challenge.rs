@@ -283,9 +283,9 @@ async fn a_refusal_names_who_what_and_where() {
             "bob may not delete from team-b/app",
         ),
         (
-            "o\"d\u{202e}d",
+            "o\"d<d>",
             "GET /v2/team-a/app/tags/list",
-            "o\"d\u{fffd}d may not pull from team-a/app",
+            "o\"d<d> may not pull from team-a/app",
         ),
     ] {
         let (method, path) = call.split_once(' ').unwrap();
@@ -297,7 +297,7 @@ async fn a_refusal_names_who_what_and_where() {
 }
 
 fn odd_users() -> String {
-    crate::support::lab::htpasswd(&[("bob", "pw"), ("o\"d\u{202e}d", "pw")])
+    crate::support::lab::htpasswd(&[("bob", "pw"), ("o\"d<d>", "pw")])
 }
 
 #[tokio::test]

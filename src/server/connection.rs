@@ -170,12 +170,12 @@ impl Conversation {
     }
 
     /// The bytes of the answer to what came instead of a request, of which so much was good.
-    pub(super) async fn refuse(&self, fault: BadHead, asked: Asked, head: &[u8]) -> Vec<u8> {
+    pub(super) fn refuse(&self, fault: BadHead, asked: Asked, head: &[u8]) -> Vec<u8> {
         let tls = Some(&*self.peer.tls.description);
         let refused = self
             .proxy
             .refuse_unread(self.peer.address, tls, fault, asked, head);
-        written(refused.await)
+        written(refused)
     }
 }
 
@@ -351,7 +351,7 @@ async fn speaks_tls(stream: &mut TcpStream, proxy: &Proxy, address: IpAddr) -> s
     let head = head.get(..read).unwrap_or_default();
     let asked = Asked::by(head.trim_ascii_start());
     let refused = proxy.refuse_unread(address, None, BadHead::Plain, asked, head);
-    stream.write_all(&written(refused.await)).await?;
+    stream.write_all(&written(refused)).await?;
     stream.shutdown().await?;
     // Closed with bytes unread, the connection would be reset, and the answer lost.
     let rest = async { tokio::io::copy(stream, &mut tokio::io::sink()).await };

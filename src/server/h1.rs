@@ -120,7 +120,7 @@ async fn refuse(conversation: &Conversation, stream: &mut Stream) {
     let Some((fault, asked, head)) = stream.bad_head() else {
         return;
     };
-    let answer = conversation.refuse(fault, asked, head).await;
+    let answer = conversation.refuse(fault, asked, head);
     let told = async {
         stream.write_all(&answer).await?;
         stream.flush().await

@@ -156,7 +156,7 @@ impl Proxy {
     }
 
     /// Answers what came instead of a request that can be read; what of its head was good is `head`.
-    pub(super) async fn refuse_unread(
+    pub(super) fn refuse_unread(
         &self,
         address: IpAddr,
         tls: Option<&str>,
@@ -164,14 +164,14 @@ impl Proxy {
         asked: Asked,
         head: &[u8],
     ) -> Response<AnswerBody> {
-        let response = self.refused_unread(address, tls, fault, head).await;
+        let response = self.refused_unread(address, tls, fault, head);
         match asked {
             Asked::HeadOnly => without_body(response),
             Asked::Whole => response,
         }
     }
 
-    async fn refused_unread(
+    fn refused_unread(
         &self,
         address: IpAddr,
         tls: Option<&str>,

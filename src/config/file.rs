@@ -295,6 +295,9 @@ pub(super) struct Ldap {
     pub(super) groups: Option<Text>,
     /// Below what groups are searched.
     pub(super) group_base: Option<Text>,
+    /// The directory's groups that count as those of rules and `[groups]`; no others do then.
+    #[schemars(extend("examples" = [{"team-a": ["cn=team-a,ou=groups,dc=example,dc=com"]}]))]
+    pub(super) map: Option<At<BTreeMap<Text, List>>>,
     /// Whether `group_of_names` also finds groups that name a user's groups, eight deep.
     pub(super) nested_groups: Option<At<bool>>,
     /// Time for a login, all servers together.

@@ -2,6 +2,7 @@
 //! to mean something `meaning`'s, and what is wrong with it `error`'s: everything at once, each with
 //! its place and what to write instead.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::authn::ldap::UserFilter;
+use crate::authn::ldap::{Dn, UserFilter};
 pub use crate::identity::CertificateField;
 use crate::identity::Secret;
 pub use crate::limit::{Quota, Rates};
@@ -369,6 +370,9 @@ pub struct Ldap {
     pub groups: LdapGroups,
     /// Below what groups are searched.
     pub group_base: Option<Box<str>>,
+    /// By the names that rules use, the directory's groups that count as those. Without it every group
+    /// counts, by its common name.
+    pub map: Option<BTreeMap<Box<str>, Vec<Dn>>>,
     /// Whether groups of groups count, where the directory itself does not resolve them.
     pub nested_groups: bool,
     /// For a login, all servers together.

@@ -751,7 +751,7 @@ fn leaves(table: &toml::Table, path: &str, out: &mut Vec<String>) {
             .flatten()
             .chain(value.as_table())
             .collect();
-        if tables.is_empty() || path == "groups" || path == "roles" {
+        if tables.is_empty() || path == "groups" || path == "roles" || path.ends_with("ldap.map") {
             out.push(path);
         } else {
             for table in tables {
@@ -759,6 +759,44 @@ fn leaves(table: &toml::Table, path: &str, out: &mut Vec<String>) {
             }
         }
     }
+}
+
+#[test]
+fn the_directorys_groups_count_by_name_below_a_base_or_by_a_map() {
+    let with = |lines: &str| {
+        format!(
+            "{LEAST}\n[auth.ldap]\nurls = [\"ldaps://ldap.example.com\"]\nuser_base = \"dc=x\"\n{lines}"
+        )
+    };
+    let warnings = |lines: &str| {
+        let path = Path::new("/etc/portcullis/portcullis.toml");
+        let parsed = Config::parse(&with(lines), path, &|_| None);
+        let (config, warnings) = parsed.unwrap_or_else(|errors| panic!("{}", errors.render(false)));
+        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        (config.auth.ldap.unwrap(), warnings.join("\n"))
+    };
+    let map = "map = { team-a = [\"cn=a,ou=groups,dc=x\", \"CN=b,dc=x\"], b = [\"cn=a,dc=x\"] }";
+    let (ldap, told) = warnings(&format!("groups = \"member_of\"\n{map}"));
+    assert_eq!(ldap.map.unwrap()["team-a"].len(), 2);
+    assert!(!told.contains("a group counts"), "{told}");
+    let (ldap, told) = warnings("groups = \"member_of\"");
+    assert!(
+        ldap.map.is_none() && told.contains("a group counts by its `cn`"),
+        "{told}"
+    );
+    let (_, told) = warnings("groups = \"member_of\"\ngroup_base = \"dc=x\"");
+    assert!(!told.contains("a group counts"), "{told}");
+    let (_, told) = warnings(map);
+    assert!(told.contains("`map` has no effect"), "{told}");
+    assert_snapshot!(bad(&with(
+        r#"groups = "member_of"
+group_base = "ou=groups,dc=x"
+[auth.ldap.map]
+team-a = ["team-a", "cn=a,ou=people,dc=x", ""]
+team-b = []
+"" = ["cn=a,ou=groups,dc=x"]
+"#
+    )));
 }
 
 #[test]

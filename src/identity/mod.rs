@@ -15,7 +15,7 @@ mod subject;
 pub use certificate::{Accepted, CertificateField, ClientCertificate};
 pub use confinement::Confinement;
 pub use credential::{MAX_PASSWORD, Malformed, Password, Presented, Secret};
-pub use name::{Name, NameError, Origin};
+pub use name::{Name, NameError, Origin, fold};
 pub use peer::{Peer, PeerCertificate, TlsSession, Witness};
 pub use principal::{Authentication, Grant, Identity, Proof};
 pub use shape::{KEY_PREFIX, SHORTEST_KEY, resembles_secret};

@@ -804,3 +804,42 @@ fn a_robot_key_is_denied_like_a_user_and_given_nothing_like_one() {
     let later = now() + jiff::SignedDuration::from_secs(1);
     assert_eq!(decide(Action::Pull, "a/b", here, later), "none");
 }
+
+#[test]
+fn people_of_a_directory_are_named_in_any_case_and_others_as_they_stand() {
+    let members = ["Alice", "key:ci"].map(|name| Subject::read(name).unwrap());
+    let groups = HashMap::from([("team-a".into(), members.into())]);
+    let rules = vec![
+        access("1", &["a/**"], &["group:team-a"], role("guest")),
+        access("2", &["b/**"], &["user:ALICE"], role("guest")),
+    ];
+    let policy = Policy::new(rules, vec![], groups);
+    let may = |who: &Identity| {
+        ["a/x", "b/x"].map(|name| {
+            let name = RepoName::parse(name).unwrap();
+            let found = policy.allows(who, here(), Action::Pull, &name, now());
+            found.is_allow()
+        })
+    };
+    let of = |name: &str, origin| {
+        let name = Name::parse(name, origin).unwrap();
+        let method = Authentication::Ldap;
+        Identity::verified_password(name, [].into(), method, false)
+    };
+    for name in ["alice", "Alice", "ALICE"] {
+        assert_eq!(may(&of(name, Origin::Directory)), [true, true], "{name}");
+    }
+    assert_eq!(may(&of("alice", Origin::Password)), [false, false]);
+    assert_eq!(may(&of("Alice", Origin::Password)), [true, false]);
+    assert_eq!(may(&of("ALICE", Origin::Written)), [false, true]);
+    assert_eq!(may(&of("ci", Origin::Directory)), [false, false]);
+    let nothing = Confinement {
+        place: "keys.toml:1".into(),
+        repositories: vec![],
+        actions: vec![],
+        networks: vec![],
+        expires: None,
+    };
+    let robot = Identity::verified_key("ci", nothing.into());
+    assert_eq!(policy.groups_of(&robot).collect::<Vec<_>>(), ["team-a"]);
+}

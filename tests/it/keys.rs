@@ -1,5 +1,6 @@
 //! Robot keys: made, used within their scope, warned about, revoked.
 
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 
 use base64::Engine as _;
@@ -9,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::support::image::{Image, begin_upload};
 use crate::support::lab::PROGRAM;
-use crate::support::process::{on_path, skip};
+use crate::support::process::{free_port, on_path, skip};
 use crate::support::{Answer, Client, Lab, password};
 
 /// Runs `portcullis key`.
@@ -594,4 +595,89 @@ async fn a_key_beside_a_certificate_is_the_key() {
     assert_eq!(status(&forged, "/v2/").await, 401);
     assert_eq!(status(&forged, path).await, 401);
     assert_eq!(status(&forged.basic("ci", &made), path).await, 404);
+}
+
+#[tokio::test]
+async fn a_key_or_token_as_the_user_is_never_written() {
+    let port = free_port();
+    let admin = format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n");
+    let lab = Lab::builder().log("trace").more(&admin).start().await;
+    let made = ci(&lab);
+    let minted = token(
+        &lab.anonymous().basic("ci", &made),
+        "",
+        "&offline_token=true",
+    )
+    .await;
+    let minted = minted.json()["refresh_token"].as_str().unwrap().to_owned();
+    for secret in [&made, &minted] {
+        for user in [
+            secret.clone(),
+            format!(" {secret} "),
+            format!("ci={secret}"),
+            format!("{}\u{200b}{}", &secret[..20], &secret[20..]),
+        ] {
+            for password in ["", "x-oauth-basic", &made] {
+                let client = lab.anonymous().basic(&user, password);
+                for path in ["/v2/", "/token", "/v2/team-a/app/tags/list"] {
+                    assert_eq!(status(&client, path).await, 401, "{path}");
+                }
+                let form = [
+                    ("grant_type", "password"),
+                    ("username", user.as_str()),
+                    ("password", password),
+                    ("client_id", secret.as_str()),
+                    ("account", secret.as_str()),
+                ];
+                let asked = lab.anonymous().post("/token").form(&form);
+                assert_eq!(asked.send().await.status, 401);
+            }
+        }
+    }
+    let account = format!("&account={made}&client_id={made}");
+    let answer = token(&lab.anonymous().basic("ci", &made), "", &account).await;
+    assert_eq!(answer.status, 200);
+    lab.audit()
+        .find("a masked name", |record| record["user"] == "****")
+        .await;
+    let admin = Client::plain(SocketAddr::from(([127, 0, 0, 1], port)));
+    for path in ["/status", "/status.json", "/metrics"] {
+        let page = admin.get(path).send().await;
+        let page = String::from_utf8(page.body.to_vec()).unwrap();
+        for secret in [&made, &minted] {
+            assert!(!page.contains(&secret[..20]), "{path}");
+        }
+    }
+    lab.assert_no_secret(&[&made, &minted, &made[..20]]);
+}
+
+#[tokio::test]
+async fn records_say_what_their_user_is() {
+    let lab = Lab::start().await;
+    let made = ci(&lab);
+    let path = "/v2/team-a/app/tags/list";
+    let robot = lab.anonymous().basic("ci", &made);
+    let by_token = bearer(&lab, &token(&robot, "repository:team-a/app:pull", "").await);
+    for (client, user, kind, auth) in [
+        (lab.user("alice"), "alice", "person", "htpasswd"),
+        (robot, "key:ci", "robot", "key"),
+        (by_token, "key:ci", "robot", "token"),
+    ] {
+        client.get(path).send().await;
+        lab.audit()
+            .find(kind, |r| {
+                r["user"] == user && r["kind"] == kind && r["auth"] == auth && r["object"] == "tags"
+            })
+            .await;
+    }
+    lab.anonymous()
+        .basic("alice", "wrong")
+        .get(path)
+        .send()
+        .await;
+    lab.audit()
+        .find("a claim", |r| {
+            r["outcome"] == "failed" && r["user"] == "alice" && r["kind"] == "person"
+        })
+        .await;
 }

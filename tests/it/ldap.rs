@@ -791,3 +791,194 @@ async fn readiness_tells_of_the_directory_apart() {
     let status = admin.get("/status").send().await;
     assert!(status.text().contains("no server answers as it should"));
 }
+
+/// An account called as robot keys are, and what its owner may try.
+const LIKE_A_ROBOT: &str = r"dn: uid=key:ci,ou=people,dc=example,dc=com
+changetype: add
+objectClass: inetOrgPerson
+uid: key:ci
+cn: A person
+sn: Example
+mail: person@example.com
+userPassword: pw-of-a-person
+";
+
+#[tokio::test]
+async fn an_account_called_like_a_robot_is_nobody() {
+    let slapd = Slapd::start().await;
+    slapd.modify(LIKE_A_ROBOT);
+    let filter = "user_filter = '(|(uid={username})(mail={username}))'\nusername_attribute = 'uid'";
+    let section = slapd.section(filter);
+    let rules = "[[access]]\nrepositories = ['**']\nwho = ['user:key:ci']\nrole = 'admin'\n";
+    let lab = Lab::builder()
+        .order(r#"["ldap"]"#)
+        .more(&format!("{section}\n{RULES}\n{rules}"))
+        .start()
+        .await;
+    let made = std::process::Command::new(crate::support::lab::PROGRAM)
+        .args([
+            "key",
+            "create",
+            "ci",
+            "--role",
+            "admin",
+            "--repository",
+            "**",
+            "--config",
+        ])
+        .arg(lab.folder.join("portcullis.toml"))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let password = "pw-of-a-person";
+    for name in [
+        "key\u{ff1a}ci",
+        "KEY\u{ff1a}CI",
+        "\u{ff4b}ey\u{fe55}ci",
+        "key\u{2236}ci",
+        "key\u{200b}:ci",
+        "person@example.com",
+    ] {
+        let client = lab.anonymous().basic(name, password);
+        for path in [
+            "/v2/",
+            "/v2/team-l/app/tags/list",
+            "/token?offline_token=true&scope=repository:team-l/app:pull",
+        ] {
+            client
+                .get(path)
+                .send()
+                .await
+                .assert_problem(401, "UNAUTHORIZED");
+        }
+        let form = [
+            ("grant_type", "password"),
+            ("access_type", "offline"),
+            ("username", name),
+            ("password", password),
+        ];
+        let asked = lab.anonymous().post("/token").form(&form);
+        assert_eq!(asked.send().await.status, 401, "{name}");
+    }
+    recorded(
+        &lab,
+        "person@example.com",
+        json!({"reason": "unfit name in the directory", "kind": "person"}),
+    )
+    .await;
+    let is_robot =
+        |record: &serde_json::Value| record["kind"] == "robot" && record["auth"] != json!(null);
+    assert!(!lab.audit().records().iter().any(is_robot));
+}
+
+#[tokio::test]
+async fn another_spelling_of_a_directory_name_is_the_same_person() {
+    let slapd = Slapd::start().await;
+    let rules = "[[access]]\nrepositories = ['circle/**']\nwho = ['user:ERIN']\nrole = 'guest'\n\
+                 [[deny]]\nrepositories = ['circle/secret']\nwho = ['user:Erin']\n";
+    let lab = Lab::builder()
+        .order(BOTH)
+        .more(&format!("{}\n{RULES}\n{rules}", slapd.section("")))
+        .start()
+        .await;
+    for name in ["erin", "ERIN", "\u{ff45}rin"] {
+        let client = lab.anonymous().basic(name, &password("erin"));
+        for (path, status) in [
+            ("/v2/circle/app/tags/list", 404),
+            ("/v2/circle/secret/tags/list", 403),
+        ] {
+            assert_eq!(
+                client.get(path).send().await.status,
+                status,
+                "{name} {path}"
+            );
+        }
+        recorded(&lab, "erin", json!({"auth": "ldap", "kind": "person"})).await;
+    }
+    // Another spelling in the file, asked first, is not hers to have.
+    let text = std::fs::read_to_string(lab.folder.join("htpasswd")).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("alice:"))
+        .unwrap();
+    lab.folder.write(
+        "htpasswd",
+        format!("{text}\n{}\n", line.replace("alice:", "ERIN:")),
+    );
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(login(&lab, "erin", &password("erin")).await.status, 401);
+}
+
+/// Groups of the same names as those of the administrator, that others made.
+const SELF_MADE: &str = r"dn: ou=self,dc=example,dc=com
+changetype: add
+objectClass: organizationalUnit
+ou: self
+
+dn: cn=team-l,ou=self,dc=example,dc=com
+changetype: add
+objectClass: groupOfNames
+cn: team-l
+member: uid=frank,ou=people,dc=example,dc=com
+
+dn: cn=unix-l,ou=self,dc=example,dc=com
+changetype: add
+objectClass: posixGroup
+cn: unix-l
+gidNumber: 6001
+memberUid: frank
+";
+
+#[tokio::test]
+async fn only_the_groups_in_the_map_count() {
+    let slapd = Slapd::start().await;
+    slapd.modify(SELF_MADE);
+    let map = r#"map = { team-l = ['CN=Team-L, OU=Groups,dc=Example,dc=com', 'cn=unix\2dl,ou=groups,dc=example,dc=com'], rest = ['cn=everybody-l,ou=groups,dc=example,dc=com'] }"#;
+    let base = "group_base = 'dc=example,dc=com'";
+    for (lines, erin, frank) in [
+        (
+            "groups = 'member_of'".to_owned(),
+            json!(["team-l"]),
+            json!(["team-l"]),
+        ),
+        (
+            format!("groups = 'member_of'\n{map}"),
+            json!(["team-l"]),
+            json!([]),
+        ),
+        (
+            format!("groups = 'group_of_names'\n{base}"),
+            json!(["team-l"]),
+            json!(["team-l"]),
+        ),
+        (
+            format!("groups = 'group_of_names'\nnested_groups = true\n{base}\n{map}"),
+            json!(["rest", "team-l"]),
+            json!([]),
+        ),
+        (
+            format!("groups = 'posix'\n{base}\n{map}"),
+            json!(["team-l"]),
+            json!([]),
+        ),
+        (
+            format!("groups = 'ad_nested'\n{base}\n{map}"),
+            json!([]),
+            json!([]),
+        ),
+    ] {
+        let lab = builder(BOTH, &slapd.section(&lines)).start().await;
+        for (user, groups) in [("erin", erin), ("frank", frank)] {
+            let client = lab.anonymous().basic(user, &password(user));
+            let is_member = groups.as_array().unwrap().contains(&json!("team-l"));
+            let status = client.get("/v2/team-l/app/tags/list").send().await.status;
+            assert_eq!(status, if is_member { 404 } else { 403 }, "{user} {lines}");
+            recorded(
+                &lab,
+                user,
+                json!({"groups": groups.clone(), "outside_groups": groups, "auth": "ldap"}),
+            )
+            .await;
+        }
+    }
+}

@@ -2,12 +2,13 @@
 //! other, and nobody gets some of their groups: what cannot be read whole is an error, because a
 //! rule may deny by a group.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use ldap3::SearchEntry;
 
 use super::connection::{SIZE_LIMIT_EXCEEDED, Trouble};
+use super::dn::Dn;
 use super::journal::Journal;
 use super::name::{common_name, equals, is_below};
 use super::server::Server;
@@ -27,6 +28,8 @@ const NOTHING: [&str; 1] = ["1.1"];
 pub(super) struct Groups {
     pub(super) by: LdapGroups,
     pub(super) base: Option<Box<str>>,
+    /// Which of the directory's groups count, as which; without it all do, by their common names.
+    pub(super) map: Option<HashMap<Dn, BTreeSet<Arc<str>>>>,
     pub(super) nested: bool,
 }
 
@@ -62,12 +65,26 @@ impl Groups {
                 self.search(&filter, server, journal).await?
             }
         };
-        let names: BTreeSet<_> = dns.iter().filter_map(|dn| common_name(dn)).collect();
+        let names = self.names_of(&dns)?;
         journal.note("groups", || {
             let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
             names.join(", ")
         });
         Ok(names.into_iter().collect())
+    }
+
+    /// What groups are called in rules.
+    fn names_of(&self, dns: &[String]) -> Result<BTreeSet<Arc<str>>, Trouble> {
+        let Some(map) = &self.map else {
+            return Ok(dns.iter().filter_map(|dn| common_name(dn)).collect());
+        };
+        let mut names = BTreeSet::new();
+        for dn in dns {
+            // One that cannot be read may be one that a rule denies something.
+            let dn = Dn::parse(dn).ok_or(Trouble::Odd("a group whose DN cannot be read"))?;
+            names.extend(map.get(&dn).into_iter().flatten().cloned());
+        }
+        Ok(names)
     }
 
     fn member_of(&self, entry: &SearchEntry) -> Result<Vec<String>, Trouble> {

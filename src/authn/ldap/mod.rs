@@ -11,6 +11,7 @@
 
 mod breaker;
 mod connection;
+mod dn;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod groups;
@@ -19,6 +20,7 @@ mod message;
 mod name;
 mod server;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,7 @@ use moka::future::Cache as Moka;
 use rustls::ClientConfig;
 use tokio::time::timeout;
 
+pub use dn::Dn;
 pub use journal::Step;
 pub use name::{FilterError, UserFilter};
 
@@ -116,6 +119,7 @@ impl Directory {
             groups: Groups {
                 by: config.groups,
                 base: config.group_base.clone(),
+                map: config.map.as_ref().map(of_the_file),
                 nested: config.nested_groups,
             },
             timeout: config.timeout,
@@ -453,6 +457,18 @@ impl Directory {
             )),
         }
     }
+}
+
+/// By the directory's groups, the groups that they count as.
+fn of_the_file(map: &BTreeMap<Box<str>, Vec<Dn>>) -> HashMap<Dn, BTreeSet<Arc<str>>> {
+    let mut groups: HashMap<Dn, BTreeSet<Arc<str>>> = HashMap::new();
+    for (name, own) in map {
+        for dn in own {
+            let names = groups.entry(dn.clone()).or_default();
+            names.insert(Arc::from(&**name));
+        }
+    }
+    groups
 }
 
 /// What was heard of users, for a day at most.

@@ -1,12 +1,13 @@
 //! `[auth]`: who knows passwords, and the directory.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::is_true;
 use super::judge::{Judge, filled};
 use super::secrets::Password;
-use crate::authn::ldap::{FilterError, UserFilter};
+use crate::authn::ldap::{Dn, FilterError, UserFilter};
 use crate::config::file::{self, Text};
 use crate::config::value::{self, Wrong};
 use crate::config::{Anonymous, Auth, Backend, Challenge, Ldap, LdapGroups, LdapServer};
@@ -140,6 +141,7 @@ impl Judge<'_> {
             user_filter: self.user_filter(ldap),
             groups,
             group_base: self.text(ldap.group_base.as_ref(), filled),
+            map: self.ldap_map(ldap, groups),
             nested_groups: is_true(ldap.nested_groups.as_ref()),
             timeout: self.time_out(ldap.timeout.as_ref(), Duration::from_secs(3)),
             stale_ok: self.stale_ok(ldap.stale_ok.as_ref()),
@@ -189,12 +191,50 @@ impl Judge<'_> {
             let wrong = Wrong::new("`group_base` is missing: nothing says where groups are");
             self.error(&key.span, wrong.help("add `group_base`"));
         }
+        if let (LdapGroups::MemberOf, Some(key), None, None) =
+            (groups, &ldap.groups, &ldap.group_base, &ldap.map)
+        {
+            let wrong = Wrong::new(
+                "a group counts by its `cn` wherever it is, also one that somebody made for themselves",
+            );
+            self.warning(
+                &key.span,
+                wrong.help("set `group_base`, or name the groups that count in `map`"),
+            );
+        }
         if let Some(key) = ldap.nested_groups.as_ref().filter(|key| key.value)
             && groups != LdapGroups::GroupOfNames
         {
             let wrong = Wrong::new("`nested_groups` has no effect without \"group_of_names\"");
             self.warning(&key.span, wrong);
         }
+    }
+
+    fn ldap_map(
+        &mut self,
+        ldap: &file::Ldap,
+        groups: LdapGroups,
+    ) -> Option<BTreeMap<Box<str>, Vec<Dn>>> {
+        let written = ldap.map.as_ref()?;
+        if groups == LdapGroups::None {
+            let wrong = Wrong::new("`map` has no effect: the directory is not asked for groups");
+            self.warning(
+                &written.span,
+                wrong.help("say in `groups` how they are found"),
+            );
+        }
+        let base = ldap.group_base.as_ref();
+        let base = base.and_then(|base| Dn::parse(&base.value));
+        let mut map = BTreeMap::new();
+        for (name, list) in &written.value {
+            if name.value.is_empty() {
+                self.error(&name.span, Wrong::new("the group has no name"));
+            }
+            self.not_empty(Some(list), "no group of the directory counts as this one");
+            let dns = self.list(Some(list), |text| group_dn(text, base.as_ref()));
+            map.insert(name.value.as_str().into(), dns);
+        }
+        Some(map)
     }
 
     fn user_filter(&mut self, ldap: &file::Ldap) -> UserFilter {
@@ -235,6 +275,21 @@ impl Judge<'_> {
 fn is_this_machine(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// The DN of a group, below the base where there is one.
+fn group_dn(text: &str, base: Option<&Dn>) -> Result<Dn, Wrong> {
+    let dn = Dn::parse(text)
+        .filter(|_| !text.is_empty())
+        .ok_or_else(|| {
+            let wrong = Wrong::new(format!("{text:?} is not a distinguished name"));
+            wrong.help("write for example \"cn=team-a,ou=groups,dc=example,dc=com\"")
+        })?;
+    if base.is_some_and(|base| !dn.is_below(base)) {
+        let wrong = Wrong::new("this is not below `group_base`, so it is never found");
+        return Err(wrong.help("correct one of the two"));
+    }
+    Ok(dn)
 }
 
 fn ldap_server(text: &str) -> Result<LdapServer, Wrong> {

@@ -358,8 +358,9 @@ impl Authenticator {
                 }
                 (Backend::Ldap, _, Some(directory)) => {
                     if let Some(known) = Box::pin(directory.look_up(user)).await? {
-                        // Somebody else by now, if the directory spells the name otherwise.
-                        let same = known.person.name.is(user);
+                        // Somebody else by now, if the directory or the file before it says so.
+                        let name = &known.person.name;
+                        let same = name.is(user) && !self.file_decides_about(name);
                         return Ok(same.then(|| Standing {
                             name: known.person.name.clone(),
                             entry: known.person.fingerprint,
@@ -408,23 +409,31 @@ impl Authenticator {
         // A directory does not tell spellings apart.
         let key = cache.key(method.as_str(), configuration, user.folded(), password);
         let verify = async || self.ask_directory(directory, user, password, whom).await;
-        match cache.answer(key, verify).await {
-            Ok((verified, Source::Verified)) => {
-                directory.believe(key, &verified);
-                accepted(&verified, method, Source::Verified)
+        let (verified, who) = match cache.answer(key, verify).await {
+            Ok((verified, source)) => {
+                if source == Source::Verified {
+                    directory.believe(key, &verified);
+                }
+                let who = identity(&verified, method, source);
+                (verified, who)
             }
-            Ok((verified, Source::Remembered)) => accepted(&verified, method, Source::Remembered),
             Err(Refused::Reject(rejection)) => {
                 directory.doubt(key);
-                Outcome::Reject(rejection)
+                return Outcome::Reject(rejection);
             }
             Err(Refused::Fail(failure)) => match directory.believed(key, failure) {
-                Ok(verified) => Outcome::Accept(
-                    identity(&verified, method, Source::Remembered).while_directory_down(),
-                ),
-                Err(failure) => Outcome::Fail(failure),
+                Ok(verified) => {
+                    let who = identity(&verified, method, Source::Remembered);
+                    (verified, who.while_directory_down())
+                }
+                Err(failure) => return Outcome::Fail(failure),
             },
+        };
+        // In the directory's own spelling the name may be another's in a file asked before.
+        if self.file_decides_about(&verified.user) {
+            return Outcome::Reject(Rejection::UnknownUser);
         }
+        Outcome::Accept(who)
     }
 
     async fn ask_directory(
@@ -435,10 +444,6 @@ impl Authenticator {
         whom: Claimant,
     ) -> Result<Arc<Verified>, Refused> {
         match directory.verify(user, password, whom).await {
-            // In the directory's own spelling the name may be another's in a file asked before.
-            Ok(person) if self.file_decides_about(&person.name) => {
-                Err(Refused::Reject(Rejection::UnknownUser))
-            }
             Ok(person) => Ok(Arc::new(Verified {
                 user: person.name.clone(),
                 groups: Arc::clone(&person.groups),

@@ -114,14 +114,13 @@ impl Part {
             .iter()
             .find(|(_, others)| others.contains(&number))
             .map_or(number, |(name, _)| name);
-        let (value, rest) = match text.trim_start_matches(' ').strip_prefix('#') {
-            Some(digits) => encoded(digits)?,
-            None => {
-                let (written, rest) = text_value(text)?;
-                let folded = words(&fold(&written)).into();
-                let written = written.into();
-                (Value::Text { written, folded }, rest)
-            }
+        let (value, rest) = if let Some(digits) = text.trim_start_matches(' ').strip_prefix('#') {
+            encoded(digits)?
+        } else {
+            let (written, rest) = text_value(text)?;
+            let folded = words(&fold(&written)).into();
+            let written = written.into();
+            (Value::Text { written, folded }, rest)
         };
         let attribute = known.into();
         Some((Self { attribute, value }, rest))

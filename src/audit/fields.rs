@@ -76,10 +76,6 @@ pub(super) struct Fields {
     pub(super) refers_count: u64,
     /// Whether the client did not wait for the answer.
     pub(super) client_left: bool,
-    /// Whether there is such a user; not written.
-    pub(super) is_of_somebody: bool,
-    /// Whether it is never told of alone; not written.
-    pub(super) is_one_of_many: bool,
     /// In checkpoints alone.
     pub(super) checkpoint: Option<Checkpoint>,
 }
@@ -136,8 +132,6 @@ impl Fields {
             refers: Vec::new(),
             refers_count: 0,
             client_left: false,
-            is_of_somebody: false,
-            is_one_of_many: false,
             checkpoint: None,
         }
     }

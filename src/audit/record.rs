@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::event::{Event, Outcome};
 use super::fields::{Fields, Shown, bounded};
+use super::suppress::Marks;
 use super::writer::{Audit, AuditError, Reservation};
 use crate::identity::{Authentication, Claim, ClientCertificate, Identity};
 use crate::limit::{Claimant, Place};
@@ -26,6 +27,7 @@ pub struct Record {
     /// Its place in the queue, once it has one.
     place: Arc<Mutex<Option<Place>>>,
     is_permitted: bool,
+    marks: Marks,
     line: Line,
 }
 
@@ -52,6 +54,7 @@ impl Record {
             audit: Arc::clone(audit),
             place: Arc::default(),
             is_permitted: false,
+            marks: Marks::default(),
             line: Line::Open,
         }
     }
@@ -113,7 +116,7 @@ impl Record {
 
     /// Notes that there is such a user, whatever came of the claim.
     pub fn names_somebody(&mut self) {
-        self.set(|fields| fields.is_of_somebody = true);
+        self.marks.is_of_somebody = true;
     }
 
     /// Notes how the caller tried to authenticate.
@@ -162,7 +165,7 @@ impl Record {
             fields.repository = call.repository().map(|name| bounded(name.as_str()));
             fields.reference = call.reference().map(bounded);
             fields.from = call.mount_source().map(|name| bounded(name.as_str()));
-            fields.query = (!query.is_empty()).then(|| query);
+            fields.query = Some(query).filter(|query| !query.is_empty());
             let tags = call.tags_written();
             fields.tags = tags.into_iter().map(ToString::to_string).collect();
         });
@@ -257,7 +260,7 @@ impl Record {
 
     /// Says that it is one of so many that it is only counted.
     pub fn one_of_many(&mut self) {
-        self.set(|fields| fields.is_one_of_many = true);
+        self.marks.is_one_of_many = true;
     }
 
     /// Its place in the queue, for whoever commits something to take before he does.
@@ -276,7 +279,7 @@ impl Record {
         if self.is_permitted || !is_request {
             return;
         }
-        if let Some(reference) = self.audit.suppress(fields) {
+        if let Some(reference) = self.audit.suppress(fields, self.marks) {
             self.set(|fields| fields.reference_id = reference);
             self.line = Line::Shared;
         }

@@ -63,6 +63,15 @@ pub(super) struct Refusal<'a> {
     pub(super) is_one_of_many: bool,
 }
 
+/// What a refusal is, besides what its record says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks {
+    /// There is such a user.
+    pub(super) is_of_somebody: bool,
+    /// It is only counted, whatever its source may have.
+    pub(super) is_one_of_many: bool,
+}
+
 /// A name that was used, and whether what it names exists.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Named<'a> {

@@ -27,7 +27,7 @@ use super::lock::Lock;
 use super::resume::resume;
 use super::sign::Signer;
 use super::sink::{self, Order, Target};
-use super::suppress::{Named, Refusal, Suppressor, Told};
+use super::suppress::{Marks, Named, Refusal, Suppressor, Told};
 use super::syslog::Syslog;
 use super::tally::Tally;
 use super::trail::{Ack, SinkState, Trail};
@@ -444,12 +444,12 @@ impl Audit {
 
     /// Counts what got no permit, if its source has had enough records: the reference of the record
     /// that will tell of it.
-    pub(super) fn suppress(&self, fields: &Fields) -> Option<String> {
+    pub(super) fn suppress(&self, fields: &Fields, marks: Marks) -> Option<String> {
         let client = fields.client?;
         let known = self.known.0.get();
         let user = fields.user.as_deref().map(|name| Named {
             name,
-            exists: fields.is_of_somebody || known.is_some_and(|known| known.is_user(name)),
+            exists: marks.is_of_somebody || known.is_some_and(|known| known.is_user(name)),
         });
         let repository = fields.repository.as_deref().map(|name| Named {
             name,
@@ -465,7 +465,7 @@ impl Audit {
             repository,
             reason: fields.reason.as_deref(),
             bytes: fields.size(),
-            is_one_of_many: fields.is_one_of_many || fields.outcome == Outcome::Challenged,
+            is_one_of_many: marks.is_one_of_many || fields.outcome == Outcome::Challenged,
         };
         let told = self.suppressor().judge(&refusal, self.begun.elapsed());
         match told {

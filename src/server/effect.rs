@@ -227,9 +227,12 @@ impl Write {
             now: self.now,
         };
         let answer = self.rules.upstream.forward(permit, with, body).await;
-        let answer = answer.map_err(|error| match error {
-            UpstreamError::Client(Fault::Unrecorded) => Refusal::AuditUnwritable,
-            error => error.into(),
+        let answer = answer.map_err(|error| {
+            if matches!(error, UpstreamError::Client(Fault::Unrecorded)) {
+                Refusal::AuditUnwritable
+            } else {
+                error.into()
+            }
         })?;
         let status = answer.head.status;
         record.registry_answer(outcome_of(status), status.as_u16());

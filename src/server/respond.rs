@@ -233,26 +233,8 @@ impl Proxy {
         } else {
             Purpose::Write
         };
-        let audit = &self.ledger.audit;
-        let room = audit.room_for(peer.address).await;
-        let mut record = Record::open(audit, event(&head.uri));
-        let agent = head
-            .headers
-            .get(USER_AGENT)
-            .and_then(|value| value.to_str().ok());
-        record.client(
-            peer.address,
-            &peer.tls.description,
-            head.method.as_str(),
-            agent,
-        );
-        if let Some(parent) = trace::Parent::of(&head.headers) {
-            record.trace(parent.trace);
-        }
-        if let Some(span) = own {
-            record.span(span);
-        }
-
+        let room = self.ledger.audit.room_for(peer.address).await;
+        let mut record = self.open_record(peer, &head, own);
         let authority = match front_door(&head, &rules) {
             Ok(authority) => authority,
             Err(refusal) => {
@@ -260,15 +242,7 @@ impl Proxy {
                 return refused.await;
             }
         };
-        let late = match room {
-            Ok(()) => None,
-            Err(NotNow::TooFast) => Some(Refusal::TooManyRecords),
-            Err(NotNow::Full) => {
-                let lacking = audit.may_lack_record(purpose);
-                lacking.err().map(|_unwritable| Refusal::AuditUnwritable)
-            }
-        };
-        if let Some(late) = late {
+        if let Err(late) = self.may_go_on(room, purpose) {
             let refused = self.refuse(&rules, Some(&authority), &head, late, Wait::No, record);
             return refused.await;
         }
@@ -323,13 +297,41 @@ impl Proxy {
                     self.ledger.shield.failure(from, self.ledger.now());
                 }
                 // A challenge is an answer that costs nothing: nobody waits for its record.
-                let wait = match matches!(refusal, Refusal::Challenged) {
-                    true => Wait::No,
-                    false => wait_for(&head.method, &record),
+                let wait = if matches!(refusal, Refusal::Challenged) {
+                    Wait::No
+                } else {
+                    wait_for(&head.method, &record)
                 };
                 self.refuse(&rules, Some(&authority), &head, refusal, wait, record)
                     .await
             }
+        }
+    }
+
+    /// Opens the record of a request, with what its head and its connection say.
+    fn open_record(&self, peer: &Peer, head: &Parts, own: Option<trace::Span>) -> Record {
+        let mut record = Record::open(&self.ledger.audit, event(&head.uri));
+        let agent = head
+            .headers
+            .get(USER_AGENT)
+            .and_then(|value| value.to_str().ok());
+        let (method, tls) = (head.method.as_str(), &peer.tls.description);
+        record.client(peer.address, tls, method, agent);
+        if let Some(parent) = trace::Parent::of(&head.headers) {
+            record.trace(parent.trace);
+        }
+        if let Some(span) = own {
+            record.span(span);
+        }
+        record
+    }
+
+    /// Whether a request is served for whose record there may be no room.
+    fn may_go_on(&self, room: Result<(), NotNow>, purpose: Purpose) -> Result<(), Refusal> {
+        match room {
+            Ok(()) => Ok(()),
+            Err(NotNow::TooFast) => Err(Refusal::TooManyRecords),
+            Err(NotNow::Full) => Ok(self.ledger.audit.may_lack_record(purpose)?),
         }
     }
 

@@ -86,7 +86,7 @@ impl Watch {
                     None => return,
                 }
             }
-            self.tell(error).await;
+            self.tell(error);
             loop {
                 tokio::time::sleep(self.pause).await;
                 self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
@@ -96,7 +96,7 @@ impl Watch {
                     None => return,
                 }
             }
-            self.tell(None).await;
+            self.tell(None);
         }
     }
 
@@ -112,7 +112,7 @@ impl Watch {
         Some(result)
     }
 
-    async fn tell(&self, error: Option<StoreError>) {
+    fn tell(&self, error: Option<StoreError>) {
         let mut record = Record::open(&self.audit, Event::Store);
         if let Some(error) = error {
             tracing::error!(%error, "limits are not shared: the store does not answer");

@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "audit",
-        &["identity", "registry", "policy", "trace", "config"],
+        &["identity", "registry", "policy", "limit", "trace", "config"],
     ),
     ("store", &["identity", "limit", "audit", "config"]),
     // the life of a request

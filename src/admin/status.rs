@@ -8,7 +8,7 @@ use crate::audit::{Refused, SinkState};
 use crate::authn::keys::{KeyringState, hex};
 use crate::config::{Limits, WhenUnwritable};
 use crate::gate::Reload;
-use crate::limit::Quota;
+use crate::limit::{Quota, Source};
 use crate::page::Page;
 use crate::policy::{Pattern, Who};
 use crate::server::Proxy;
@@ -33,6 +33,8 @@ pub(super) struct Status {
     robot_keys: RobotKeys,
     audit: Trail,
     turned_away: u64,
+    /// What to look at when nearly all requests come from one address.
+    one_source: Option<OneSource>,
     records: Vec<Records>,
     last_refusals: Vec<Refused>,
 }
@@ -86,6 +88,13 @@ struct Trail {
     sinks: Vec<SinkState>,
 }
 
+/// An address that makes nearly all requests.
+#[derive(Debug, Serialize)]
+struct OneSource {
+    address: String,
+    advice: String,
+}
+
 #[derive(Debug, Serialize)]
 struct Records {
     event: &'static str,
@@ -134,6 +143,7 @@ impl Status {
                 sinks: ledger.audit.sinks(),
             },
             turned_away: proxy.turned_away(),
+            one_source: ledger.shield.predominant(ledger.now()).map(one_source),
             records: counts
                 .map(|(event, outcome, count)| Records {
                     event: event.as_str(),
@@ -153,6 +163,7 @@ impl Status {
         page.text(&self.started).markup("</p>\n</header>\n<main>\n");
         self.tiles(&mut page);
         self.health(&mut page);
+        self.one_source(&mut page);
         self.configuration(&mut page);
         self.endings(&mut page);
         self.limits(&mut page);
@@ -225,6 +236,15 @@ impl Status {
             );
         }
         page.markup("</table></section>\n");
+    }
+
+    fn one_source(&self, page: &mut Page) {
+        if let Some(one) = &self.one_source {
+            page.markup("<section id=\"one-source\"><h2>One address</h2>\n<table>\n");
+            let warn = "<span class=\"mark warn\">look</span>";
+            row(page, &one.address, warn, &one.advice);
+            page.markup("</table></section>\n");
+        }
     }
 
     fn configuration(&self, page: &mut Page) {
@@ -341,6 +361,18 @@ impl RobotKeys {
             sha256: state.text.as_ref().map(hex),
             trouble: state.trouble.map(String::from),
         }
+    }
+}
+
+fn one_source(source: Source) -> OneSource {
+    OneSource {
+        address: source.to_string(),
+        advice: format!(
+            "Nearly all requests of the last minutes came from {source}. Is it a load balancer? Then \
+             its clients share the limits of one address, and audit records name it instead of \
+             them. Set server.trusted_proxies = [\"{source}\"] if it sends X-Forwarded-For, and also \
+             server.proxy_protocol = \"required\" if it sends PROXY headers."
+        ),
     }
 }
 

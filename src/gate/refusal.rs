@@ -581,6 +581,10 @@ fn upstream(error: &UpstreamError) -> (StatusCode, Code, std::borrow::Cow<'stati
             let message = format!("{error}; ask the administrator of this registry");
             return (StatusCode::BAD_GATEWAY, Code::Unavailable, message.into());
         }
+        UpstreamError::Crowded => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many ask for this at the moment; try again shortly",
+        ),
         UpstreamError::Timeout => (
             StatusCode::GATEWAY_TIMEOUT,
             "the registry did not answer in time; try again shortly",

@@ -3,6 +3,7 @@
 
 pub mod connections;
 pub mod lockout;
+mod majority;
 mod quota;
 mod repeats;
 mod shared;

@@ -18,6 +18,7 @@ use pingora_limits::estimator::Estimator;
 use pingora_limits::inflight::{Guard, Inflight};
 
 use super::Source;
+use super::majority::Majority;
 
 /// Seconds over which a rate is taken.
 const PERIOD: u64 = 10;
@@ -57,6 +58,7 @@ pub struct Shield {
     requests: Meter,
     connections: Meter,
     running: Inflight,
+    majority: Majority,
 }
 
 /// A request's place among those of its source, until it is dropped.
@@ -76,6 +78,7 @@ impl Shield {
             requests: Meter::new(),
             connections: Meter::new(),
             running: Inflight::new(),
+            majority: Majority::default(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Shield {
 
     /// Lets a request in, or not.
     pub fn request(&self, from: Source, rates: Rates, now: Duration) -> Result<Running, TooFast> {
+        self.majority.note(from, now);
         if !self.requests.admit(from, rates.requests_per_second, now) {
             return Err(TooFast::Requests);
         }
@@ -100,6 +104,11 @@ impl Shield {
             return Err(TooFast::Concurrent);
         }
         Ok(Running(place))
+    }
+
+    /// The source that made nearly all requests of the last minutes, if there is one.
+    pub fn predominant(&self, now: Duration) -> Option<Source> {
+        self.majority.found(now)
     }
 
     /// Notes that a request came with a wrong password or token.

@@ -1,13 +1,17 @@
 //! The decision: all demands of a call, judged at once.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 
 use super::rules::Question;
-use super::{AccessRule, DenyRule, Place, Policy, Verdict};
+use super::{AccessRule, DenyRule, Pattern, Place, Policy, Verdict};
 use crate::identity::Identity;
 use crate::registry::{Action, Call, RepoName};
+
+/// The pattern of all repositories.
+const ALL: &str = "**";
 
 /// Whether tags that exist may be moved by the permitted call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,6 +216,31 @@ impl Policy {
     pub fn whole_catalog(&self, who: &Identity, from: IpAddr, now: Timestamp) -> Decision {
         let asked = self.question(who, from, Action::Catalog, None, now);
         answer(&asked, self.deny.iter(), self.access.iter())
+    }
+
+    /// Whether there can be a repository that the caller may pull: the catalog of somebody else is
+    /// empty, whatever the registry has. Says yes where it would take all names to be sure.
+    pub fn may_pull_something(&self, who: &Identity, from: IpAddr, now: Timestamp) -> bool {
+        let asked = self.question(who, from, Action::Pull, None, now);
+        let denied = self.deny.iter();
+        let denied = denied.filter(|rule| rule.judge(&asked) == Verdict::Applies);
+        let denied: HashSet<&str> = denied
+            .flat_map(|rule| rule.repositories.iter().map(Pattern::as_str))
+            .collect();
+        if denied.contains(ALL) {
+            return false;
+        }
+        let is_left = |pattern: &Pattern| !denied.contains(pattern.as_str());
+        let own = who.confinement().filter(|own| {
+            own.actions.contains(&Action::Pull) && own.admits(asked.from) && !own.is_over(now)
+        });
+        let given = self.access.iter();
+        let mut given = given.filter(|rule| rule.judge(&asked) == Verdict::Applies);
+        own.is_some_and(|own| own.repositories.iter().any(is_left))
+            || given.any(|rule| {
+                let mut patterns = rule.repositories.iter();
+                patterns.any(|pattern| pattern.is_for(who.user()) && is_left(pattern))
+            })
     }
 
     pub(super) fn question<'a>(

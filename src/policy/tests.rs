@@ -295,6 +295,35 @@ fn the_whole_catalog_needs_the_action_and_no_deny() {
 }
 
 #[test]
+fn who_can_pull_nothing_at_all_is_known() {
+    let users = access("1", &["a/**"], &["authenticated"], role("guest"));
+    let own = access("2", &["home/${user}/**"], &["anonymous"], role("guest"));
+    let push = access("3", &["drop/**"], &["anonymous"], vec![Action::Push]);
+    let mut office = access("4", &["b/**"], &["anonymous"], role("guest"));
+    office.networks = vec!["192.0.2.0/24".parse().unwrap()];
+    let mut ended = access("5", &["c/**"], &["anonymous"], role("guest"));
+    ended.not_after = Some(now());
+    let rules = vec![users, own, push, office, ended];
+    let may = |policy: &Policy, who: &Identity, from: &str| {
+        policy.may_pull_something(who, from.parse().unwrap(), now())
+    };
+    let (nobody, alice) = (Identity::anonymous(), user("alice", &[]));
+    let open = policy(rules.clone(), vec![]);
+    assert!(!may(&open, &nobody, "10.1.2.3"));
+    assert!(may(&open, &nobody, "192.0.2.7"));
+    assert!(may(&open, &alice, "10.1.2.3"));
+    for (pattern, left) in [("**", false), ("a/**", true), ("a/b", true)] {
+        let all = Action::ALL.to_vec();
+        let denied = deny("6", &[pattern], &["user:alice", "anonymous"], all);
+        let closed = policy(rules.clone(), vec![denied]);
+        assert_eq!(may(&closed, &alice, "10.1.2.3"), left, "{pattern}");
+    }
+    let denied = deny("6", &["b/**"], &["anonymous"], Action::ALL.to_vec());
+    let closed = policy(rules, vec![denied]);
+    assert!(!may(&closed, &nobody, "192.0.2.7"));
+}
+
+#[test]
 fn every_call_demands_its_right() {
     let policy = policy(
         Action::ALL
@@ -655,6 +684,8 @@ proptest! {
             let expected = slow_reference((&access, &deny), &who, from, action, &name);
             let found = policy.allows(&who, from, action, &name, now());
             prop_assert_eq!(found.is_allow(), expected, "{:?}", action);
+            let none = !policy.may_pull_something(&who, from, now());
+            prop_assert!(!(none && action == Action::Pull && expected));
             let explained = policy.explain(&who, from, action, &name, now());
             prop_assert_eq!(&explained.decision, &found);
             let applies = |kind| explained.rules.iter()

@@ -83,6 +83,12 @@ impl Pattern {
         RepoName::parse(&name).filter(|name| self.matches(name, user))
     }
 
+    /// Whether it can match anything for a caller with this user name: `${user}` needs one that can be
+    /// a path part.
+    pub fn is_for(&self, user: Option<&str>) -> bool {
+        !self.tokens.contains(&Token::User) || user.is_some_and(is_path_part)
+    }
+
     /// The whole path parts that every name that matches begins with, if there are any.
     pub fn fixed_parts(&self) -> Option<&str> {
         let Some(Token::Literal(head)) = self.tokens.first() else {

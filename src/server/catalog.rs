@@ -1,17 +1,20 @@
 //! The catalog as its reader may see it: the registry's pages, filtered by the policy.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::json;
 use super::body::AnswerBody;
+use super::listing::{Listings, Names, Reader};
 use crate::gate::{Authority, Refusal, Rules};
 use crate::identity::{Identity, Peer};
+use crate::limit::Claimant;
 use crate::policy::Decision;
 use crate::registry::{Action, MAX_PAGE, Page, RepoName, query};
 use crate::upstream::UpstreamError;
@@ -23,9 +26,6 @@ const MAX_BODY: usize = 1 << 20;
 /// Pages of the registry that are read for one of ours: a million repositories. One whose pages lead
 /// in a circle has no end.
 const MAX_PAGES: usize = 1000;
-/// Readers at a time. One cheap request may have the registry list all that it has, and each holds a
-/// page of it in memory.
-const READERS: usize = 32;
 
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Repositories {
@@ -39,53 +39,47 @@ fn size(page: &Page) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 
-/// Whose turn it is to have the registry list what it has.
-pub(super) struct Turns(Semaphore);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self(Semaphore::new(READERS))
-    }
-}
-
-impl Turns {
-    /// Waits for a turn, no longer than for the registry.
-    async fn next(&self, limit: Duration) -> Result<SemaphorePermit<'_>, UpstreamError> {
-        match tokio::time::timeout(limit, self.0.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => Err(UpstreamError::Timeout),
-        }
-    }
-}
-
 /// One page of what the caller may pull.
 pub(super) async fn filtered(
-    turns: &Turns,
-    rules: &Rules,
+    listings: &Arc<Listings>,
+    rules: &Arc<Rules>,
     who: &Identity,
     peer: &Peer,
     authority: &Authority,
     page: &Page,
     now: Timestamp,
 ) -> Result<http::Response<AnswerBody>, Refusal> {
-    let wanted = size(page);
-    if wanted == 0 {
-        return Ok(answer(Vec::new(), 0, None));
+    let (wanted, from) = (size(page), peer.address);
+    if wanted == 0 || !rules.policy.may_pull_something(who, from, now) {
+        return Ok(answer(Vec::new(), wanted, None));
     }
     let visible = |name: &str| {
         RepoName::parse(name).is_some_and(|name| {
-            let decision = rules
-                .policy
-                .allows(who, peer.address, Action::Pull, &name, now);
+            let decision = rules.policy.allows(who, from, Action::Pull, &name, now);
             matches!(decision, Decision::Allow(_))
         })
     };
-    let _turn = turns.next(rules.upstream.response_timeout()).await?;
+    let reader = Reader {
+        listings: Arc::clone(listings),
+        whom: claimant(who, from),
+        generation: rules.generation,
+        asked: Instant::now(),
+        goes_on: page.last.is_some(),
+        patience: rules.upstream.response_timeout(),
+    };
     let mut shown: Vec<String> = Vec::new();
     let mut last = page.last.clone();
     for _ in 0..MAX_PAGES {
-        let (names, is_final) = read(rules, authority, last.clone()).await?;
-        for name in &names {
+        let entries = reader.after(last.as_deref(), || {
+            read(
+                Arc::clone(rules),
+                authority.as_str().to_owned(),
+                last.clone(),
+            )
+        });
+        let entries = entries.await?;
+        let names = entries.names();
+        for name in names {
             if visible(name) {
                 if shown.len() == wanted {
                     // The next page begins after what was shown; what is hidden has no name here.
@@ -95,8 +89,8 @@ pub(super) async fn filtered(
                 shown.push(name.clone());
             }
         }
-        let end = names.into_iter().next_back();
-        if is_final || end.is_none() || end == last {
+        let end = names.last().cloned();
+        if entries.is_final() || end.is_none() || end == last {
             return Ok(answer(shown, wanted, None));
         }
         last = end;
@@ -104,20 +98,25 @@ pub(super) async fn filtered(
     Err(UpstreamError::Unusable("the catalog has no end").into())
 }
 
-/// One page of the registry, and whether it is the last one.
+/// For whom the registry is asked.
+pub(super) fn claimant(who: &Identity, from: IpAddr) -> Claimant {
+    match who.user() {
+        Some(_) => Claimant::proven(from),
+        None => Claimant::stranger(from),
+    }
+}
+
+/// One page of the registry.
 async fn read(
-    rules: &Rules,
-    authority: &Authority,
+    rules: Arc<Rules>,
+    authority: String,
     last: Option<String>,
-) -> Result<(Vec<String>, bool), Refusal> {
+) -> Result<Names, UpstreamError> {
     let page = Page {
         n: Some(MAX_PAGE),
         last,
     };
-    let answer = rules
-        .upstream
-        .catalog_page(&page, authority.as_str())
-        .await?;
+    let answer = rules.upstream.catalog_page(&page, &authority).await?;
     let is_final = !answer.head.headers.contains_key(header::LINK);
     let timeout = rules.upstream.response_timeout();
     let arriving = tokio::time::timeout(timeout, Limited::new(answer.body, MAX_BODY).collect());
@@ -127,7 +126,7 @@ async fn read(
         .map_err(|_cause| UpstreamError::Unusable("the catalog broke off"))?;
     let names = names(&body.to_bytes());
     let names = names.ok_or(UpstreamError::Unusable("the catalog is not JSON"))?;
-    Ok((names, is_final))
+    Ok(Names { names, is_final })
 }
 
 /// What the registry's page names; `None` if it is none.

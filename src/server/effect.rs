@@ -236,6 +236,11 @@ impl Write {
         })?;
         let status = answer.head.status;
         record.registry_answer(outcome_of(status), status.as_u16());
+        match (&self.head.method, &repository) {
+            (&Method::DELETE, _) => self.proxy.listings.removed(),
+            (_, Some(repository)) => self.proxy.listings.written(repository.as_str()),
+            (_, None) => {}
+        }
         // What the registry calls it counts before what we believe it is.
         if self.is_done(status) {
             if let Some(digest) = digest_of(&answer.head.headers).or(digest) {

@@ -28,7 +28,7 @@ const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// What all steps of one request share.
 pub(super) struct Exchange<'a> {
     pub(super) proxy: &'a Arc<Proxy>,
-    pub(super) rules: &'a Rules,
+    pub(super) rules: &'a Arc<Rules>,
     pub(super) now: Timestamp,
     pub(super) peer: &'a Peer,
     pub(super) authority: &'a Authority,
@@ -113,7 +113,7 @@ impl Exchange<'_> {
             authority,
             ..
         } = *self;
-        match admission.permit.call() {
+        let _turn = match admission.permit.call() {
             Call::Ping => {
                 record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
                 record.add_bytes_out(2);
@@ -123,22 +123,28 @@ impl Exchange<'_> {
                 let whole = rules
                     .policy
                     .whole_catalog(&admission.who, peer.address, now);
+                let (who, listings) = (&admission.who, &self.proxy.listings);
                 if !matches!(whole, Decision::Allow(_)) {
-                    let who = &admission.who;
-                    let turns = &self.proxy.listings;
-                    let filtered = catalog::filtered(turns, rules, who, peer, authority, page, now);
+                    let filtered =
+                        catalog::filtered(listings, rules, who, peer, authority, page, now);
                     let response = Box::pin(filtered).await?;
                     record.answer(Outcome::Allowed, StatusCode::OK.as_u16());
                     return Ok(Done::Whole(response));
                 }
+                let whom = catalog::claimant(who, peer.address);
+                Some(
+                    listings
+                        .turn(whom, rules.upstream.response_timeout())
+                        .await?,
+                )
             }
             Call::Blob { .. }
             | Call::Manifest { .. }
             | Call::Referrers { .. }
             | Call::StartUpload { .. }
             | Call::Tags { .. }
-            | Call::Upload { .. } => {}
-        }
+            | Call::Upload { .. } => None,
+        };
         self.forward(admission, record).await
     }
 

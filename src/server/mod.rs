@@ -29,6 +29,7 @@ mod framing;
 pub(crate) mod fuzz;
 mod h1;
 mod known;
+mod listing;
 mod proxy_protocol;
 mod readers;
 mod respond;

@@ -15,13 +15,13 @@ use tracing::{Instrument, Span};
 
 use super::answer::refused;
 use super::body::AnswerBody;
-use super::catalog;
 use super::door::front_door;
 use super::effect::{Effect, Effects, Write};
 use super::exchange::{Done, Exchange};
 use super::flood::{refuse_certificate, turn_away};
 use super::framing::Asked;
 use super::known::{Knowledge, Repositories};
+use super::listing::Listings;
 use super::readers::Turn;
 use super::unheard;
 use crate::audit::{Event, NotNow, Purpose, Record};
@@ -39,7 +39,7 @@ pub struct Proxy {
     turned_away: AtomicU64,
     pub(super) effects: Effects,
     pub(super) repositories: Repositories,
-    pub(super) listings: catalog::Turns,
+    pub(super) listings: Arc<Listings>,
     draining: AtomicBool,
 }
 
@@ -52,7 +52,7 @@ impl Proxy {
             turned_away: AtomicU64::new(0),
             effects: Effects::default(),
             repositories: Repositories::default(),
-            listings: catalog::Turns::default(),
+            listings: Listings::new(),
             draining: AtomicBool::new(false),
         });
         let knowledge = Knowledge(Arc::downgrade(&proxy));
@@ -94,6 +94,7 @@ impl Proxy {
     pub fn shared(&self) -> Vec<(&'static str, Usage)> {
         let mut all = vec![
             ("audit_queue", self.ledger.audit.usage()),
+            ("catalog", self.listings.usage()),
             ("password_hashing", self.ledger.memory.pool().usage()),
         ];
         if let Some(directory) = self.rules().authenticator.directory() {

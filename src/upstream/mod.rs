@@ -46,7 +46,7 @@ use crate::registry::{BlobVerb, Call, Digest, ManifestVerb, Read, RepoName, Uplo
 use crate::tls::TlsError;
 
 /// Why the registry did not answer. None of these says anything about the caller.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum UpstreamError {
     /// The client's own body broke, stalled or was too large.
     #[error("the client's body ended early")]
@@ -54,6 +54,9 @@ pub enum UpstreamError {
     /// No connection.
     #[error("cannot connect to the registry: {0}")]
     Connect(String),
+    /// Others are before the caller, and it would take too long.
+    #[error("too many want this of the registry at a time")]
+    Crowded,
     /// The connection broke before an answer.
     #[error("the registry broke off: {0}")]
     Broken(String),

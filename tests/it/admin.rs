@@ -183,3 +183,36 @@ async fn a_scrape_under_way_goes_on_while_others_hold_connections() {
     let answer = scrape.await.unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
 }
+
+#[tokio::test]
+async fn the_status_asks_whether_one_address_is_a_balancer() {
+    let port = free_port();
+    let admin = format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n");
+    let trusted = "trusted_proxies = [\"127.0.0.1\"]";
+    for (server, is_told) in [("", true), (trusted, false)] {
+        let lab = Lab::builder().server(server).more(&admin).start().await;
+        let admin = Client::plain(SocketAddr::from(([127, 0, 0, 1], port)));
+        let balancer = lab.anonymous();
+        let mut connection = balancer.connect().await;
+        for number in 0..600 {
+            let client = format!("198.51.100.{}", number % 7);
+            let call = balancer.get("/v2/").header("x-forwarded-for", client);
+            assert_eq!(connection.send(call).await.status, 401);
+        }
+        let status = admin.get("/status.json").send().await.json();
+        let html = admin.get("/status").send().await.text();
+        let one = &status["one_source"];
+        assert_eq!(one.is_object(), is_told, "{one}");
+        assert_eq!(html.contains("Is it a load balancer?"), is_told);
+        if is_told {
+            assert_eq!(one["address"], "127.0.0.1");
+            let advice = one["advice"].as_str().unwrap();
+            for key in [
+                "server.trusted_proxies = [\"127.0.0.1\"]",
+                "server.proxy_protocol",
+            ] {
+                assert!(advice.contains(key), "{advice}");
+            }
+        }
+    }
+}

@@ -1,9 +1,8 @@
 //! The catalog shows what one may pull.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use crate::support::image::Image;
-use crate::support::{Answer, Client, Http, Lab, Reply, Upstream, eventually};
+use crate::support::lab::POLICY;
+use crate::support::{Answer, Client, Lab, Reply, Upstream};
 
 const REPOS: [&str; 9] = [
     "home/alice/x",
@@ -177,38 +176,61 @@ async fn a_catalog_that_leads_in_a_circle_has_an_end() {
     assert!((2..=1000).contains(&asked), "{asked}");
 }
 
+fn is_listing(target: &str) -> bool {
+    target.starts_with("/v2/_catalog")
+}
+
+fn listings(upstream: &Upstream) -> usize {
+    let seen = upstream.seen();
+    seen.iter().filter(|seen| is_listing(seen.target())).count()
+}
+
 #[tokio::test]
-async fn not_everybody_has_the_registry_list_at_a_time() {
-    static OPEN: AtomicBool = AtomicBool::new(false);
-    let is_listing = |target: &str| target.starts_with("/v2/_catalog");
-    let upstream = Upstream::start(move |seen| {
-        if is_listing(seen.target()) && !OPEN.load(Ordering::Relaxed) {
-            return Reply::Hang;
+async fn who_can_be_shown_nothing_costs_the_registry_nothing() {
+    let upstream = Upstream::start(|_| Reply::ok("{\"repositories\":[\"team-a/x\"]}")).await;
+    let policy = POLICY.replace("[\"anonymous\"]", "[\"user:nobody\"]");
+    let policy = policy.replace("[\"authenticated\"]", "[\"user:nobody\"]");
+    let lab = Lab::builder().upstream(upstream.url()).policy(&policy);
+    let lab = lab.start().await;
+    for client in [lab.anonymous().basic("", ""), lab.user("stranger")] {
+        for path in ["/v2/_catalog", "/v2/_catalog?n=5&last=a"] {
+            let answer = client.get(path).send().await;
+            assert_eq!(names(&answer), Vec::<String>::new());
+            assert_eq!(next(&answer), None);
         }
-        Reply::ok("{\"repositories\":[]}")
-    })
-    .await;
-    let lab = Lab::builder().upstream(upstream.url()).start().await;
-    let client = lab.user("alice").over(Http::Two);
-    let get = async |path: &str| client.get(path).send().await.status;
-    let listings = || {
-        let seen = upstream.seen();
-        seen.iter().filter(|seen| is_listing(seen.target())).count()
-    };
-    let waiting: Vec<_> = (0..40)
-        .map(|_| tokio::spawn(client.get("/v2/_catalog").send()))
+    }
+    assert_eq!(listings(&upstream), 0);
+    assert_eq!(
+        names(&lab.user("alice").get("/v2/_catalog").send().await),
+        ["team-a/x"]
+    );
+    assert_eq!(listings(&upstream), 1);
+}
+
+#[tokio::test]
+async fn a_list_read_page_by_page_is_read_once() {
+    let names: Vec<_> = (10..35)
+        .map(|number| format!("\"public/{number}\""))
         .collect();
-    eventually("32 listings", || (listings() == 32).then_some(())).await;
-    // Everything else goes on, and nobody who waits is asked for before his turn.
-    for _ in 0..8 {
-        assert_eq!(get("/v2/team-a/app/tags/list").await, 200);
-    }
-    assert_eq!(listings(), 32);
-    OPEN.store(true, Ordering::Relaxed);
-    for (number, task) in waiting.into_iter().enumerate() {
-        if number < 32 {
-            task.abort();
-        }
-    }
-    assert_eq!(get("/v2/_catalog").await, 200);
+    let body = format!("{{\"repositories\":[{}]}}", names.join(","));
+    let upstream = Upstream::start(move |_| Reply::ok(&body)).await;
+    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let pages = pages(&lab.user("alice"), 4).await;
+    assert_eq!(pages.concat().len(), 25);
+    assert_eq!(listings(&upstream), 1);
+}
+
+#[tokio::test]
+async fn what_was_pushed_is_in_the_next_page() {
+    let lab = filled().await;
+    let alice = lab.user("alice");
+    let first = alice.get("/v2/_catalog?n=2").send().await;
+    assert_eq!(names(&first), ["home/alice/x", "public/a"]);
+    Image::new(1).push(&alice, "team-a/new", "v1").await;
+    let rest = alice.get(&next(&first).unwrap()).send().await;
+    assert_eq!(names(&rest), ["public/b", "team-a/1"]);
+    let rest = alice.get("/v2/_catalog?n=9&last=public/b").send().await;
+    assert!(names(&rest).contains(&"team-a/new".to_owned()), "{rest:?}");
+    let all = alice.get("/v2/_catalog").send().await;
+    assert!(names(&all).contains(&"team-a/new".to_owned()), "{all:?}");
 }

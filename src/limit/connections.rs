@@ -210,6 +210,10 @@ impl<T: Clone> Connections<T> {
     /// Who has to go when descriptors are used up before places are: so many that there are some to
     /// spare, but of the proven only one.
     pub fn shrink(&mut self, is_busy: impl Fn(&T) -> bool) -> Vec<T> {
+        if self.members.len() < self.present {
+            // Those who have been told to go give theirs back first.
+            return Vec::new();
+        }
         let some = self.present.checked_div(SPARE).unwrap_or(0).max(1);
         let strangers = (0..some).map_while(|_| self.stranger_leaves(None, &is_busy));
         let mut leave: Vec<T> = strangers.collect();

@@ -57,6 +57,34 @@ async fn send_and_leave(upstream: &Upstream, call: crate::support::http::Call) {
     assert!(sent.await.unwrap_err().is_cancelled());
 }
 
+#[tokio::test]
+async fn a_stream_that_is_reset_takes_no_write_with_it() {
+    let stored = Arc::new(Semaphore::new(0));
+    let upstream = slow_registry(&stored).await;
+    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let mona = lab.user("mona").over(Http::Two);
+    let mut connection = mona.connect().await;
+    {
+        // Dropped, the request is reset, and its connection lives on.
+        let sending = connection.send(put(&mona, "/v2/team-a/app/manifests/v1"));
+        let arrived = upstream.request(0);
+        tokio::select! {
+            _early = sending => panic!("it was answered"),
+            _seen = arrived => {}
+        }
+    }
+    // Whoever reads this answer has read the reset before.
+    let next = connection.send(mona.get("/v2/")).await;
+    assert_eq!(next.status, 200);
+    stored.add_permits(1);
+    let record = record_of(&lab, "v1").await;
+    assert_eq!(record["outcome"], "allowed", "{record:#}");
+    assert_eq!(
+        (&record["status"], &record["client_left"]),
+        (&201.into(), &true.into())
+    );
+}
+
 async fn record_of(lab: &Lab, reference: &str) -> Value {
     lab.audit()
         .find("the record", |record| record["reference"] == reference)

@@ -81,6 +81,8 @@ pub trait Known: Send + Sync {
     fn is_user(&self, name: &str) -> bool;
     /// Whether there is a repository of this name, or a rule that spells it out.
     fn is_repository(&self, name: &str) -> bool;
+    /// Is told that names are being counted that are not known, so that it may learn which exist.
+    fn unknown_repositories(&self);
 }
 
 /// Holds whoever knows, once there is somebody.
@@ -471,6 +473,9 @@ impl Audit {
         match told {
             Told::Alone => None,
             Told::Among { reference, full } => {
+                if let (Some(known), Some(Named { exists: false, .. })) = (known, repository) {
+                    known.unknown_repositories();
+                }
                 if let Some(suppressed) = full {
                     self.write(&Fields::of_suppressed(&suppressed), None, None);
                 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::json;
 use super::body::AnswerBody;
 use super::listing::{Listings, Names, Reader};
+use super::respond::Proxy;
 use crate::gate::{Authority, Refusal, Rules};
 use crate::identity::{Identity, Peer};
 use crate::limit::Claimant;
@@ -96,6 +97,26 @@ pub(super) async fn filtered(
         last = end;
     }
     Err(UpstreamError::Unusable("the catalog has no end").into())
+}
+
+/// Reads the whole catalog on our own behalf, to know which repositories exist.
+pub(super) async fn learn(proxy: Arc<Proxy>) {
+    let mut last = None;
+    for _ in 0..MAX_PAGES {
+        let rules = Arc::clone(&proxy.rules());
+        let Ok(page) = read(rules, "localhost".to_owned(), last.clone()).await else {
+            // Whoever needs the registry is told that it fails.
+            return;
+        };
+        for name in &page.names {
+            proxy.repositories.note(name);
+        }
+        let end = page.names.into_iter().next_back();
+        if page.is_final || end.is_none() || end == last {
+            return;
+        }
+        last = end;
+    }
 }
 
 /// For whom the registry is asked.

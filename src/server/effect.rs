@@ -247,7 +247,7 @@ impl Write {
                 record.digest(&digest);
             }
             if let Some(repository) = repository {
-                self.proxy.repositories.note(&repository);
+                self.proxy.repositories.note(repository.as_str());
             }
         }
         whole(answer, self.rules.upstream.response_timeout(), record).await

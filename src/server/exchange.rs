@@ -189,7 +189,7 @@ impl Exchange<'_> {
                 record.digest(&digest);
             }
             if let Some(repository) = repository {
-                self.proxy.repositories.note(&repository);
+                self.proxy.repositories.note(repository.as_str());
             }
         }
         Ok(Done::Streaming(answer))

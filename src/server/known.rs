@@ -1,17 +1,25 @@
-//! What exists, as far as that is known without asking anybody: for records that tell of many refusals.
-//! Names of what exists are always told there, see `audit::suppress`.
+//! What exists, for records that tell of many refusals: names of what exists are always told there, see
+//! `audit::suppress`. Repositories are those that were used through this process and, once there is a
+//! flood of names, those of the registry's catalog.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+
+use super::catalog;
 use super::respond::Proxy;
 use crate::audit::Known;
 use crate::identity::Subject;
-use crate::registry::RepoName;
 
 /// Repositories remembered. Beyond that the registry has more than it lists in reasonable time.
 const REPOSITORIES: usize = 256 << 10;
+
+/// While a flood goes on, the registry is asked for all that it has no more often than this: it walks
+/// its whole store for that.
+const ASK_AGAIN: Duration = Duration::from_mins(10);
 
 /// Repositories that the registry has been seen to have, by a keyed hash of their names.
 #[derive(Debug, Default)]
@@ -22,8 +30,8 @@ pub(super) struct Repositories {
 
 impl Repositories {
     /// Notes one that there is.
-    pub(super) fn note(&self, repository: &RepoName) {
-        let hash = self.hasher.hash_one(repository.as_str());
+    pub(super) fn note(&self, repository: &str) {
+        let hash = self.hasher.hash_one(repository);
         let has = |seen: &HashSet<u64>| seen.contains(&hash) || seen.len() >= REPOSITORIES;
         if has(&self.seen.read().unwrap_or_else(PoisonError::into_inner)) {
             return;
@@ -40,11 +48,35 @@ impl Repositories {
 }
 
 /// The proxy's knowledge, as long as there is a proxy.
-pub(super) struct Knowledge(pub(super) Weak<Proxy>);
+pub(super) struct Knowledge {
+    proxy: Weak<Proxy>,
+    /// When the registry was last asked for all that it has.
+    asked: Mutex<Option<Instant>>,
+}
+
+impl Knowledge {
+    pub(super) fn of(proxy: &Arc<Proxy>) -> Self {
+        Self {
+            proxy: Arc::downgrade(proxy),
+            asked: Mutex::default(),
+        }
+    }
+
+    /// Whether it is time to ask the registry.
+    fn is_due(&self) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = asked.is_none_or(|asked| now.duration_since(asked) >= ASK_AGAIN);
+        if is_due {
+            *asked = Some(now);
+        }
+        is_due
+    }
+}
 
 impl Known for Knowledge {
     fn is_user(&self, name: &str) -> bool {
-        self.0.upgrade().is_some_and(|proxy| {
+        self.proxy.upgrade().is_some_and(|proxy| {
             let rules = proxy.rules();
             match Subject::read(name) {
                 Ok(Subject::Robot(robot)) => rules.robots.current().get(robot.name()).is_some(),
@@ -55,8 +87,17 @@ impl Known for Knowledge {
     }
 
     fn is_repository(&self, name: &str) -> bool {
-        self.0.upgrade().is_some_and(|proxy| {
+        self.proxy.upgrade().is_some_and(|proxy| {
             proxy.repositories.has(name) || proxy.rules().policy.spells_out(name)
         })
+    }
+
+    fn unknown_repositories(&self) {
+        let (Some(proxy), Ok(runtime)) = (self.proxy.upgrade(), Handle::try_current()) else {
+            return;
+        };
+        if self.is_due() {
+            runtime.spawn(catalog::learn(proxy));
+        }
     }
 }

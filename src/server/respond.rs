@@ -55,8 +55,7 @@ impl Proxy {
             listings: Listings::new(),
             draining: AtomicBool::new(false),
         });
-        let knowledge = Knowledge(Arc::downgrade(&proxy));
-        proxy.ledger.audit.ask(Box::new(knowledge));
+        proxy.ledger.audit.ask(Box::new(Knowledge::of(&proxy)));
         proxy
     }
 

@@ -89,6 +89,39 @@ async fn requests_that_are_given_up_fill_no_disk() {
 }
 
 #[tokio::test]
+async fn repositories_that_nobody_has_used_since_the_start_are_named_behind_a_flood() {
+    let mut lab = Lab::start().await;
+    Image::new(1)
+        .push(&lab.registry().client(), "team-b/secret", "v1")
+        .await;
+    let gina = lab.user("gina");
+    let mut connection = gina.connect().await;
+    for number in 0..200 {
+        let path = format!("/v2/noise/n{number}/tags/list");
+        assert_eq!(ask(&mut connection, &gina, &path).await, 403);
+    }
+    // By now the registry is being asked what it has.
+    let asked = "the catalog";
+    crate::support::eventually(asked, || {
+        let log = std::fs::read_to_string(lab.folder.join("registry.log")).unwrap();
+        log.contains("/v2/_catalog").then_some(())
+    })
+    .await;
+    for _ in 0..50 {
+        assert_eq!(
+            ask(&mut connection, &gina, "/v2/team-b/secret/tags/list").await,
+            403
+        );
+        for number in 0..20 {
+            let path = format!("/v2/more/n{number}/tags/list");
+            assert_eq!(ask(&mut connection, &gina, &path).await, 403);
+        }
+    }
+    let named = names(&records(&mut lab).await, "repositories");
+    assert!(named.contains(&"team-b/secret".to_owned()), "{named:?}");
+}
+
+#[tokio::test]
 async fn probes_of_what_exists_are_named_behind_a_flood() {
     let mut lab = Lab::start().await;
     // One that somebody has pushed, and one that a rule spells out.

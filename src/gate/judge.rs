@@ -112,57 +112,31 @@ pub async fn judge(
             if let Some(rule) = &denial.rule {
                 record.rule(&rule.0);
             }
-            if who.subject().is_nobody() {
-                return Err(for_nobody);
-            }
-            let lacks_password = denial.lacks_password;
-            let denied = Denied {
-                denial,
-                subject: who.subject().clone(),
-                repository,
-            };
-            if !lacks_password {
-                return Err(Refusal::Denied(denied));
-            }
-            let (policy, from) = (&rules.policy, peer.address);
-            let opens = |source: &RepoName| {
-                policy.allows_with_password(&who, from, Action::Pull, source, now)
-            };
-            return Err(Refusal::PasswordMissing {
-                denied,
-                source: source.filter(opens),
-                is_asked: !is_anonymous,
+            return Err(if who.subject().is_nobody() {
+                for_nobody
+            } else {
+                let denied = Denied {
+                    denial,
+                    subject: who.subject().clone(),
+                    repository,
+                };
+                let is_asked = !is_anonymous;
+                denied_or_asked(rules, &who, peer, now, denied, source, is_asked)
             });
         }
     };
-    if let Some(action) = action
-        && !who.scope_covers(action, repository.as_ref())
-    {
-        return Err(Refusal::InsufficientScope { source: uncovered });
-    }
-    if uncovered.is_some() {
+    let is_covered = |action| who.scope_covers(action, repository.as_ref());
+    if uncovered.is_some() || !action.is_none_or(is_covered) {
         return Err(Refusal::InsufficientScope { source: uncovered });
     }
     if let Some(rule) = permit.rule() {
         record.rule(&rule.0);
     }
-    if matches!(permit.call(), Call::Upload { .. })
-        && session
-            .as_ref()
-            .is_none_or(|session| !session.owner.is(who.subject()))
-    {
+    let is_owners = |session: &Session| session.owner.is(who.subject());
+    if matches!(permit.call(), Call::Upload { .. }) && !session.as_ref().is_some_and(is_owners) {
         return Err(Refusal::UploadUnknown);
     }
-    let counters = Counters {
-        quotas: &ledger.quotas,
-        store: rules.store.as_ref(),
-        now: ledger.now(),
-    };
-    let (policy, from) = (&rules.policy, peer.address);
-    let pull = rules
-        .pulls
-        .reserve(policy, counters, &who, from, permit.call());
-    let pull = pull.await?;
+    let pull = reserve(rules, ledger, &who, peer, permit.call()).await?;
     record.permitted();
     if !permit.call().is_read() {
         // A change that has begun is not broken off for somebody else's connection.
@@ -297,6 +271,47 @@ fn is_asked_first(rules: &Rules, call: &Call, shown: Option<&ClientCertificate>)
             .and_then(|shown| rules.certificates.user(shown))
             .is_none(),
         (_, Challenge::Basic, _) | (_, Challenge::Bearer, Anonymous::Direct) => false,
+    }
+}
+
+/// Sets aside what a pull costs.
+async fn reserve(
+    rules: &Rules,
+    ledger: &Ledger,
+    who: &Identity,
+    peer: &Peer,
+    call: &Call,
+) -> Result<Option<Pull>, Refusal> {
+    let counters = Counters {
+        quotas: &ledger.quotas,
+        store: rules.store.as_ref(),
+        now: ledger.now(),
+    };
+    let (policy, from) = (&rules.policy, peer.address);
+    rules.pulls.reserve(policy, counters, who, from, call).await
+}
+
+/// A denial, or a challenge where nothing but a password is missing. `is_asked`: another credential
+/// was sent, so the client has been asked before.
+fn denied_or_asked(
+    rules: &Rules,
+    who: &Identity,
+    peer: &Peer,
+    now: Timestamp,
+    denied: Denied,
+    source: Option<RepoName>,
+    is_asked: bool,
+) -> Refusal {
+    if !denied.denial.lacks_password {
+        return Refusal::Denied(denied);
+    }
+    let (policy, from) = (&rules.policy, peer.address);
+    let opens =
+        |source: &RepoName| policy.allows_with_password(who, from, Action::Pull, source, now);
+    Refusal::PasswordMissing {
+        denied,
+        source: source.filter(opens),
+        is_asked,
     }
 }
 

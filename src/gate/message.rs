@@ -50,9 +50,10 @@ fn shown(name: &str) -> String {
         .chars()
         .take(LONGEST_NAME)
         .map(|letter| {
-            match letter.is_alphanumeric() || letter.is_ascii_graphic() || letter == ' ' {
-                true => letter,
-                false => char::REPLACEMENT_CHARACTER,
+            if letter.is_alphanumeric() || letter.is_ascii_graphic() || letter == ' ' {
+                letter
+            } else {
+                char::REPLACEMENT_CHARACTER
             }
         })
         .collect();

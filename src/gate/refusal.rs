@@ -447,25 +447,16 @@ impl Refusal {
     ) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
         match self {
             Self::AuditUnwritable => unrecorded(),
-            Self::BadCredential(_) => (
-                StatusCode::UNAUTHORIZED,
-                Code::Unauthorized,
-                "incorrect user name or password".into(),
-            ),
+            Self::BadCredential(_) => unauthorized("incorrect user name or password"),
             Self::BadHead(fault) => {
                 let (status, code, message) = fault.text();
                 (status, code, message.into())
             }
             Self::BadRequest(what) => (StatusCode::BAD_REQUEST, Code::Unknown, (*what).into()),
-            Self::BadToken(_) | Self::Revoked { .. } => (
-                StatusCode::UNAUTHORIZED,
-                Code::Unauthorized,
-                format!(
-                    "the token is not valid any more; {}",
-                    message::log_in(authority)
-                )
-                .into(),
-            ),
+            Self::BadToken(_) | Self::Revoked { .. } => unauthorized(format!(
+                "the token is not valid any more; {}",
+                message::log_in(authority)
+            )),
             Self::Body(fault) => body(*fault),
             Self::Certificate(error) => certificate(*error),
             Self::Denied(denied) => (
@@ -478,14 +469,12 @@ impl Refusal {
                 Code::Unsupported,
                 "the only expectation met here is 100-continue".into(),
             ),
-            Self::InsufficientScope { source } => (
-                StatusCode::UNAUTHORIZED,
-                Code::Unauthorized,
-                match wanted.scopes_with(source.as_ref()) {
-                    Some(scopes) => format!("the token does not cover {scopes}").into(),
-                    None => "the token does not cover this".into(),
-                },
-            ),
+            Self::InsufficientScope { source } => {
+                unauthorized(match wanted.scopes_with(source.as_ref()) {
+                    Some(scopes) => format!("the token does not cover {scopes}"),
+                    None => "the token does not cover this".to_owned(),
+                })
+            }
             Self::Internal(_) => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Code::Unknown,
@@ -502,11 +491,7 @@ impl Refusal {
                 Code::Unauthorized,
                 Malformed::Repeated.to_string().into(),
             ),
-            Self::Malformed(malformed) => (
-                StatusCode::UNAUTHORIZED,
-                Code::Unauthorized,
-                malformed.to_string().into(),
-            ),
+            Self::Malformed(malformed) => unauthorized(malformed.to_string()),
             Self::Misdirected { asked, ours } => (
                 StatusCode::MISDIRECTED_REQUEST,
                 Code::Unknown,
@@ -541,16 +526,10 @@ impl Refusal {
                 Code::Denied,
                 "this tag exists and you may not move it; choose another tag".into(),
             ),
-            Self::PasswordMissing { denied, .. } => (
-                StatusCode::UNAUTHORIZED,
-                Code::Unauthorized,
-                message::password_missing(denied, authority).into(),
-            ),
-            Self::Challenged | Self::Unauthenticated => (
-                StatusCode::UNAUTHORIZED,
-                Code::Unauthorized,
-                message::log_in(authority).into(),
-            ),
+            Self::PasswordMissing { denied, .. } => {
+                unauthorized(message::password_missing(denied, authority))
+            }
+            Self::Challenged | Self::Unauthenticated => unauthorized(message::log_in(authority)),
             Self::Undecided(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unavailable,
@@ -572,6 +551,12 @@ fn unrecorded() -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
         Code::Unavailable,
         "the audit trail cannot be written; ask the administrator of this registry".into(),
     )
+}
+
+fn unauthorized(
+    message: impl Into<std::borrow::Cow<'static, str>>,
+) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+    (StatusCode::UNAUTHORIZED, Code::Unauthorized, message.into())
 }
 
 fn upstream(error: &UpstreamError) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
@@ -676,9 +661,9 @@ fn challenge(
         Challenge::Basic => format!("Basic realm=\"{host}\""),
         Challenge::Bearer => {
             let mut text = format!("Bearer realm=\"https://{host}/token\",service=\"{host}\"");
-            for (name, value) in [("scope", scopes.as_deref()), ("error", error)] {
+            for (name, value) in [("scope", scopes), ("error", error.map(str::to_owned))] {
                 if let Some(value) = value {
-                    text.extend([",", name, "=\"", value, "\""]);
+                    text.extend([",", name, "=\"", &value, "\""]);
                 }
             }
             text

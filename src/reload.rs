@@ -372,25 +372,28 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Tells the audit trail of robot keys that are made, changed or revoked, for ever. (What is in force
 /// does not wait for this: each use of a key looks at the file.)
-pub async fn watch_keys(proxy: Arc<Proxy>) {
+pub fn watch_keys(proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
+    // Already now: what is made before the task begins is told of as well.
     let mut known = proxy.rules().robots.current();
-    let mut ticks = tokio::time::interval(LOOK);
-    loop {
-        ticks.tick().await;
-        let now = proxy.rules().robots.current();
-        if Arc::ptr_eq(&known, &now) {
-            continue;
+    async move {
+        let mut ticks = tokio::time::interval(LOOK);
+        loop {
+            ticks.tick().await;
+            let now = proxy.rules().robots.current();
+            if Arc::ptr_eq(&known, &now) {
+                continue;
+            }
+            let audit = &proxy.ledger().audit;
+            for (name, change) in now.changes_since(&known) {
+                tracing::info!(key = %name, "{}", change.as_str());
+                let mut record = Record::open(audit, Event::Key);
+                record.claim(&Claim::of(&Subject::Robot(Robot::named(&name))));
+                record.outcome(Outcome::Allowed);
+                record.reason(change.as_str());
+                record.close();
+            }
+            known = now;
         }
-        let audit = &proxy.ledger().audit;
-        for (name, change) in now.changes_since(&known) {
-            tracing::info!(key = %name, "{}", change.as_str());
-            let mut record = Record::open(audit, Event::Key);
-            record.claim(&Claim::of(&Subject::Robot(Robot::named(&name))));
-            record.outcome(Outcome::Allowed);
-            record.reason(change.as_str());
-            record.close();
-        }
-        known = now;
     }
 }
 

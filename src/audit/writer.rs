@@ -473,7 +473,10 @@ impl Audit {
         match told {
             Told::Alone => None,
             Told::Among { reference, full } => {
-                if let (Some(known), Some(Named { exists: false, .. })) = (known, repository) {
+                // An ordinary challenge is no reason to ask the registry anything.
+                if let (Some(known), Some(Named { exists: false, .. })) = (known, repository)
+                    && fields.outcome != Outcome::Challenged
+                {
                     known.unknown_repositories();
                 }
                 if let Some(suppressed) = full {

@@ -104,7 +104,14 @@ impl Caller {
         }
         match self.chance.below(20) {
             0 => return self.pull_large(&client).await,
-            1 => drop(self.exchange(client.get("/v2/"), What::Own, &[200]).await),
+            1 => {
+                // A certificate alone is no login.
+                let login = match self.who {
+                    Who::Certificate => 401,
+                    Who::Directory | Who::File => 200,
+                };
+                drop(self.exchange(client.get("/v2/"), What::Own, &[login]).await);
+            }
             2 => {
                 let path = format!("/v2/{}/tags/list", self.repository);
                 drop(

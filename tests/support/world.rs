@@ -253,15 +253,16 @@ impl World {
         let (alice, erin) = (lab.user("alice"), lab.user("erin"));
         let mut last = String::new();
         let served = eventually_async("service for everybody", async || {
-            for (client, repository) in [
-                (&certified, "team-a/app"),
-                (&alice, "team-a/app"),
-                (&erin, "home/erin/app"),
+            // A certificate is no login; everywhere else it is a credential.
+            for (client, repository, login) in [
+                (&certified, "team-a/app", 401),
+                (&alice, "team-a/app", 200),
+                (&erin, "home/erin/app", 200),
             ] {
                 let tags = format!("/v2/{repository}/tags/list");
                 let uploads = format!("/v2/{repository}/blobs/uploads/");
                 for (call, right) in [
-                    (client.get("/v2/"), [200, 200]),
+                    (client.get("/v2/"), [login, login]),
                     (client.get(&tags), [200, 404]),
                     (client.post(&uploads), [202, 202]),
                 ] {

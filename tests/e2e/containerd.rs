@@ -7,14 +7,16 @@ use crate::support::process::Process;
 use crate::support::{Lab, password};
 use crate::tool::{Challenge, Ran, can_run, certificates, limited, pulls_left, run, seed};
 
-struct Containerd<'a> {
+pub(crate) struct Containerd<'a> {
     lab: &'a Lab,
     _daemon: Process,
 }
 
 impl<'a> Containerd<'a> {
-    async fn start(lab: &'a Lab) -> Self {
+    pub(crate) async fn start(lab: &'a Lab) -> Self {
         let folder = &lab.folder;
+        let hosts = folder.join("hosts.d");
+        let hosts = hosts.display();
         let base = folder.join("containerd");
         std::fs::create_dir_all(&base).unwrap();
         let base = base.display();
@@ -22,8 +24,10 @@ impl<'a> Containerd<'a> {
             "containerd/config.toml",
             format!(
                 "version = 2\nroot = \"{base}/root\"\nstate = \"{base}/state\"\n\
-                 disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-                 [grpc]\naddress = \"{base}/sock\"\n"
+                 [grpc]\naddress = \"{base}/sock\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_port = \"0\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"native\"\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"{hosts}\"\n"
             ),
         );
         write_hosts(lab, "");
@@ -44,6 +48,16 @@ impl<'a> Containerd<'a> {
             lab,
             _daemon: daemon,
         }
+    }
+
+    /// Gives it alice's certificate.
+    pub(crate) fn shows_a_certificate(&self) {
+        let [certificate, key] =
+            certificates::give(self.lab).map(|path| path.display().to_string());
+        write_hosts(
+            self.lab,
+            &format!("client = [[\"{certificate}\", \"{key}\"]]\n"),
+        );
     }
 
     fn ctr(&self, line: &str) -> Ran {
@@ -142,11 +156,7 @@ async fn containerd_comes_with_a_certificate() {
     let said = containerd.pull("", &image).fails();
     assert!(said.contains("401"), "{said}");
 
-    let [certificate, key] = certificates::give(&lab).map(|path| path.display().to_string());
-    write_hosts(
-        &lab,
-        &format!("client = [[\"{certificate}\", \"{key}\"]]\n"),
-    );
+    containerd.shows_a_certificate();
     containerd.pull("", &image).ok();
     let pushed = format!("{host}/team-a/ctr:v1");
     containerd.ctr(&format!("tag {image} {pushed}")).ok();

@@ -17,6 +17,7 @@ mod support;
 mod containerd;
 mod docker;
 mod faults;
+mod kubelet;
 mod podman;
 mod skopeo;
 mod tool;

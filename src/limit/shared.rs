@@ -420,7 +420,7 @@ impl State {
                 (Some(proven), Some(_)) if self.favours < FAVOURS => {
                     (proven, self.favours.saturating_add(1))
                 }
-                (Some(_), Some(other)) | (None, Some(other)) | (Some(other), None) => (other, 0),
+                (Some(_) | None, Some(other)) | (Some(other), None) => (other, 0),
             };
             self.favours = favours;
             return Some(whom);
@@ -438,13 +438,11 @@ impl State {
         let mut network = all.ring.of(trust).values().find(eligible)?;
         loop {
             let line = self.lines.get(network)?;
-            match line.ring.of(trust).first_key_value() {
-                Some((_, inside)) => network = inside,
-                None => {
-                    let (number, _) = line.callers.of(trust).first_key_value()?;
-                    return Some((Claimant::new(network.address, trust), *number));
-                }
-            }
+            let Some((_, inside)) = line.ring.of(trust).first_key_value() else {
+                let (number, _) = line.callers.of(trust).first_key_value()?;
+                return Some((Claimant::new(network.address, trust), *number));
+            };
+            network = inside;
         }
     }
 

@@ -155,6 +155,12 @@ impl Service {
 
     fn cannot(&self, path: &Path, wanted: u32, what: &str) -> Option<(String, String)> {
         let (by, file) = self.account.barred_by(path, wanted)?;
+        let needed = if by == path { wanted } else { ENTER };
+        // Whoever of a group it is may well own what the server made for itself alone.
+        let is_any_member = self.is_guessed() && self.account.user.is_none();
+        if is_any_member && file.uid() != 0 && (file.mode() >> 6) & needed == needed {
+            return None;
+        }
         let who = &self.account.shown;
         let (first, second) = (by.display(), path.display());
         let what = if by == path {
@@ -173,8 +179,7 @@ impl Service {
         };
         let message =
             format!("{who} {what} belongs to {owner}:{group} and has mode {mode:04o}{basis}");
-        let wanted = if by == path { wanted } else { ENTER };
-        Some((message, self.remedy(by, file.gid(), wanted)))
+        Some((message, self.remedy(by, file.gid(), needed)))
     }
 
     fn remedy(&self, path: &Path, group: u32, wanted: u32) -> String {

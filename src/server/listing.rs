@@ -18,11 +18,13 @@ use tokio::time::timeout_at;
 use crate::limit::{Claimant, Place, Shared, Usage};
 use crate::upstream::UpstreamError;
 
-/// Pages that are read at a time.
-const PLACES: usize = 2;
+/// Pages that are read at a time. With fewer, none would be reserved for the proven: strangers whom a
+/// registry leaves without an answer would hold them all for as long as it may take.
+const PLACES: usize = 4;
 /// Callers who wait for one.
 const ROOM: usize = 512;
-/// How old a page may be for somebody who goes on from an earlier one.
+/// How old a page may be for somebody who goes on from an earlier one, and for how long it is kept for
+/// those who wait for it.
 const PAGING: Duration = Duration::from_secs(10);
 /// Pages that are kept.
 const KEPT: usize = 32;
@@ -66,6 +68,7 @@ struct Start {
 
 struct Page {
     start: Start,
+    ended: Instant,
     content: Result<Names, UpstreamError>,
 }
 
@@ -299,13 +302,15 @@ struct Reading {
 impl Reading {
     async fn finish(self, read: impl Future<Output = Result<Names, UpstreamError>>) -> Arc<Page> {
         let content = read.await;
+        let now = Instant::now();
         let page = Arc::new(Page {
             start: self.start.clone(),
+            ended: now,
             content,
         });
         let mut state = self.listings.lock();
-        let now = Instant::now();
-        let is_new = |page: &Arc<Page>| now.saturating_duration_since(page.start.begun) <= PAGING;
+        // By their ends: a walk that took long is as good as any for those who waited for it.
+        let is_new = |page: &Arc<Page>| now.saturating_duration_since(page.ended) <= PAGING;
         state.pages.retain(is_new);
         if state.pages.len() >= KEPT {
             state.pages.remove(0);

@@ -1,8 +1,13 @@
 //! The catalog shows what one may pull.
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
 use crate::support::image::Image;
 use crate::support::lab::POLICY;
-use crate::support::{Answer, Client, Lab, Reply, Upstream};
+use crate::support::{Answer, Client, Http, Lab, Reply, Upstream, eventually};
 
 const REPOS: [&str; 9] = [
     "home/alice/x",
@@ -205,6 +210,53 @@ async fn who_can_be_shown_nothing_costs_the_registry_nothing() {
         ["team-a/x"]
     );
     assert_eq!(listings(&upstream), 1);
+}
+
+#[tokio::test]
+async fn not_everybody_has_the_registry_list_at_a_time() {
+    // The registry answers nobody who asks for its list until it is let; the double awaits that.
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let upstream = Upstream::start(move |seen| {
+        let list = Reply::ok("{\"repositories\":[\"public/a\",\"team-a/x\"]}");
+        match list {
+            Reply::Say(list) if is_listing(seen.target()) => {
+                Reply::After(Arc::clone(&opened), list)
+            }
+            other => other,
+        }
+    })
+    .await;
+    let begun = async |number| {
+        let begun = || (listings(&upstream) == number).then_some(());
+        eventually("another listing", begun).await;
+    };
+    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let stranger = lab.anonymous().basic("", "").over(Http::Two);
+    let alice = lab.user("alice").over(Http::Two);
+    let mut strangers = JoinSet::new();
+    for number in 1..=3 {
+        strangers.spawn(stranger.get("/v2/_catalog").send());
+        begun(number).await;
+    }
+    for _ in 0..40 {
+        strangers.spawn(stranger.get("/v2/_catalog").send());
+    }
+    // Users and everything else go on, and of the strangers nobody is asked for before their turn.
+    let list = tokio::spawn(alice.get("/v2/_catalog").send());
+    begun(4).await;
+    for _ in 0..8 {
+        let tags = alice.get("/v2/team-a/app/tags/list").send().await;
+        assert_eq!(tags.status, 200);
+    }
+    assert_eq!(listings(&upstream), 4);
+    gate.add_permits(1000);
+    assert_eq!(names(&list.await.unwrap()), ["public/a", "team-a/x"]);
+    while let Some(answer) = strangers.join_next().await {
+        assert_eq!(names(&answer.unwrap()), ["public/a"]);
+    }
+    let asked = listings(&upstream);
+    assert!(asked <= 10, "{asked} for 44 readers");
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@ use super::{Listings, Names, PAGING, PLACES, Reader};
 use crate::limit::Claimant;
 use crate::upstream::UpstreamError;
 
+/// Pages that are read at a time for strangers.
+const STRANGERS: usize = PLACES - PLACES / 4;
+
 /// A registry that answers as often as it is let.
 #[derive(Clone)]
 struct Registry {
@@ -122,7 +125,7 @@ async fn nobody_gets_what_was_begun_before() {
 async fn few_are_read_at_a_time_and_sources_take_turns() {
     let (listings, registry) = (Listings::new(), Registry::of(&["a"]));
     let mut flood = Vec::new();
-    for started in 1..=PLACES {
+    for started in 1..=STRANGERS {
         flood.push(spawned(reader(&listings), &registry));
         registry.until_asked(started).await;
     }
@@ -133,13 +136,13 @@ async fn few_are_read_at_a_time_and_sources_take_turns() {
         }
     }
     let mut other = reader(&listings);
-    other.whom = Claimant::proven([192, 0, 2, 8].into());
+    other.whom = Claimant::stranger([192, 0, 2, 8].into());
     let own = Registry::of(&["a", "new"]);
     let other = spawned(other, &own);
     while listings.usage().waiting < 11 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(registry.asked(), PLACES);
+    assert_eq!(registry.asked(), STRANGERS);
     registry.gate.add_permits(1);
     own.until_asked(1).await;
     own.gate.add_permits(1);
@@ -149,7 +152,50 @@ async fn few_are_read_at_a_time_and_sources_take_turns() {
         assert!(task.await.unwrap().is_ok());
     }
     // All of the others waited for the same ones.
-    assert!(registry.asked() <= PLACES + 1, "{}", registry.asked());
+    assert!(registry.asked() <= STRANGERS + 1, "{}", registry.asked());
+}
+
+#[tokio::test]
+async fn strangers_whom_the_registry_leaves_waiting_keep_no_user_out() {
+    let (listings, hung) = (Listings::new(), Registry::of(&["a"]));
+    let mut strangers = Vec::new();
+    for started in 1..=STRANGERS {
+        strangers.push(spawned(reader(&listings), &hung));
+        hung.until_asked(started).await;
+    }
+    strangers.push(spawned(reader(&listings), &hung));
+    while listings.usage().waiting < 1 {
+        tokio::task::yield_now().await;
+    }
+    let user = Reader {
+        whom: Claimant::proven([192, 0, 2, 7].into()),
+        ..reader(&listings)
+    };
+    let well = Registry::of(&["a", "b"]);
+    well.gate.add_permits(1);
+    assert_eq!(read(user, &well, None).await.unwrap(), ["a", "b"]);
+    assert_eq!((hung.asked(), well.asked()), (STRANGERS, 1));
+    hung.gate.add_permits(100);
+    for task in strangers {
+        assert!(task.await.unwrap().is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_took_long_is_kept_for_those_who_waited() {
+    let (listings, registry) = (Listings::new(), Registry::of(&["a"]));
+    registry.gate.add_permits(100);
+    let mut waited = reader(&listings);
+    let place = listings.turn(waited.whom, waited.patience).await.unwrap();
+    let mut reading = waited.begin(None, place).unwrap();
+    waited.asked -= 2 * PAGING;
+    reading.start.begun = waited.asked;
+    reading.finish(registry.clone().read()).await;
+    // Another ends before they come to look.
+    read(reader(&listings), &registry, Some("z")).await.unwrap();
+    assert_eq!(registry.asked(), 2);
+    assert_eq!(read(waited, &registry, None).await.unwrap(), ["a"]);
+    assert_eq!(registry.asked(), 2);
 }
 
 #[tokio::test]
@@ -264,7 +310,7 @@ async fn a_reader_who_leaves_takes_nobody_along() {
 async fn nobody_waits_longer_than_they_may() {
     let (listings, registry) = (Listings::new(), Registry::of(&["a"]));
     let mut held = Vec::new();
-    for started in 1..=PLACES {
+    for started in 1..=STRANGERS {
         held.push(spawned(reader(&listings), &registry));
         registry.until_asked(started).await;
     }
@@ -274,7 +320,7 @@ async fn nobody_waits_longer_than_they_may() {
     };
     let answer = read(impatient, &registry, None).await;
     assert!(matches!(answer, Err(UpstreamError::Crowded)));
-    registry.gate.add_permits(PLACES);
+    registry.gate.add_permits(STRANGERS);
     for task in held {
         assert!(task.await.unwrap().is_ok());
     }

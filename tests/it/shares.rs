@@ -214,3 +214,26 @@ async fn two_sources_that_guess_shut_nobody_out_of_the_directory() {
         assert_eq!(answer.unwrap().status, 401);
     }
 }
+
+#[tokio::test]
+async fn a_directory_that_is_slow_to_refuse_is_there_for_all_others() {
+    let directory = SlowDirectory::start().await;
+    let section = format!(
+        "[auth.ldap]\nurls = [\"ldap://{}\"]\nplaintext = true\nuser_base = \"dc=example\"\n\
+         user_filter = \"(uid={{username}})\"\ngroups = \"none\"\ntimeout = \"1s\"\n",
+        directory.address
+    );
+    let upstream = Upstream::agreeable().await;
+    let lab = Lab::builder().upstream(upstream.url());
+    let lab = lab.order("[\"ldap\"]").more(&section).start().await;
+    // The directory takes longer than there is time to say that a password is wrong.
+    let guess = lab.anonymous().basic("guesser", "wrong").get("/v2/");
+    let answer = guess.send().await;
+    answer.assert_problem(503, "UNAVAILABLE");
+    assert_eq!(directory.binds().len(), 1);
+    // It is asked for the next one all the same: for as many as give up and one more.
+    directory.gate.add_permits(2);
+    let other = lab.anonymous().basic("other", "pw").get("/v2/");
+    assert_eq!(other.send().await.status, 401);
+    assert_eq!(directory.binds().len(), 2);
+}

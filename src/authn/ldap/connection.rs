@@ -59,6 +59,9 @@ pub(super) enum Trouble {
     /// It did not answer in time.
     #[error("no answer in time")]
     Slow,
+    /// It answered, but did not verify a password in time.
+    #[error("a password was not verified in time")]
+    SlowPassword,
     /// It says no to a question that others may still ask.
     #[error("result {code} for {what}")]
     Result {
@@ -89,7 +92,8 @@ impl Trouble {
             | Self::Unreadable => true,
             // operationsError, busy, unavailable, other
             Self::Result { code, .. } => matches!(code, 1 | 51 | 52 | 80),
-            Self::TooMuch(_) | Self::Odd(_) => false,
+            // Some take their time to say that a password is wrong, so anybody could bring this about.
+            Self::SlowPassword | Self::TooMuch(_) | Self::Odd(_) => false,
         }
     }
 }

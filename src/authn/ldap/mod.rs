@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use ldap3::SearchEntry;
 use moka::future::Cache as Moka;
 use rustls::ClientConfig;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 pub use dn::Dn;
 pub use journal::Step;
@@ -302,6 +302,7 @@ impl Directory {
             return Ok(Err(Rejection::UnknownUser));
         }
         let begun = Instant::now();
+        let mut failure = Failure::DirectoryDown;
         for (number, server) in self.servers.iter().enumerate() {
             if !server.breaker.admits(Instant::now()) {
                 continue;
@@ -324,13 +325,18 @@ impl Directory {
                         tracing::warn!(server = %address, %trouble, "directory server fails");
                     }
                 }
+                Err(Trouble::SlowPassword) => {
+                    // The next one may be faster. It is not down: what was right before does not count.
+                    tracing::debug!(server = %address, "a password was not verified in time");
+                    failure = Failure::DirectoryOdd;
+                }
                 Err(trouble) => {
                     tracing::warn!(server = %address, %trouble, "directory answers oddly");
                     return Err(Failure::DirectoryOdd);
                 }
             }
         }
-        Err(Failure::DirectoryDown)
+        Err(failure)
     }
 
     /// Asks one server. The library panics over some lies: only this task ends by that.
@@ -346,8 +352,11 @@ impl Directory {
             let Some(server) = this.servers.get(number) else {
                 return (Err(Trouble::Odd("no such server")), Vec::new());
             };
-            let talk = this.converse(server, &question, &mut journal);
-            let answer = timeout(time, talk).await.unwrap_or(Err(Trouble::Slow));
+            let now = tokio::time::Instant::now();
+            let until = now.checked_add(time).unwrap_or(now);
+            let talk = this.converse(server, &question, until, &mut journal);
+            let answer = timeout_at(until, talk).await;
+            let answer = answer.unwrap_or(Err(Trouble::Slow));
             (answer, journal.into_steps())
         });
         let ended = task.await;
@@ -358,6 +367,7 @@ impl Directory {
         &self,
         server: &Server,
         question: &Question,
+        until: tokio::time::Instant,
         journal: &mut Journal,
     ) -> Result<Answer, Trouble> {
         let (user, password) = match question {
@@ -373,9 +383,8 @@ impl Directory {
             Err(rejection) => {
                 if let Some(password) = password {
                     // It takes as long as with a user who exists, and what it says is no matter.
-                    server
-                        .bind(&name::nobody(user, &self.user_base), password)
-                        .await?;
+                    let nobody = name::nobody(user, &self.user_base);
+                    bind(server, &nobody, password, until).await?;
                 }
                 return Ok(Err(rejection));
             }
@@ -385,7 +394,7 @@ impl Directory {
             Err(rejection) => return Ok(Err(rejection)),
         };
         if let Some(password) = password
-            && let Some(rejection) = verdict(server.bind(&entry.dn, password).await?)?
+            && let Some(rejection) = verdict(bind(server, &entry.dn, password, until).await?)?
         {
             return Ok(Err(rejection));
         }
@@ -457,6 +466,17 @@ impl Directory {
             )),
         }
     }
+}
+
+/// Tries a password at a server that has just answered a search.
+async fn bind(
+    server: &Server,
+    dn: &str,
+    password: &Password,
+    until: tokio::time::Instant,
+) -> Result<u32, Trouble> {
+    let bind = timeout_at(until, server.bind(dn, password)).await;
+    bind.unwrap_or(Err(Trouble::SlowPassword))
 }
 
 /// By the directory's groups, the groups that they count as.

@@ -213,10 +213,13 @@ impl Record {
     /// Notes the registry's answer, which the client gets, and what it means.
     pub fn registry_answer(&mut self, outcome: Outcome, status: u16) {
         self.answer(outcome, status);
-        self.set(|fields| {
-            fields.upstream_status = Some(status);
-            fields.served = Some("registry");
-        });
+        self.registry_status(status);
+        self.set(|fields| fields.served = Some("registry"));
+    }
+
+    /// Notes the registry's answer, in place of which the client gets another.
+    pub fn registry_status(&mut self, status: u16) {
+        self.set(|fields| fields.upstream_status = Some(status));
     }
 
     /// Notes an answer of our own and what it means.

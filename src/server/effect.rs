@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, response};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -28,7 +29,7 @@ use tracing::{Instrument, Span};
 
 use super::accept::asked_to_stop;
 use super::body::AnswerBody;
-use super::exchange::{content_length, outcome_of, warn_of_expiry};
+use super::exchange::{content_length, outcome_of, unanswered, warn_of_expiry};
 use super::respond::{Proxy, Wait};
 use crate::audit::{Purpose, Record, Reservation};
 use crate::gate::{Admission, Authority, Claim, Refusal, Rules};
@@ -45,6 +46,8 @@ use crate::upstream::{
 const MAX_MANIFEST: u64 = 4 << 20;
 /// Bytes of the registry's answer to a push or delete at most: nothing, or an error.
 const MAX_WRITE_ANSWER: usize = 1 << 20;
+/// How the types of manifests of schema 1 begin.
+const SCHEMA_1: &[u8] = b"application/vnd.docker.distribution.manifest.v1+";
 /// How long a push waits for another one of the same tag.
 const TAG_WAIT: Duration = Duration::from_secs(5);
 
@@ -202,7 +205,7 @@ impl Write {
             let manifest = body.collect().await.map_err(Refusal::Body)?.to_bytes();
             progress.is_whole.store(true, Ordering::Relaxed);
             record.refers(&References::of(&manifest));
-            digest = digest.or_else(|| sha256(&manifest));
+            digest = digest.or_else(|| self.digest_of(&manifest));
             let claim = self.claim_tags(&permit, digest.as_ref(), record).await?;
             cleared(&mut clearance).await?;
             (claim, RequestBody::Whole(Full::new(manifest)))
@@ -227,30 +230,33 @@ impl Write {
             now: self.now,
         };
         let answer = self.rules.upstream.forward(permit, with, body).await;
-        let answer = answer.map_err(|error| {
-            if matches!(error, UpstreamError::Client(Fault::Unrecorded)) {
-                Refusal::AuditUnwritable
-            } else {
-                error.into()
-            }
-        })?;
-        let status = answer.head.status;
-        record.registry_answer(outcome_of(status), status.as_u16());
+        // It may have been done however it ended.
         match (&self.head.method, &repository) {
             (&Method::DELETE, _) => self.proxy.listings.removed(),
             (_, Some(repository)) => self.proxy.listings.written(repository.as_str()),
             (_, None) => {}
         }
-        // What the registry calls it counts before what we believe it is.
+        let answer = answer.map_err(|none| unanswered(none, record))?;
+        let status = answer.head.status;
+        record.registry_answer(outcome_of(status), status.as_u16());
+        // What is known of the content counts before what the registry calls it.
         if self.is_done(status) {
-            if let Some(digest) = digest_of(&answer.head.headers).or(digest) {
+            if let Some(digest) = digest.or_else(|| digest_of(&answer.head.headers)) {
                 record.digest(&digest);
             }
             if let Some(repository) = repository {
                 self.proxy.repositories.note(repository.as_str());
             }
         }
-        whole(answer, self.rules.upstream.response_timeout(), record).await
+        let timeout = self.rules.upstream.response_timeout();
+        match whole(answer, timeout, record).await {
+            Err((head, error)) if self.is_done(status) => {
+                tracing::warn!(%error, "what the registry says of a write that it has done is lost");
+                Ok(Response::from_parts(head, AnswerBody::empty()))
+            }
+            Err((_, error)) => Err(error.into()),
+            Ok(response) => Ok(response),
+        }
     }
 
     /// The tags of a push, locked: nobody else writes them until the registry has answered. For a
@@ -293,6 +299,14 @@ impl Write {
             }
         }
         Ok(Some(claim))
+    }
+
+    /// What a manifest of these bytes is called (OCI image specification, "Digests"). One of schema 1
+    /// is called after its part that is signed, which the registry knows.
+    fn digest_of(&self, manifest: &[u8]) -> Option<Digest> {
+        let kind = self.head.headers.get(CONTENT_TYPE);
+        let is_old = kind.is_some_and(|kind| kind.as_bytes().starts_with(SCHEMA_1));
+        (!is_old).then(|| sha256(manifest)).flatten()
     }
 
     /// Whether something has become part of the registry, or is gone from it.
@@ -350,7 +364,6 @@ fn is_manifest_push(call: &Call) -> bool {
     )
 }
 
-/// What the registry calls a manifest of these bytes (OCI image specification, "Digests").
 fn sha256(manifest: &[u8]) -> Option<Digest> {
     let hash = digest::digest(&digest::SHA256, manifest);
     let hex = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
@@ -358,19 +371,28 @@ fn sha256(manifest: &[u8]) -> Option<Digest> {
 }
 
 /// Reads the answer to a push or delete to its end, so that its record can be closed before the
-/// client sees it.
+/// client sees it. Where it has none its head is left, as that of an answer without a body.
 async fn whole(
     answer: Answer,
     timeout: Duration,
     record: &mut Record,
-) -> Result<Response<AnswerBody>, Refusal> {
-    let Answer { head, body } = answer;
+) -> Result<Response<AnswerBody>, (response::Parts, UpstreamError)> {
+    let Answer { mut head, body } = answer;
     let arriving = tokio::time::timeout(timeout, Limited::new(body, MAX_WRITE_ANSWER).collect());
-    let body: Bytes = arriving
-        .await
-        .map_err(|_elapsed| UpstreamError::Timeout)?
-        .map_err(|_cause| UpstreamError::Broken("its answer broke off".to_owned()))?
-        .to_bytes();
+    let body = match arriving.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_cause)) => Err(UpstreamError::Broken("its answer broke off".to_owned())),
+        Err(_elapsed) => Err(UpstreamError::Timeout),
+    };
+    let body: Bytes = match body {
+        Ok(body) => body,
+        Err(error) => {
+            for name in [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE] {
+                head.headers.remove(name);
+            }
+            return Err((head, error));
+        }
+    };
     record.add_bytes_out(u64::try_from(body.len()).unwrap_or(u64::MAX));
     let body = if body.is_empty() {
         AnswerBody::empty()

@@ -20,7 +20,9 @@ use crate::gate::{Admission, Authority, MAX_FORM, Refusal, Rules, issue, judge};
 use crate::identity::Peer;
 use crate::policy::Decision;
 use crate::registry::Call;
-use crate::upstream::{Answer, CONTENT_DIGEST, Fault, Forward, RequestBody, digest_of};
+use crate::upstream::{
+    Answer, CONTENT_DIGEST, Fault, Forward, RequestBody, Unanswered, UpstreamError, digest_of,
+};
 
 /// How long before its end a key earns a warning.
 const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -173,7 +175,7 @@ impl Exchange<'_> {
             .rules
             .upstream
             .forward(permit, with, RequestBody::Empty);
-        let mut answer = forwarded.await?;
+        let mut answer = forwarded.await.map_err(|none| unanswered(none, record))?;
         let status = answer.head.status;
         if let Some(pull) = pull {
             let headers = &mut answer.head.headers;
@@ -185,7 +187,7 @@ impl Exchange<'_> {
         }
         record.registry_answer(outcome_of(status), status.as_u16());
         if status.is_success() {
-            if let Some(digest) = digest_of(&answer.head.headers).or(named) {
+            if let Some(digest) = named.or_else(|| digest_of(&answer.head.headers)) {
                 record.digest(&digest);
             }
             if let Some(repository) = repository {
@@ -193,6 +195,18 @@ impl Exchange<'_> {
             }
         }
         Ok(Done::Streaming(answer))
+    }
+}
+
+/// What a client is told in place of an answer; the record says what the registry answered.
+pub(super) fn unanswered(none: Unanswered, record: &mut Record) -> Refusal {
+    let Unanswered { status, error } = none;
+    if let Some(status) = status {
+        record.registry_status(status.as_u16());
+    }
+    match error {
+        UpstreamError::Client(Fault::Unrecorded) => Refusal::AuditUnwritable,
+        error => error.into(),
     }
 }
 

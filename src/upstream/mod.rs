@@ -74,6 +74,22 @@ pub enum UpstreamError {
     Timeout,
 }
 
+/// Why a call has no answer that its client may see.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// What the registry said nevertheless.
+    pub status: Option<StatusCode>,
+    /// What is wrong.
+    pub error: UpstreamError,
+}
+
+impl From<UpstreamError> for Unanswered {
+    fn from(error: UpstreamError) -> Self {
+        let status = None;
+        Self { status, error }
+    }
+}
+
 /// The registry, as configured. Made anew at each reload; the pool stays.
 pub struct Upstream {
     target: Target,
@@ -201,7 +217,7 @@ impl Upstream {
         permit: Permit,
         with: Forward<'_>,
         body: RequestBody,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Answer, Unanswered> {
         let call = permit.into_call();
         let request = self.request_for(&call, &with, body)?;
         let again = || {
@@ -211,7 +227,9 @@ impl Upstream {
             made?.ok()
         };
         let mut answer = self.send(request, again).await?;
-        self.clean(&call, &with, &mut answer.head)?;
+        let status = Some(answer.head.status);
+        self.clean(&call, &with, &mut answer.head)
+            .map_err(|error| Unanswered { status, error })?;
         Ok(answer)
     }
 

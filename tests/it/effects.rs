@@ -335,3 +335,99 @@ async fn a_push_says_what_it_writes_and_refers_to() {
     let record = lab.audit().find("the list", is_list).await;
     assert_eq!(record["query"], "n=7&last=a");
 }
+
+/// What becomes of a push of the manifest whose registry answers so: what its client is told, and the
+/// record.
+async fn pushed_to(head: &'static str, end: fn(Vec<u8>) -> Reply) -> (u16, Value) {
+    let upstream = Upstream::start(move |seen| match seen.method() {
+        "PUT" => end(format!("HTTP/1.1 {head}\r\n").into_bytes()),
+        _ => Reply::status("404 Not Found", "{}"),
+    })
+    .await;
+    let lab = Lab::builder()
+        .upstream(upstream.url())
+        .upstream_keys("response_timeout = \"1s\"")
+        .start()
+        .await;
+    let path = "/v2/team-a/app/manifests/v1";
+    let answer = put(&lab.user("mona"), path).send().await;
+    (answer.status, record_of(&lab, "v1").await)
+}
+
+#[tokio::test]
+async fn the_record_says_what_the_registry_answered_even_if_no_client_may_see_it() {
+    for (head, status) in [
+        ("401 Unauthorized\r\nContent-Length: 0\r\n", 401),
+        ("307 x\r\nLocation: /x\r\nContent-Length: 0\r\n", 307),
+        ("304 Not Modified\r\n", 304),
+        ("999 x\r\nContent-Length: 0\r\n", 999),
+        ("201 x\r\nContent-Length: 0\r\nContent-Length: 0\r\n", 201),
+    ] {
+        let (told, record) = pushed_to(head, Reply::Say).await;
+        assert_eq!(told, 502, "{head}");
+        assert_eq!(record["upstream_status"], status, "{record:#}");
+        assert_eq!(
+            (&record["status"], &record["outcome"], &record["served"]),
+            (&502.into(), &"error".into(), &"proxy".into()),
+            "{head}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_done_stays_done_when_the_rest_of_its_answer_is_lost() {
+    let part = "201 Created\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\nlo";
+    let ends: [fn(Vec<u8>) -> Reply; 2] = [Reply::SayAndClose, Reply::SayAndHang];
+    for end in ends {
+        let (told, record) = pushed_to(part, end).await;
+        assert_eq!(told, 201);
+        assert_eq!(
+            (&record["status"], &record["outcome"]),
+            (&201.into(), &"allowed".into()),
+            "{record:#}"
+        );
+        assert_eq!(record["digest"], digest(MANIFEST.as_bytes()));
+    }
+    let lost = "400 Bad Request\r\nContent-Length: 9\r\n\r\nlo";
+    let (told, record) = pushed_to(lost, Reply::SayAndClose).await;
+    assert_eq!((told, &record["upstream_status"]), (502, &400.into()));
+}
+
+#[tokio::test]
+async fn a_record_names_the_content_whatever_the_registry_calls_it() {
+    let lie = format!("sha256:{}", "e".repeat(64));
+    let upstream = Upstream::start(move |seen| {
+        let status = match seen.method() {
+            "PUT" => "201 Created",
+            "DELETE" => "202 Accepted",
+            _ => "200 OK",
+        };
+        let head = format!("HTTP/1.1 {status}\r\nDocker-Content-Digest: {lie}");
+        Reply::Say(format!("{head}\r\nContent-Length: 0\r\n\r\n").into_bytes())
+    })
+    .await;
+    let lab = Lab::builder().upstream(upstream.url()).start().await;
+    let mona = lab.user("mona");
+    let content = digest(MANIFEST.as_bytes());
+    let manifest = format!("/v2/team-a/app/manifests/{content}");
+    let blob = format!("/v2/team-a/app/blobs/{content}");
+    for call in [
+        put(&mona, "/v2/team-a/app/manifests/v1"),
+        put(&mona, &manifest),
+        mona.get(&manifest),
+        mona.head(&manifest),
+        mona.get(&blob),
+        mona.delete(&manifest),
+        mona.delete(&blob),
+    ] {
+        let what = call.to_string();
+        let seen = lab.audit().records().len();
+        assert!(call.send().await.status < 300, "{what}");
+        let record = eventually("the record", || {
+            let is_request = |record: &&Value| record["event"] == "request";
+            let records = lab.audit().records();
+            records[seen..].iter().find(is_request).cloned()
+        });
+        assert_eq!(record.await["digest"], content, "{what}");
+    }
+}

@@ -251,7 +251,8 @@ impl Call {
         }
     }
 
-    /// The content that the call itself names by its digest.
+    /// The content that the call itself names by its digest; of two, which the registry chooses
+    /// from, none.
     pub fn digest(&self) -> Option<&Digest> {
         match self {
             Self::Blob { digest, .. }
@@ -259,14 +260,18 @@ impl Call {
                 reference: Reference::Digest(digest),
                 ..
             }
-            | Self::StartUpload {
-                mount: Some(Mount { digest, .. }),
-                ..
-            }
             | Self::Upload {
                 verb: UploadVerb::Finish(digest),
                 ..
             } => Some(digest),
+            Self::StartUpload {
+                mount: Some(Mount { digest, .. }),
+                digest: other,
+                ..
+            } => other
+                .as_ref()
+                .is_none_or(|other| other == digest)
+                .then_some(digest),
             Self::StartUpload {
                 mount: None,
                 digest,

@@ -366,3 +366,21 @@ fn tags_of_one_push_are_told_apart_and_few() {
     assert_eq!(tags(&many(32)), Ok(32));
     assert_eq!(tags(&many(33)), Err(CallError::Parameter("tag")));
 }
+
+#[test]
+fn a_mount_that_is_an_upload_as_well_names_no_content_of_its_own() {
+    let (a, b) = (
+        format!("sha256:{}", "a".repeat(64)),
+        format!("sha256:{}", "b".repeat(64)),
+    );
+    for (query, named) in [
+        (format!("mount={a}&from=b"), Some(&a)),
+        (format!("digest={b}"), Some(&b)),
+        (format!("mount={a}&from=b&digest={a}"), Some(&a)),
+        (format!("mount={a}&from=b&digest={b}"), None),
+    ] {
+        let call = Call::parse(&Method::POST, "/v2/a/blobs/uploads/", Some(&query)).unwrap();
+        let digest = call.digest().map(ToString::to_string);
+        assert_eq!(digest.as_ref(), named, "{query}");
+    }
+}

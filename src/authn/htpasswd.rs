@@ -125,6 +125,10 @@ impl Users {
             match enter(&mut entries, &mut seen, &line) {
                 Ok((_, None)) => {}
                 Ok((user, Some(weak))) => warnings.push(LineWarning::new(&file, &line, user, weak)),
+                // Earlier versions let such names in: the rest of a file must not fail with them.
+                Err(Problem::UserUnfit(unfit)) => {
+                    warnings.push(LineWarning::skipped(&file, &line, unfit));
+                }
                 Err(problem) => errors.push(LineError::new(&file, &line, problem)),
             }
         }

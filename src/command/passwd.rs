@@ -9,8 +9,8 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use portcullis::authn::Rejection;
 use portcullis::authn::htpasswd::{
-    BCRYPT_PASSWORD, MAX_COST, SOUND_COST, Users, check_user, hash_password, only, removed,
-    replaced,
+    BCRYPT_PASSWORD, MAX_COST, Problem, SOUND_COST, Users, Weakness, check_user, hash_password,
+    only, removed, replaced,
 };
 use portcullis::identity::{Malformed, Password};
 use zeroize::Zeroizing;
@@ -51,7 +51,11 @@ impl Passwd {
     /// Runs the command.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let (file, user) = (self.file.as_path(), self.user.as_str());
-        check_user(user)?;
+        match check_user(user) {
+            // Earlier versions let such names in.
+            Err(Problem::UserUnfit(_)) if self.delete => {}
+            checked => checked?,
+        }
         if file == Path::new("-") {
             bail!("the file is replaced in one step, so it needs a name; write ./- for a file `-`");
         }
@@ -152,14 +156,18 @@ fn verify(file: &Path, user: &str, password: &Password) -> anyhow::Result<Result
     }
 }
 
-/// Says what would keep a server from reading the file, which is then not this command's doing.
+/// Says what would keep a server from reading the file, or from one of its lines, which is then not
+/// this command's doing.
 fn complain(file: &Path) -> anyhow::Result<()> {
-    if let Err(errors) = Users::parse(&fs::read(file)?, file) {
-        writeln!(
-            io::stderr(),
-            "warning: no server will accept the file:\n{}",
-            join(&errors)
-        )?;
+    let said = match Users::parse(&fs::read(file)?, file) {
+        Err(errors) => format!("no server will accept the file:\n{}", join(&errors)),
+        Ok((_, mut found)) => {
+            found.retain(|found| matches!(found.cause, Weakness::Skipped(_)));
+            join(&found)
+        }
+    };
+    if !said.is_empty() {
+        writeln!(io::stderr(), "warning: {said}")?;
     }
     Ok(())
 }
@@ -282,6 +290,20 @@ mod tests {
             1,
             "a temporary file is left"
         );
+    }
+
+    #[test]
+    fn a_name_that_nobody_can_have_can_be_removed() {
+        let folder = Folder::new();
+        let file = folder.file();
+        fs::write(&file, "al\u{a0}ice:{SHA}x\nbob:{SHA}y\n").unwrap();
+        let run = |more: &str| {
+            let words = ["passwd", more, "--", file.to_str().unwrap(), "al\u{a0}ice"];
+            Line::try_parse_from(words).unwrap().passwd.run()
+        };
+        assert!(run("--stdin").is_err());
+        assert!(run("--delete").is_ok());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "bob:{SHA}y\n");
     }
 
     #[test]

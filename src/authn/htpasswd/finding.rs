@@ -29,7 +29,8 @@ pub struct Finding<C> {
 /// A line that keeps the file from being used.
 pub type LineError = Finding<Problem>;
 
-/// A line that is used, although its hash is weaker than it should be.
+/// A line that keeps nothing else from being used: its hash is weaker than it should be, or nobody can
+/// have its name.
 pub type LineWarning = Finding<Weakness>;
 
 impl<C: fmt::Display> fmt::Display for Finding<C> {
@@ -81,6 +82,18 @@ impl LineWarning {
             user: Some(user.into()),
             cause: weakness,
             remedy: run_passwd(file, user),
+        }
+    }
+
+    /// A line that is skipped, for a name that nobody can have.
+    pub(super) fn skipped(file: &Arc<Path>, line: &Line<'_>, unfit: NameError) -> Self {
+        Self {
+            file: Arc::clone(file),
+            line: line.number,
+            column: line.column(Offset::User),
+            user: None,
+            cause: Weakness::Skipped(unfit),
+            remedy: CORRECT_NAME.to_owned(),
         }
     }
 }
@@ -226,12 +239,15 @@ impl Problem {
             | Self::UserEmpty
             | Self::UserSpace
             | Self::UserTooLong
-            | Self::UserUnfit(_) => "correct the name, or remove the line".to_owned(),
+            | Self::UserUnfit(_) => CORRECT_NAME.to_owned(),
         }
     }
 }
 
-/// Why a user's hash should be renewed.
+/// What is to be done about a name that is no good.
+const CORRECT_NAME: &str = "correct the name, or remove the line";
+
+/// Why a user's hash should be renewed, or the name changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Weakness {
     /// `$apr1$`
@@ -240,6 +256,9 @@ pub enum Weakness {
     /// bcrypt below cost 10.
     #[error("bcrypt cost {0} is quickly guessed once the file leaks, {SOUND_COST} is sound")]
     LowCost(u32),
+    /// A name that files of earlier versions may hold.
+    #[error("{0}; the line is skipped, and nobody can log in by that name")]
+    Skipped(NameError),
     /// `{SHA}`
     #[error("SHA-1 without a salt is guessed at once when the file leaks")]
     Unsalted,

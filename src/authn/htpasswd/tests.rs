@@ -8,7 +8,9 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::hash::tests::hashes_done;
-use super::{Fingerprint, LineError, LineWarning, MAX_USER, UnfitPassword, Users, hash_password};
+use super::{
+    Fingerprint, LineError, LineWarning, MAX_USER, UnfitPassword, Users, Weakness, hash_password,
+};
 use crate::authn::Rejection;
 use crate::identity::Password;
 
@@ -231,6 +233,28 @@ bob:{SHA}
     htpasswd:16:45: user `olivia`: something follows after the hash; run: portcullis passwd htpasswd olivia
     htpasswd:17:1: user `bob`: the user has an entry already, in line 3; remove one of the two lines
     ");
+}
+
+#[test]
+fn a_name_that_nobody_can_have_is_skipped() {
+    let unfit = [
+        "al\u{a0}ice",
+        "key\u{ff1a}ci",
+        "a\u{200b}",
+        "pcl_AbCdEfGhIjKlMnOpQrStUvWx",
+    ];
+    for name in unfit {
+        let text = format!("{name}:{SHA}\nbob:{BCRYPT}\n{name}:{SHA}\n");
+        let (users, mut warnings) = Users::parse(text.as_bytes(), Path::new("htpasswd")).unwrap();
+        warnings.retain(|warning| matches!(warning.cause, Weakness::Skipped(_)));
+        assert_eq!(users.names().collect::<Vec<_>>(), ["bob"]);
+        assert!(users.fingerprint(name).is_none());
+        assert_eq!(warnings.len(), 2, "{name:?}");
+        for warning in warnings {
+            assert!(!warning.to_string().contains(name), "{warning}");
+        }
+        assert!(errors(format!("{name}:{SHA}\n")).contains("names no user"));
+    }
 }
 
 #[test]

@@ -140,8 +140,10 @@ impl Standing {
         };
         match Users::salvage(&text, path) {
             Err(errors) => self.troubles.extend(errors.iter().map(ToString::to_string)),
-            Ok((users, weak, broken)) => {
+            Ok((users, mut weak, broken)) => {
                 self.troubles.extend(broken.iter().map(ToString::to_string));
+                let skipped = weak.extract_if(.., |line| line.user.is_none());
+                self.troubles.extend(skipped.map(|line| line.to_string()));
                 known.extend(users.names().map(|name| (name.to_owned(), "password")));
                 self.weak.extend(weak.into_iter().map(|line| {
                     let user = line.user.as_deref().unwrap_or_default();

@@ -9,7 +9,7 @@ use super::event::{Event, Outcome};
 use super::fields::{Fields, Shown, bounded};
 use super::suppress::Marks;
 use super::writer::{Audit, AuditError, Reservation};
-use crate::identity::{Authentication, Claim, ClientCertificate, Identity};
+use crate::identity::{Authentication, Claim, ClientCertificate, Identity, recorded};
 use crate::limit::{Claimant, Place};
 use crate::registry::{Call, Digest, References};
 use crate::trace::{Span, TraceId};
@@ -156,18 +156,21 @@ impl Record {
         self.set(|fields| fields.certificate = shown);
     }
 
-    /// Notes what is asked for: every part of a call that goes upstream.
+    /// Notes what is asked for: every part of a call that goes upstream, secrets as [`recorded`].
     pub fn call(&mut self, call: &Call) {
-        let query = call.query();
+        let query = call.query_as(recorded);
         self.set(|fields| {
             fields.action = call.action().map(crate::registry::Action::as_str);
             fields.object = Some(call.object());
             fields.repository = call.repository().map(|name| bounded(name.as_str()));
-            fields.reference = call.reference().map(bounded);
+            fields.reference = call.reference().map(|name| bounded(&recorded(name)));
             fields.from = call.mount_source().map(|name| bounded(name.as_str()));
             fields.query = Some(query).filter(|query| !query.is_empty());
             let tags = call.tags_written();
-            fields.tags = tags.into_iter().map(ToString::to_string).collect();
+            fields.tags = tags
+                .iter()
+                .map(|tag| recorded(tag.as_str()).into())
+                .collect();
         });
     }
 
@@ -409,6 +412,41 @@ mod tests {
         std::fs::remove_dir_all(&folder).unwrap();
     }
     use crate::identity::Claim;
+
+    #[test]
+    fn no_part_of_a_call_tells_a_secret() {
+        let folder = std::env::temp_dir().join(format!("portcullis-told-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let audit = Audit::open(Plan::new(crate::config::Audit::of_file(
+            &folder.join("audit.jsonl"),
+        )))
+        .unwrap();
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let key = "pcl_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789xyz";
+        let token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
+        for secret in [key, token, "YWxpY2U6c2VjcmV0"] {
+            for (method, target) in [
+                (Method::GET, format!("/v2/a/manifests/{secret}")),
+                (Method::PUT, format!("/v2/a/manifests/{secret}")),
+                (
+                    Method::PUT,
+                    format!("/v2/a/manifests/{digest}?tag={secret}&tag=v1"),
+                ),
+                (Method::GET, format!("/v2/a/tags/list?n=1&last=%20{secret}")),
+                (Method::GET, format!("/v2/_catalog?last=%22{secret}%22")),
+            ] {
+                let (path, query) = target
+                    .split_once('?')
+                    .map_or((&*target, None), |(path, query)| (path, Some(query)));
+                let call = Call::parse(&method, path, query).unwrap();
+                let mut record = Record::open(&audit, Event::Request);
+                record.call(&call);
+                let line = record.fields.take().unwrap().write();
+                assert!(!line.contains(secret) && line.contains("****"), "{line}");
+            }
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[tokio::test]
     async fn a_record_is_one_line_of_ascii_whatever_it_holds() {

@@ -1,8 +1,12 @@
 //! What is shaped like a secret: seen where a user name belongs, it was typed into the wrong field, and
 //! is written nowhere. A password cannot be told from a name; keys, tokens and hashes can.
 
+use std::borrow::Cow;
+
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
+use sha2::{Digest, Sha256};
 
 use super::name::{compatible, is_invisible};
 
@@ -10,6 +14,11 @@ use super::name::{compatible, is_invisible};
 pub const KEY_PREFIX: &str = "pcl_";
 /// The shortest text after the prefix that is taken for a key, if mistyped, and not for a password.
 pub const SHORTEST_KEY: usize = 20;
+
+/// The shortest user and password, with their colon, that a whole text is taken for in base64.
+const SHORTEST_LOGIN: usize = 6;
+/// The shortest within a text, where names happen to decode to something more often.
+const LONG_LOGIN: usize = 12;
 
 /// What well-known tokens begin with; at least [`SHORTEST_KEY`] letters follow, or `_`, `-`, `.`.
 const TOKENS: [&str; 17] = [
@@ -51,14 +60,25 @@ pub fn resembles_secret(text: &str) -> bool {
     } else {
         compatible(text).chars().filter(kept).collect()
     };
-    TOKENS.iter().any(|prefix| has_token(&text, prefix))
+    let lower = text.to_ascii_lowercase();
+    TOKENS.iter().any(|prefix| has_token(&lower, prefix))
         || BEGINNINGS.iter().any(|beginning| text.contains(beginning))
         || has_jwt(&text)
-        || is_login(&text)
+        || has_login(&text)
 }
 
-fn has_token(text: &str, prefix: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
+/// A part of a request as records tell of it. What is shaped like a secret was typed into the wrong
+/// place, or is meant to hide there: enough of its SHA-256 is told to know it by, and not more.
+pub fn recorded(text: &str) -> Cow<'_, str> {
+    if !resembles_secret(text) {
+        return text.into();
+    }
+    let digest: [u8; 32] = Sha256::digest(text).into();
+    let [first, second, ..] = digest;
+    format!("****{first:02x}{second:02x}").into()
+}
+
+fn has_token(lower: &str, prefix: &str) -> bool {
     lower.match_indices(prefix).any(|(at, _)| {
         let rest = lower.get(at..).and_then(|rest| rest.strip_prefix(prefix));
         let letters = rest.map(|rest| rest.bytes().take_while(u8::is_ascii_alphanumeric).count());
@@ -81,18 +101,42 @@ fn has_jwt(text: &str) -> bool {
     })
 }
 
-/// User and password in base64, as docker stores them.
-fn is_login(text: &str) -> bool {
-    let Ok(plain) = STANDARD.decode(text) else {
-        return false;
-    };
-    let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
-    plain.len() >= 6 && plain.contains(&b':') && plain.iter().all(printable)
+/// User and password in base64, as docker stores them: the whole text, or a longer run in it.
+fn has_login(text: &str) -> bool {
+    let encoded = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+    // A name in small letters is a name.
+    text.bytes().any(|byte| byte.is_ascii_uppercase())
+        && (STANDARD
+            .decode(text)
+            .is_ok_and(|plain| is_login(&plain, SHORTEST_LOGIN))
+            || text
+                .split(|c| !encoded(c))
+                .any(|run| (0..4).any(|at| run.get(at..).is_some_and(holds_login))))
+}
+
+/// Whether base64 whose end may be missing, and before which anything may stand, says a login.
+fn holds_login(run: &str) -> bool {
+    let plain = run
+        .get(..run.len() & !3)
+        .and_then(|run| STANDARD_NO_PAD.decode(run).ok());
+    plain.is_some_and(|plain| {
+        plain
+            .split(|byte| !is_printable(byte))
+            .any(|plain| is_login(plain, LONG_LOGIN))
+    })
+}
+
+fn is_login(plain: &[u8], shortest: usize) -> bool {
+    plain.len() >= shortest && plain.contains(&b':') && plain.iter().all(is_printable)
+}
+
+fn is_printable(byte: &u8) -> bool {
+    byte.is_ascii_graphic() || *byte == b' '
 }
 
 #[cfg(test)]
 mod tests {
-    use super::resembles_secret;
+    use super::{recorded, resembles_secret};
 
     #[test]
     fn keys_tokens_and_hashes_are_seen_wherever_they_stand() {
@@ -115,8 +159,25 @@ mod tests {
             "ghp_0123456789012345678901234567890123456789",
             "$2y$10$9WH9kMhhiWFXKVxZ0wvriO51bI.LwHbpPN4YMYLPt7VxpHmfEH7Gq",
             "YWxpY2U6c2VjcmV0",
+            "YWxpY2U6czM=",
+            "Bearer YWxpY2U6c2VjcmV0",
+            "token=YWxpY2U6czNjcmV0LXB3",
+            "xYWxpY2U6c2VjcmV0",
+            "\"YWxpY2U6czNjcmV0LXB3LXg=\"",
         ] {
             assert!(resembles_secret(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_tells_secrets_apart_without_telling_them() {
+        assert_eq!(recorded("v1.2.3"), "v1.2.3");
+        let (one, other) = (format!("pcl_{:030}", 1), format!("pcl_{:030}", 2));
+        assert_ne!(recorded(&one), recorded(&other));
+        assert_eq!(recorded(&one), recorded(&one));
+        for secret in [one, other] {
+            let told = recorded(&secret);
+            assert!(told.starts_with("****") && told.len() == 8, "{told}");
         }
     }
 
@@ -135,6 +196,9 @@ mod tests {
             "x509-0123456789abcdef0123456789abcdef",
             "YWxpY2U=",
             "0123456789abcdef",
+            "ajpaajpa",
+            "CN=Example-Builder/OU=Engineering",
+            "firstname.lastname@subsidiary.example.com",
             "müller",
         ] {
             assert!(!resembles_secret(text), "{text:?}");

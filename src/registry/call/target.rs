@@ -1,5 +1,7 @@
 //! From a call to the request target that goes upstream.
 
+use std::borrow::Cow;
+
 use super::{Call, ManifestVerb, Page, UploadVerb};
 use crate::registry::query::encode;
 use crate::registry::{Digest, RepoName};
@@ -8,23 +10,26 @@ impl Call {
     /// The canonical path and query. Upload sessions carry the registry's own query besides, which
     /// is not the client's to choose.
     pub fn target(&self) -> String {
-        let (mut path, query) = self.parts();
+        let (mut path, query) = self.parts(|value| Cow::Borrowed(value));
         if !query.is_empty() {
             path.extend(["?", &query]);
         }
         path
     }
 
-    /// The canonical query without its question mark; empty for none.
-    pub fn query(&self) -> String {
-        self.parts().1
+    /// The canonical query without its question mark, with each value as `shown` has it; empty for none.
+    pub fn query_as(&self, shown: fn(&str) -> Cow<'_, str>) -> String {
+        self.parts(shown).1
     }
 
-    /// The canonical path and query.
-    fn parts(&self) -> (String, String) {
+    /// The canonical path, and the query with each value as `shown` has it.
+    fn parts(&self, shown: fn(&str) -> Cow<'_, str>) -> (String, String) {
         let mut out = String::with_capacity(96);
         out.push_str("/v2/");
-        let mut parameters = Parameters::default();
+        let mut parameters = Parameters {
+            query: String::new(),
+            shown,
+        };
         match self {
             Self::Ping => {}
             Self::Catalog(page) => {
@@ -80,22 +85,27 @@ impl Call {
                 }
             }
         }
-        (out, parameters.0)
+        (out, parameters.query)
     }
 }
 
 /// The query under construction.
-#[derive(Default)]
-struct Parameters(String);
+struct Parameters {
+    query: String,
+    shown: fn(&str) -> Cow<'_, str>,
+}
 
 impl Parameters {
     fn add(&mut self, name: &str, value: &str) {
-        if !self.0.is_empty() {
-            self.0.push('&');
+        if !self.query.is_empty() {
+            self.query.push('&');
         }
-        self.0.push_str(name);
-        self.0.push('=');
-        encode(value, &mut self.0);
+        self.query.push_str(name);
+        self.query.push('=');
+        match (self.shown)(value) {
+            Cow::Borrowed(value) => encode(value, &mut self.query),
+            Cow::Owned(instead) => self.query.push_str(&instead),
+        }
     }
 
     fn add_some(&mut self, name: &str, value: Option<&str>) {

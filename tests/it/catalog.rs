@@ -219,12 +219,12 @@ async fn not_everybody_has_the_registry_list_at_a_time() {
     let opened = Arc::clone(&gate);
     let upstream = Upstream::start(move |seen| {
         let list = Reply::ok("{\"repositories\":[\"public/a\",\"team-a/x\"]}");
-        match list {
-            Reply::Say(list) if is_listing(seen.target()) => {
-                Reply::After(Arc::clone(&opened), list)
-            }
-            other => other,
+        if let Reply::Say(list) = &list
+            && is_listing(seen.target())
+        {
+            return Reply::After(Arc::clone(&opened), list.clone());
         }
+        list
     })
     .await;
     let begun = async |number| {

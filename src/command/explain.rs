@@ -235,8 +235,8 @@ impl Explain {
             let name = self.user.as_deref().unwrap_or("anonymous");
             return Ok(vec![(name.to_owned(), self.caller(config)?)]);
         }
-        let named = config.policy.users().filter_map(Subject::as_str);
-        let mut names: BTreeSet<String> = named.map(str::to_owned).collect();
+        let by_rules = config.policy.users().filter_map(Subject::as_str);
+        let mut names: BTreeSet<String> = by_rules.map(str::to_owned).collect();
         names.extend(htpasswd_users(config));
         let supposed = |name: &str| Ok(Identity::supposed(Subject::read(name)?, &[]));
         let users: Result<Vec<_>> = names

@@ -142,18 +142,19 @@ mod tests {
     fn keys_tokens_and_hashes_are_seen_wherever_they_stand() {
         let key = "pcl_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789xyz";
         let token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
+        let (begun, rest) = key.split_at(12);
         for text in [
             key,
             token,
             &format!(" {key}\t"),
             &format!("key={key};"),
             &format!("user {key} again"),
-            &format!("\u{200b}{}\u{a0}{}", &key[..12], &key[12..]),
+            &format!("\u{200b}{begun}\u{a0}{rest}"),
             &key.replace('_', "\u{ff3f}"),
             &key.to_uppercase(),
-            &key[..24],
+            key.split_at(24).0,
             &format!("Bearer {token}"),
-            &token[..30],
+            token.split_at(30).0,
             &token.replace('.', " . "),
             &format!("eyJ{}", "a".repeat(100)),
             "ghp_0123456789012345678901234567890123456789",

@@ -938,7 +938,7 @@ memberUid: frank
 async fn only_the_groups_in_the_map_count() {
     let slapd = Slapd::start().await;
     slapd.modify(SELF_MADE);
-    let map = r#"map = { team-l = ['CN=Team-L, OU=Groups,dc=Example,dc=com', 'cn=unix\2dl,ou=groups,dc=example,dc=com'], rest = ['cn=everybody-l,ou=groups,dc=example,dc=com'] }"#;
+    let map = r"map = { team-l = ['CN=Team-L, OU=Groups,dc=Example,dc=com', 'cn=unix\2dl,ou=groups,dc=example,dc=com'], rest = ['cn=everybody-l,ou=groups,dc=example,dc=com'] }";
     let base = "group_base = 'dc=example,dc=com'";
     for (lines, erin, frank) in [
         (

@@ -301,7 +301,7 @@ async fn redirects_lead_to_the_hosts_that_are_configured() {
     }
 }
 
-/// A registry whose blobs lie in an object store, as S3 and MinIO are used: reads are redirected to
+/// A registry whose blobs lie in an object store, as S3 and `MinIO` are used: reads are redirected to
 /// an address that is good by itself.
 #[tokio::test]
 async fn an_object_store_behind_the_registry_stays_usable() {
@@ -477,7 +477,11 @@ async fn headers_of_answers_cross_by_the_table() {
         for (lab, passes) in [(&usual, false), (&more, true)] {
             let answer = lab.user("gina").over(http).get(LIST).send().await;
             assert_eq!(answer.status, 200, "{answer:?}");
-            let mut names: Vec<_> = answer.headers.keys().map(|name| name.as_str()).collect();
+            let mut names: Vec<_> = answer
+                .headers
+                .keys()
+                .map(http::HeaderName::as_str)
+                .collect();
             names.retain(|name| !matches!(*name, "date" | "connection"));
             names.sort_unstable();
             let mut expected = vec![

@@ -1,4 +1,9 @@
 //! Shares, runs and names.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::string_slice,
+    reason = "small numbers and ASCII, of tests alone"
+)]
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -41,8 +46,8 @@ fn until_counted(to: &mut Suppressor, client: IpAddr, now: Duration) -> u64 {
     alone
 }
 
-fn named(name: &str, exists: bool) -> Option<Named<'_>> {
-    Some(Named { name, exists })
+fn named(name: &str, exists: bool) -> Named<'_> {
+    Named { name, exists }
 }
 
 #[test]
@@ -108,14 +113,14 @@ fn what_exists_is_always_named_and_of_the_rest_the_first_and_some() {
     for number in 0..1000 {
         let (user, repository) = (format!("u{number}"), format!("r/{number}"));
         let one = Refusal {
-            user: named(&user, false),
-            repository: named(&repository, number == 777),
+            user: Some(named(&user, false)),
+            repository: Some(named(&repository, number == 777)),
             ..refusal(client)
         };
         to.judge(&one, second(0));
     }
     let alice = Refusal {
-        user: named("alice", true),
+        user: Some(named("alice", true)),
         ..refusal(client)
     };
     for _ in 0..3 {
@@ -147,7 +152,7 @@ fn a_record_with_many_existing_names_is_written_and_another_begun() {
     for number in 0..3 * KNOWN {
         let name = format!("team/{number}");
         let one = Refusal {
-            repository: named(&name, true),
+            repository: Some(named(&name, true)),
             ..refusal(client)
         };
         if let Told::Among {

@@ -146,13 +146,14 @@ mod tests {
             let mut own = 0;
             for (number, draw) in (2..).zip(&order) {
                 let is_own = *draw < share;
-                own += usize::from(is_own);
+                own = usize::from(is_own).saturating_add(own);
                 majority.note(source(if is_own { 1 } else { number }), BEGIN);
             }
             let found = majority.found(BEGIN);
-            if own * 10 >= order.len() * 9 {
+            let (ten, all) = (own.saturating_mul(10), order.len());
+            if ten >= all.saturating_mul(9) {
                 prop_assert_eq!(found, Some(source(1)));
-            } else if own * 10 < order.len() * 8 {
+            } else if ten < all.saturating_mul(8) {
                 prop_assert_eq!(found, None);
             }
         }

@@ -1,6 +1,5 @@
 #![expect(
     clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
     reason = "small numbers, of tests alone"
 )]
 

@@ -204,9 +204,10 @@ pub(super) fn unanswered(none: Unanswered, record: &mut Record) -> Refusal {
     if let Some(status) = status {
         record.registry_status(status.as_u16());
     }
-    match error {
-        UpstreamError::Client(Fault::Unrecorded) => Refusal::AuditUnwritable,
-        error => error.into(),
+    if matches!(error, UpstreamError::Client(Fault::Unrecorded)) {
+        Refusal::AuditUnwritable
+    } else {
+        error.into()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Authority;
 use super::refusal::Denied;
+use crate::identity::Subject;
 use crate::registry::Action;
 
 /// Characters of a user's name that are shown at most.
@@ -17,6 +18,12 @@ pub(super) fn may_not(denied: &Denied) -> String {
         Some(repository) => format!("{} may not {deed} {repository}", shown(user)),
         None => format!("{} may not {deed} this registry", shown(user)),
     }
+}
+
+/// `robo may not move team-a/app:v1, which exists; choose another tag`
+pub(super) fn may_not_move(subject: &Subject, place: &str) -> String {
+    let user = shown(subject.as_str().unwrap_or("nobody"));
+    format!("{user} may not move {place}, which exists; choose another tag")
 }
 
 /// `log in: docker login registry.example.com`
@@ -65,7 +72,7 @@ fn shown(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{LONGEST_NAME, may_not, shown};
+    use super::{LONGEST_NAME, may_not, may_not_move, shown};
     use crate::gate::refusal::Denied;
     use crate::identity::Subject;
     use crate::policy::Denial;
@@ -95,6 +102,14 @@ mod tests {
         assert_eq!(
             told(Action::Delete, None),
             "alice may not delete from this registry"
+        );
+    }
+
+    #[test]
+    fn a_tag_that_exists_is_named() {
+        assert_eq!(
+            may_not_move(&Subject::read("robo").unwrap(), "team-a/app:v1"),
+            "robo may not move team-a/app:v1, which exists; choose another tag"
         );
     }
 

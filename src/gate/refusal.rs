@@ -87,12 +87,19 @@ pub enum Refusal {
         /// Whose.
         subject: Subject,
     },
+    /// The proxy ends, and the body is not whole yet.
+    Interrupted,
     /// The proxy ends, and cannot wait any longer for the registry.
     Stopping,
     /// Another push of a tag is not through.
     TagBusy,
     /// A tag that exists, for somebody who may only create.
-    TagExists,
+    TagExists {
+        /// Who.
+        subject: Subject,
+        /// Which, `repository:tag`.
+        place: Box<str>,
+    },
     /// More records than can be afforded for one source.
     TooManyRecords,
     /// An anonymous caller, by a token or by empty credentials, where a user is needed.
@@ -298,6 +305,7 @@ impl Refusal {
             }
             Self::AuditUnwritable
             | Self::Internal(_)
+            | Self::Interrupted
             | Self::Stopping
             | Self::TagBusy
             | Self::TooManyRecords
@@ -310,7 +318,7 @@ impl Refusal {
             | Self::Expectation
             | Self::Misdirected { .. }
             | Self::NotTheApi(_)
-            | Self::TagExists
+            | Self::TagExists { .. }
             | Self::UploadUnknown => {}
         }
         if status != StatusCode::UNAUTHORIZED {
@@ -343,9 +351,10 @@ impl Refusal {
             | Self::NotTheApi(_)
             | Self::OAuth { .. }
             | Self::PasswordMissing { .. }
+            | Self::Interrupted
             | Self::Stopping
             | Self::TagBusy
-            | Self::TagExists
+            | Self::TagExists { .. }
             | Self::TooManyRecords
             | Self::Unauthenticated
             | Self::Undecided(_)
@@ -391,9 +400,10 @@ impl Refusal {
             Self::OAuth { message, .. } => (*message).to_owned(),
             Self::PasswordMissing { .. } => "a rule asks for a password as well".to_owned(),
             Self::Revoked { .. } => "user gone or password changed since the token".to_owned(),
+            Self::Interrupted => "the proxy ended before the body was whole".to_owned(),
             Self::Stopping => "the proxy ended before the registry answered".to_owned(),
             Self::TagBusy => "another push of this tag is under way".to_owned(),
-            Self::TagExists => "tag exists, overwrite not allowed".to_owned(),
+            Self::TagExists { .. } => "tag exists, overwrite not allowed".to_owned(),
             Self::TooManyRecords => "more records than one source may have".to_owned(),
             Self::Unauthenticated => "anonymous, and a user is needed".to_owned(),
             Self::Undecided(failure) => failure.as_str().to_owned(),
@@ -423,9 +433,10 @@ impl Refusal {
             | Self::Misdirected { .. }
             | Self::NotTheApi(_)
             | Self::PasswordMissing { is_asked: true, .. }
-            | Self::TagExists
+            | Self::TagExists { .. }
             | Self::UploadUnknown => Outcome::Denied,
             Self::Limited(_) | Self::Locked { .. } | Self::TooManyRecords => Outcome::Limited,
+            Self::Interrupted => Outcome::Aborted,
             Self::Body(fault) | Self::Upstream(UpstreamError::Client(fault)) => match fault {
                 Fault::Gone | Fault::Stalled => Outcome::Aborted,
                 Fault::TooLarge => Outcome::Denied,
@@ -506,7 +517,7 @@ impl Refusal {
                 Code::Unauthorized,
                 (*message).into(),
             ),
-            Self::Stopping => (
+            Self::Interrupted | Self::Stopping => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unavailable,
                 "this proxy is being restarted; try again shortly".into(),
@@ -521,10 +532,10 @@ impl Refusal {
                 Code::TooManyRequests,
                 "too many requests from this address; try again with fewer at a time".into(),
             ),
-            Self::TagExists => (
+            Self::TagExists { subject, place } => (
                 StatusCode::FORBIDDEN,
                 Code::Denied,
-                "this tag exists and you may not move it; choose another tag".into(),
+                message::may_not_move(subject, place).into(),
             ),
             Self::PasswordMissing { denied, .. } => {
                 unauthorized(message::password_missing(denied, authority))

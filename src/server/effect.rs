@@ -33,7 +33,7 @@ use super::exchange::{content_length, outcome_of, unanswered, warn_of_expiry};
 use super::respond::{Proxy, Wait};
 use crate::audit::{Purpose, Record, Reservation};
 use crate::gate::{Admission, Authority, Claim, Refusal, Rules};
-use crate::identity::Peer;
+use crate::identity::{Peer, Subject};
 use crate::limit::Running;
 use crate::policy::{Permit, Tags};
 use crate::registry::{Call, Digest, ManifestVerb, References};
@@ -161,7 +161,11 @@ impl Write {
         let expires = admission.who.expires();
         let result = tokio::select! {
             result = self.carry_out(admission, body, &mut record, &progress) => result,
-            () = asked_to_stop(&mut stop) => Err(Refusal::Stopping),
+            () = asked_to_stop(&mut stop) => Err(if progress.is_whole.load(Ordering::Relaxed) {
+                Refusal::Stopping
+            } else {
+                Refusal::Interrupted
+            }),
         };
         if progress.client_left.load(Ordering::Relaxed) {
             record.client_left();
@@ -206,7 +210,8 @@ impl Write {
             progress.is_whole.store(true, Ordering::Relaxed);
             record.refers(&References::of(&manifest));
             digest = digest.or_else(|| self.digest_of(&manifest));
-            let claim = self.claim_tags(&permit, digest.as_ref(), record).await?;
+            let claim = self.claim_tags(&permit, &owner, digest.as_ref(), record);
+            let claim = claim.await?;
             cleared(&mut clearance).await?;
             (claim, RequestBody::Whole(Full::new(manifest)))
         } else {
@@ -264,6 +269,7 @@ impl Write {
     async fn claim_tags(
         &self,
         permit: &Permit,
+        subject: &Subject,
         manifest: Option<&Digest>,
         record: &mut Record,
     ) -> Result<Option<Claim>, Refusal> {
@@ -295,7 +301,10 @@ impl Write {
             }
             // Nothing is known to be the same where the registry does not say what it has.
             if there.is_none() || there.as_ref() != manifest {
-                return Err(Refusal::TagExists);
+                return Err(Refusal::TagExists {
+                    subject: subject.clone(),
+                    place: format!("{repo}:{tag}").into(),
+                });
             }
         }
         Ok(Some(claim))

@@ -184,6 +184,30 @@ async fn a_drain_waits_for_what_clients_left_and_ends_it_on_record() {
 }
 
 #[tokio::test]
+async fn what_is_not_whole_at_the_end_of_a_drain_is_aborted() {
+    let stored = Arc::new(Semaphore::new(10));
+    let upstream = slow_registry(&stored).await;
+    let mut lab = Lab::builder()
+        .upstream(upstream.url())
+        .server("drain_timeout = \"1s\"")
+        .start()
+        .await;
+    let (feeder, body) = Outgoing::fed();
+    let call = lab.user("mona").put("/v2/team-a/app/manifests/v1");
+    let sent = tokio::spawn(call.header("content-type", TYPE).body(body).try_send());
+    for part in 0..4 {
+        feeder.send(Ok(noise(part, 200_000))).await.unwrap();
+    }
+    lab.process.signal(Signal::TERM);
+    assert_eq!(lab.process.wait().await.code(), Some(0));
+    let record = record_of(&lab, "v1").await;
+    assert_eq!(record["outcome"], "aborted", "{record:#}");
+    assert!(upstream.seen().is_empty());
+    drop(feeder);
+    drop(sent.await);
+}
+
+#[tokio::test]
 async fn a_client_who_leaves_before_the_body_is_whole_ends_it() {
     for http in Http::BOTH {
         let stored = Arc::new(Semaphore::new(10));

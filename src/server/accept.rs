@@ -260,6 +260,8 @@ impl Accepting {
                 Origin::Client
             };
             let seat = tokio::select! {
+                // One that has been accepted is not dropped because a restart has begun.
+                biased;
                 seat = self.caps.seat(&self.proxy, address, origin) => seat,
                 () = asked_to_stop(&mut self.shutdown) => return,
             };

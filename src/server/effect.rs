@@ -160,6 +160,8 @@ impl Write {
     ) -> Response<AnswerBody> {
         let expires = admission.who.expires();
         let result = tokio::select! {
+            // What the registry has answered counts, also in the last moment.
+            biased;
             result = self.carry_out(admission, body, &mut record, &progress) => result,
             () = asked_to_stop(&mut stop) => Err(if progress.is_whole.load(Ordering::Relaxed) {
                 Refusal::Stopping

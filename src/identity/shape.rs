@@ -135,10 +135,6 @@ fn is_printable(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::string_slice,
-    reason = "what is sliced is ASCII; a test may panic"
-)]
 mod tests {
     use super::{recorded, resembles_secret};
 

@@ -41,13 +41,14 @@ impl Load {
 
     fn continued(lab: &Lab, shared: Arc<Shared>) -> Self {
         shared.stop.store(false, Ordering::Relaxed);
-        let alice = lab.user("alice");
+        let (alice, mona) = (lab.user("alice"), lab.user("mona"));
         let service = lab.authority();
         let tasks = (0..6).map(|_| {
-            let (alice, shared, service) = (alice.clone(), Arc::clone(&shared), service.clone());
+            let (alice, mona) = (alice.clone(), mona.clone());
+            let (shared, service) = (Arc::clone(&shared), service.clone());
             tokio::spawn(async move {
                 while !shared.stop.load(Ordering::Relaxed) {
-                    one(&alice, &shared, &service).await;
+                    one(&alice, &mona, &shared, &service).await;
                 }
             })
         });
@@ -87,7 +88,8 @@ impl Load {
     }
 }
 
-async fn one(alice: &Client, shared: &Shared, service: &str) {
+/// One call that is permitted: of many refusals only some have a record of their own.
+async fn one(alice: &Client, mona: &Client, shared: &Shared, service: &str) {
     let number = shared.next.fetch_add(1, Ordering::Relaxed);
     let name = format!("client-{number}");
     let token = format!("/token?service={service}&scope=repository:team-a/app:pull,push");
@@ -96,7 +98,7 @@ async fn one(alice: &Client, shared: &Shared, service: &str) {
         0 => alice.get("/v2/"),
         1 => alice.get(&token),
         2 => alice.post("/v2/team-a/app/blobs/uploads/"),
-        _ => alice.delete(&gone),
+        _ => mona.delete(&gone),
     };
     if let Ok(answer) = call.header("user-agent", name.as_str()).try_send().await {
         let mut answered = shared.answered.lock().unwrap();

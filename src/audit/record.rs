@@ -163,7 +163,11 @@ impl Record {
             fields.action = call.action().map(crate::registry::Action::as_str);
             fields.object = Some(call.object());
             fields.repository = call.repository().map(|name| bounded(name.as_str()));
-            fields.reference = call.reference().map(|name| bounded(&recorded(name)));
+            fields.reference = match (call.reference(), call.digest()) {
+                // A digest has no room for a secret.
+                (Some(name), Some(digest)) if name == digest.as_str() => Some(name.to_owned()),
+                (name, _) => name.map(|name| bounded(&recorded(name))),
+            };
             fields.from = call.mount_source().map(|name| bounded(name.as_str()));
             fields.query = Some(query).filter(|query| !query.is_empty());
             let tags = call.tags_written();

@@ -10,67 +10,62 @@ impl Call {
     /// The canonical path and query. Upload sessions carry the registry's own query besides, which
     /// is not the client's to choose.
     pub fn target(&self) -> String {
-        let (mut path, query) = self.parts(|value| Cow::Borrowed(value));
+        let mut out = String::with_capacity(96);
+        self.write_path(&mut out);
+        let query = self.query_as(|value| Cow::Borrowed(value));
         if !query.is_empty() {
-            path.extend(["?", &query]);
+            out.extend(["?", &query]);
         }
-        path
+        out
+    }
+
+    fn write_path(&self, out: &mut String) {
+        out.push_str("/v2/");
+        match self {
+            Self::Ping => {}
+            Self::Catalog(_) => out.push_str("_catalog"),
+            Self::Tags { repo, .. } => out.extend([repo.as_str(), "/tags/list"]),
+            Self::Manifest {
+                repo, reference, ..
+            } => out.extend([repo.as_str(), "/manifests/", reference.as_str()]),
+            Self::Blob { repo, digest, .. } => {
+                out.extend([repo.as_str(), "/blobs/", digest.as_str()]);
+            }
+            Self::Referrers { repo, digest, .. } => {
+                out.extend([repo.as_str(), "/referrers/", digest.as_str()]);
+            }
+            Self::StartUpload { repo, .. } => out.extend([repo.as_str(), "/blobs/uploads/"]),
+            Self::Upload { repo, id, .. } => {
+                out.extend([repo.as_str(), "/blobs/uploads/", id.as_str()]);
+            }
+        }
     }
 
     /// The canonical query without its question mark, with each value as `shown` has it; empty for none.
     pub fn query_as(&self, shown: fn(&str) -> Cow<'_, str>) -> String {
-        self.parts(shown).1
-    }
-
-    /// The canonical path, and the query with each value as `shown` has it.
-    fn parts(&self, shown: fn(&str) -> Cow<'_, str>) -> (String, String) {
-        let mut out = String::with_capacity(96);
-        out.push_str("/v2/");
         let mut parameters = Parameters {
             query: String::new(),
             shown,
         };
         match self {
-            Self::Ping => {}
-            Self::Catalog(page) => {
-                out.push_str("_catalog");
-                parameters.page(page);
-            }
-            Self::Tags { repo, page, .. } => {
-                out.extend([repo.as_str(), "/tags/list"]);
-                parameters.page(page);
-            }
-            Self::Manifest {
-                repo,
-                reference,
-                verb,
-            } => {
-                out.extend([repo.as_str(), "/manifests/", reference.as_str()]);
+            Self::Ping | Self::Blob { .. } => {}
+            Self::Catalog(page) | Self::Tags { page, .. } => parameters.page(page),
+            Self::Manifest { verb, .. } => {
                 if let ManifestVerb::Put { tags } = verb {
                     for tag in tags {
                         parameters.add("tag", tag.as_str());
                     }
                 }
             }
-            Self::Blob { repo, digest, .. } => {
-                out.extend([repo.as_str(), "/blobs/", digest.as_str()]);
-            }
-            Self::Referrers {
-                repo,
-                digest,
-                artifact_type,
-                ..
-            } => {
-                out.extend([repo.as_str(), "/referrers/", digest.as_str()]);
+            Self::Referrers { artifact_type, .. } => {
                 parameters.add_some("artifactType", artifact_type.as_deref());
             }
             Self::StartUpload {
-                repo,
+                repo: _,
                 mount,
                 digest,
                 algorithm,
             } => {
-                out.extend([repo.as_str(), "/blobs/uploads/"]);
                 if let Some(mount) = mount {
                     parameters.add("mount", mount.digest.as_str());
                     parameters.add_some("from", mount.from.as_ref().map(RepoName::as_str));
@@ -78,14 +73,13 @@ impl Call {
                 parameters.add_some("digest", digest.as_ref().map(Digest::as_str));
                 parameters.add_some("digest-algorithm", algorithm.as_deref());
             }
-            Self::Upload { repo, id, verb, .. } => {
-                out.extend([repo.as_str(), "/blobs/uploads/", id.as_str()]);
+            Self::Upload { verb, .. } => {
                 if let UploadVerb::Finish(digest) = verb {
                     parameters.add("digest", digest.as_str());
                 }
             }
         }
-        (out, parameters.query)
+        parameters.query
     }
 }
 

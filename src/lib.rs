@@ -1,7 +1,8 @@
 //! Portcullis, an authenticating reverse proxy in front of a container registry.
 //!
-//! The map of the house. A request enters through [`server`], is judged in [`gate`] and, with a
-//! permit in hand, forwarded by [`upstream`]; every use of a credential ends in [`audit`].
+//! The map of the house. A request enters through [`transport`], is answered by [`proxy`], which has
+//! it judged by [`access`] and, with a permit in hand, forwarded by [`upstream`]; every use of a
+//! credential ends in [`audit`].
 //!
 //! | where | what |
 //! |---|---|
@@ -16,8 +17,11 @@
 //! | [`tls`] | key material, and the listener's configuration made of it |
 //! | [`upstream`] | connections to the registry, and forwarding what has a permit |
 //! | [`audit`] | the trail: one record for each credential use and decision |
-//! | [`gate`] | from a request's head to a permit or a refusal; the token service |
-//! | [`server`] | listeners, connections, requests, drain |
+//! | [`state`] | the rules in force, and what survives a reload |
+//! | [`request`] | what a request is before anything of it is judged |
+//! | [`transport`] | from bytes to a request: listeners, connections, drain |
+//! | [`proxy`] | from a request to its answer and its record |
+//! | [`access`] | from a request's head to a permit or a refusal; the token service |
 //! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
 //! | [`supervisor`] | the service manager: sockets it hands over, what it is told |
@@ -42,20 +46,23 @@ pub mod token;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod trace;
 
+pub mod access;
 pub mod admin;
 pub mod audit;
 pub mod authn;
 pub mod config;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
-pub mod gate;
 pub mod page;
+pub mod proxy;
 pub mod reload;
-pub mod server;
+pub mod request;
 #[cfg(feature = "otlp")]
 pub mod spans;
+pub mod state;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tls;
+pub mod transport;
 pub mod upstream;

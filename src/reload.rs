@@ -13,6 +13,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use crate::access::PullLimits;
 use crate::admin::Admin;
 use crate::audit::{AuditError, ChainKey, Event, Outcome, Plan, Record, Signer};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
@@ -22,10 +23,10 @@ use crate::authn::{Authenticator, Certificates, Memory};
 use crate::config::{
     Config, Errors, MAX_SECRET, MAX_USERS, Server, StoreUrl, SyslogAddress, read_whole,
 };
-use crate::gate::{PullLimits, Rules, Shown};
 use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
-use crate::server::Proxy;
+use crate::proxy::Proxy;
+use crate::state::{Rules, Shown};
 use crate::store::{Counts, Store};
 use crate::telemetry;
 use crate::tls::{self, TlsError};

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::Health;
 use crate::audit::{ActionTimes, BUCKETS};
-use crate::server::Proxy;
+use crate::proxy::Proxy;
 
 type Labels = Vec<(&'static str, String)>;
 

@@ -37,7 +37,8 @@ use status::{RobotKeys, Status};
 
 use crate::authn::ldap::Diagnosis;
 use crate::limit::connections::Origin;
-use crate::server::{Proxy, Room, Seat};
+use crate::proxy::Proxy;
+use crate::transport::{Room, Seat};
 
 /// Connections at a time: a handful of scrapers and browsers.
 const CONNECTIONS: usize = 64;

@@ -7,7 +7,8 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use super::serve;
-use crate::server::{self, BindError, Listeners, Proxy};
+use crate::proxy::Proxy;
+use crate::transport::{self, BindError, Listeners};
 
 /// The address in use, if there is one.
 #[derive(Default)]
@@ -33,7 +34,7 @@ impl Admin {
             return Ok(None);
         }
         let bound = match wanted {
-            Some(address) => Some((address, server::bind(&[address])?.into_inner())),
+            Some(address) => Some((address, transport::bind(&[address])?.into_inner())),
             None => None,
         };
         Ok(Some(Move(bound)))

@@ -7,11 +7,11 @@ use super::Health;
 use crate::audit::{Refused, SinkState};
 use crate::authn::keys::{KeyringState, hex};
 use crate::config::{Limits, WhenUnwritable};
-use crate::gate::Reload;
 use crate::limit::{Quota, Source};
 use crate::page::Page;
 use crate::policy::{Pattern, Who};
-use crate::server::Proxy;
+use crate::proxy::Proxy;
+use crate::state::Reload;
 
 const DAY: i64 = 24 * 60 * 60;
 /// What ends within this many days is pointed out.

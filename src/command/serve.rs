@@ -8,18 +8,20 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use portcullis::access::Guard;
 use portcullis::admin::{Admin, Move};
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
-use portcullis::gate::{Guard, Ledger, Reloads};
 use portcullis::limit::{Quotas, Shield};
+use portcullis::proxy::Proxy;
 use portcullis::reload::{self, BrokenLines, Foundation, Process};
-use portcullis::server::{self, Listeners, Proxy};
 #[cfg(feature = "otlp")]
 use portcullis::spans;
+use portcullis::state::{Ledger, Reloads};
 use portcullis::supervisor::{self, Handed, Shared};
 use portcullis::telemetry;
+use portcullis::transport::{self, Listeners};
 use portcullis::upstream::Pool;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
@@ -184,7 +186,7 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
         process.admin.take(admin, &proxy);
     }
     let drain_timeout = config.server.drain_timeout;
-    let serving = tokio::spawn(server::serve(
+    let serving = tokio::spawn(transport::serve(
         public,
         Arc::clone(&proxy),
         config.server,
@@ -234,7 +236,7 @@ fn listeners(handed: Vec<std::net::TcpListener>, missing: &[SocketAddr]) -> Resu
             tracing::warn!(%address, "no socket was handed over; a restart refuses its connections");
         }
     }
-    let mut listeners = server::bind(missing)?;
+    let mut listeners = transport::bind(missing)?;
     let adopted = listeners.adopt(handed);
     adopted.context("cannot use the sockets handed over")?;
     Ok(listeners)

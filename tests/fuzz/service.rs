@@ -10,10 +10,12 @@ use jiff::Timestamp;
 use portcullis::audit::Audit;
 use portcullis::authn::Memory;
 use portcullis::config::Config;
-use portcullis::gate::{Guard, Ledger, Reloads};
+use portcullis::access::Guard;
+use portcullis::state::{Ledger, Reloads};
 use portcullis::limit::{Quotas, Shield};
 use portcullis::reload::{self, BrokenLines, Foundation};
-use portcullis::server::{self, Proxy};
+use portcullis::proxy::Proxy;
+use portcullis::transport;
 use portcullis::upstream::Pool;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -201,11 +203,11 @@ fn serve(folder: &Path, upstream: SocketAddr) -> SocketAddr {
         reloads: Reloads::default(),
         spare_key,
     };
-    let listeners = server::bind(&config.server.listen).expect("a port");
+    let listeners = transport::bind(&config.server.listen).expect("a port");
     let address = listeners.addresses()[0];
     let (stop, stopping) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
-        server::serve(
+        transport::serve(
             listeners,
             Proxy::new(rules, ledger),
             config.server,

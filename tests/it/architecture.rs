@@ -25,20 +25,32 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["identity", "registry", "policy", "limit", "trace", "config"],
     ),
     ("store", &["identity", "limit", "audit", "config"]),
-    // the life of a request
     (
-        "gate",
+        "state",
         &[
-            "authn", "policy", "limit", "store", "token", "audit", "identity", "registry",
+            "access", "audit", "authn", "policy", "limit", "store", "token", "identity",
             "upstream", "tls", "config",
         ],
     ),
+    // the life of a request
+    ("request", &["registry"]),
     (
-        "server",
+        "access",
         &[
-            "gate", "upstream", "tls", "audit", "identity", "registry", "policy", "limit", "token",
-            "authn", "trace", "config",
+            "request", "state", "authn", "policy", "limit", "store", "token", "audit", "identity",
+            "registry", "upstream", "config",
         ],
+    ),
+    (
+        "proxy",
+        &[
+            "request", "state", "access", "upstream", "audit", "identity", "registry", "policy",
+            "limit", "trace", "config",
+        ],
+    ),
+    (
+        "transport",
+        &["request", "proxy", "tls", "identity", "limit", "config"],
     ),
     // running it
     ("supervisor", &[]),

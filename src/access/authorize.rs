@@ -1,0 +1,339 @@
+//! Every step between a request's head and the registry, in order. Only the head is looked at: no
+//! byte of a body is read before there is a permit.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use jiff::Timestamp;
+
+use super::login_throttle::{Login, note_claim};
+use super::refusal::Denied;
+use super::shared::Counters;
+use super::{Pull, Refusal};
+use crate::audit::{Event, Purpose, Record};
+use crate::config::{Anonymous, Challenge};
+use crate::identity::{
+    Authentication, ClientCertificate, Identity, Peer, Presented, Robot, Secret, Subject,
+};
+use crate::policy::Permit;
+use crate::registry::{Action, Call, RepoName};
+use crate::request::Authority;
+use crate::state::{Ledger, Rules};
+use crate::token::{Confirmation, Kind, TokenError, Verified};
+use crate::upstream::Session;
+
+/// How long a push that was begun with a token may go on after the token has expired.
+const LONGEST_PUSH: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
+/// A request that may go on.
+pub struct Admission {
+    /// The proof, for forwarding.
+    pub permit: Permit,
+    /// Who is calling.
+    pub who: Identity,
+    /// The upload session being continued.
+    pub session: Option<Session>,
+    /// What it costs, for those who are limited.
+    pub pull: Option<Pull>,
+}
+
+/// Judges one request to the API. What is learnt on the way is noted in the record, also when the
+/// answer is no.
+pub async fn judge(
+    rules: &Rules,
+    ledger: &Ledger,
+    now: Timestamp,
+    peer: &Peer,
+    authority: &Authority,
+    head: &http::request::Parts,
+    record: &mut Record,
+) -> Result<Box<Admission>, Refusal> {
+    let call = Call::parse(&head.method, head.uri.path(), head.uri.query());
+    if let Ok(call) = &call {
+        record.call(call);
+    }
+    record.certificate(peer.certificate.shown());
+    // Who has no certificate where one is required learns that, and nothing else.
+    let shown = rules.certificates.admit(peer, now)?;
+    let call = call?;
+
+    let presented = presented(rules, &head.headers, record)?;
+    let for_nobody = Refusal::for_nobody(&presented);
+    let is_bare = matches!(presented, Presented::Nothing);
+    let is_anonymous = is_bare || matches!(presented, Presented::Empty);
+    // Before anything is asked that costs anything.
+    if is_bare && is_asked_first(rules, &call, shown) {
+        record.identify(&Identity::anonymous(), std::iter::empty());
+        return Err(Refusal::Challenged);
+    }
+    let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
+    if logs_in {
+        record.event(Event::Login);
+    }
+    ledger.audit.ready_for(if call.is_read() {
+        Purpose::Read
+    } else {
+        Purpose::Write
+    })?;
+
+    let session = rules.upstream.open_session(&call);
+    let begun = session.as_ref().map(|session| session.begun);
+    let who = match presented {
+        Presented::Empty | Presented::Nothing => Identity::anonymous(),
+        Presented::Basic { user, password } => {
+            let login = Login {
+                rules,
+                ledger,
+                now,
+                peer,
+                shown,
+            };
+            login.verify(&user, &password, record).await?
+        }
+        Presented::Bearer(token) => {
+            record.authentication(Authentication::Token);
+            let at = moments(begun, now);
+            bearer(rules, &token, Kind::Access, shown, authority, at).await?
+        }
+    };
+    let who = rules.certificates.join(who, shown)?;
+    if who.user().is_some() {
+        peer.witness.proven();
+    }
+    record.identify(&who, rules.policy.groups_of(&who));
+    if matches!(call, Call::Ping) && is_anonymous && who.subject().is_nobody() {
+        return Err(for_nobody);
+    }
+
+    let uncovered = uncovered_source(rules, &who, peer, &call, now, record);
+    let (action, repository) = (call.action(), call.repository().cloned());
+    let source = call.mount_source().cloned();
+    let permit = match rules.policy.decide(&who, peer.address, call, now) {
+        Ok(permit) => permit,
+        Err(denial) => {
+            if let Some(rule) = &denial.rule {
+                record.rule(&rule.0);
+            }
+            return Err(if who.subject().is_nobody() {
+                for_nobody
+            } else {
+                let denied = Denied {
+                    denial,
+                    subject: who.subject().clone(),
+                    repository,
+                };
+                let is_asked = !is_anonymous;
+                denied_or_asked(rules, &who, peer, now, denied, source, is_asked)
+            });
+        }
+    };
+    let is_covered = |action| who.scope_covers(action, repository.as_ref());
+    if uncovered.is_some() || !action.is_none_or(is_covered) {
+        return Err(Refusal::InsufficientScope { source: uncovered });
+    }
+    if let Some(rule) = permit.rule() {
+        record.rule(&rule.0);
+    }
+    let is_owners = |session: &Session| session.owner.is(who.subject());
+    if matches!(permit.call(), Call::Upload { .. }) && !session.as_ref().is_some_and(is_owners) {
+        return Err(Refusal::UploadUnknown);
+    }
+    let pull = reserve(rules, ledger, &who, peer, permit.call()).await?;
+    record.permitted();
+    if !permit.call().is_read() {
+        // A change that has begun is not broken off for somebody else's connection.
+        peer.witness.proven();
+    }
+    Ok(Box::new(Admission {
+        permit,
+        who,
+        session,
+        pull,
+    }))
+}
+
+/// What a request presents. Where that cannot be read, the record still says whose it is said to be.
+pub(super) fn presented(
+    rules: &Rules,
+    headers: &HeaderMap,
+    record: &mut Record,
+) -> Result<Presented, Refusal> {
+    Presented::from_headers(headers).map_err(|malformed| {
+        if let Some(claim) = Presented::claimed(headers) {
+            note_claim(rules, &claim, record);
+        }
+        malformed.into()
+    })
+}
+
+/// The moments at which a token may be judged: now, and, since a push admitted at its start is not cut
+/// by a token that expires on the way, when the push that the request continues was begun.
+fn moments(begun: Option<Timestamp>, now: Timestamp) -> [Timestamp; 2] {
+    match begun {
+        Some(begun) if begun <= now && now.duration_since(begun) < LONGEST_PUSH => [now, begun],
+        Some(_) | None => [now, now],
+    }
+}
+
+/// Who a token of ours stands for, if its credential is still what it was when it was minted.
+pub(super) async fn bearer(
+    rules: &Rules,
+    token: &Secret<String>,
+    kind: Kind,
+    shown: Option<&ClientCertificate>,
+    authority: &Authority,
+    at: [Timestamp; 2],
+) -> Result<Identity, Refusal> {
+    let verified = rules
+        .keys
+        .verify(token.expose(), kind, authority.as_str(), &at)?;
+    let scope = verified.grants.clone();
+    if let Some(bound) = &verified.claims.cnf
+        && shown
+            .map(|shown| Confirmation::to_certificate(&shown.fingerprint))
+            .as_ref()
+            != Some(bound)
+    {
+        return Err(TokenError::Binding.into());
+    }
+    let [now, _begun] = at;
+    let user = match &verified.subject {
+        Subject::Nobody => return Ok(Identity::verified_token(None, [].into(), false, scope)),
+        Subject::Robot(robot) => return robot_of(rules, robot, &verified, now),
+        // Nobody here knows how it stands.
+        Subject::Workload(_) => return Err(revoked(&verified)),
+        Subject::Person(user) => user,
+    };
+    if verified.claims.stands_on_certificate() {
+        let named = shown.and_then(|shown| rules.certificates.user(shown));
+        let named = named.filter(|named| named.is(user));
+        let named = named.ok_or_else(|| revoked(&verified))?;
+        return Ok(Identity::verified_token(
+            Some(named),
+            [].into(),
+            false,
+            scope,
+        ));
+    }
+    let current = rules.credential_state(user).await;
+    match current.map_err(Refusal::Undecided)? {
+        Some((state, standing)) if Some(&state) == verified.claims.credential.as_ref() => {
+            let user = Some(standing.name);
+            let who = Identity::verified_token(user, standing.groups, true, scope);
+            Ok(if standing.stale {
+                who.while_directory_down()
+            } else {
+                who
+            })
+        }
+        Some(_) | None => Err(revoked(&verified)),
+    }
+}
+
+/// The same for a token that was minted for a robot key: it is confined as the key is now, and ends
+/// with it, whatever was begun.
+fn robot_of(
+    rules: &Rules,
+    robot: &Robot,
+    token: &Verified,
+    now: Timestamp,
+) -> Result<Identity, Refusal> {
+    let keys = rules.robots.current();
+    let state = rules.key_state(&keys, robot);
+    let key = keys
+        .get(robot.name())
+        .filter(|key| !key.confinement.is_over(now));
+    match key {
+        Some(key) if state.is_some() && state == token.claims.credential => {
+            let confinement = Arc::clone(&key.confinement);
+            let scope = token.grants.clone();
+            Ok(Identity::verified_key_token(
+                robot.clone(),
+                confinement,
+                scope,
+            ))
+        }
+        Some(_) | None => Err(revoked(token)),
+    }
+}
+
+fn revoked(token: &Verified) -> Refusal {
+    Refusal::Revoked {
+        subject: token.subject.clone(),
+    }
+}
+
+/// Whether a request without `Authorization` is answered with a challenge before anything else, so
+/// that clients that wait to be asked send what they have. A certificate that names a user is a
+/// credential, but for `/v2/`: whoever logs in there learns whether the password is right.
+fn is_asked_first(rules: &Rules, call: &Call, shown: Option<&ClientCertificate>) -> bool {
+    match (call, rules.challenge, rules.anonymous) {
+        (Call::Ping, Challenge::Bearer, _) => true,
+        (_, Challenge::Bearer, Anonymous::Token) => shown
+            .and_then(|shown| rules.certificates.user(shown))
+            .is_none(),
+        (_, Challenge::Basic, _) | (_, Challenge::Bearer, Anonymous::Direct) => false,
+    }
+}
+
+/// Sets aside what a pull costs.
+async fn reserve(
+    rules: &Rules,
+    ledger: &Ledger,
+    who: &Identity,
+    peer: &Peer,
+    call: &Call,
+) -> Result<Option<Pull>, Refusal> {
+    let counters = Counters {
+        quotas: &ledger.quotas,
+        store: rules.store.as_ref(),
+        now: ledger.now(),
+    };
+    let (policy, from) = (&rules.policy, peer.address);
+    rules.pulls.reserve(policy, counters, who, from, call).await
+}
+
+/// A denial, or a challenge where nothing but a password is missing. `is_asked`: another credential
+/// was sent, so the client has been asked before.
+fn denied_or_asked(
+    rules: &Rules,
+    who: &Identity,
+    peer: &Peer,
+    now: Timestamp,
+    denied: Denied,
+    source: Option<RepoName>,
+    is_asked: bool,
+) -> Refusal {
+    if !denied.denial.lacks_password {
+        return Refusal::Denied(denied);
+    }
+    let (policy, from) = (&rules.policy, peer.address);
+    let opens =
+        |source: &RepoName| policy.allows_with_password(who, from, Action::Pull, source, now);
+    Refusal::PasswordMissing {
+        denied,
+        source: source.filter(opens),
+        is_asked,
+    }
+}
+
+/// The source of a mount that the policy lets the caller read, and the token does not cover: a
+/// better token helps. For a source that the policy refuses none would, and the mount becomes an
+/// ordinary upload: containerd takes a second challenge for the end (its `docker/authorizer.go`).
+fn uncovered_source(
+    rules: &Rules,
+    who: &Identity,
+    peer: &Peer,
+    call: &Call,
+    now: Timestamp,
+    record: &mut Record,
+) -> Option<RepoName> {
+    let source = call.mount_source()?;
+    let (policy, from) = (&rules.policy, peer.address);
+    let decision = policy.allows(who, from, Action::Pull, source, now);
+    if !decision.is_allow() {
+        return None;
+    }
+    record.source_allowed();
+    (!who.scope_covers(Action::Pull, Some(source))).then(|| source.clone())
+}

@@ -1,0 +1,305 @@
+//! The one place where a password is judged: keys and passwords, behind the defence against
+//! guessing.
+//!
+//! A robot key that is right needs no such defence and is never refused for what others guessed. A
+//! wrong one is counted like a wrong password, for the user `key:NAME`.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::Refusal;
+use crate::audit::{Audit, Event, Outcome as Told, Record};
+use crate::authn::{CertificateError, Outcome, keys};
+use crate::identity::{
+    Authentication, Claim, ClientCertificate, Identity, Name, Password, Peer, Robot, Subject,
+};
+use crate::limit::lockout::{Attempt, Became, Change, Judged, Lockout, Setting, Standing, Whom};
+use crate::limit::{Claimant, Source, Trust};
+use crate::state::{Ledger, Rules};
+use crate::store::{self, Guess, Judgement, Locks, Store};
+
+/// How often locks that have ended are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a password or key is judged by.
+pub(super) struct Login<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) ledger: &'a Ledger,
+    pub(super) now: Timestamp,
+    pub(super) peer: &'a Peer,
+    /// The certificate that was accepted beside it.
+    pub(super) shown: Option<&'a ClientCertificate>,
+}
+
+impl Login<'_> {
+    /// Finds out whose password or key it is.
+    pub(super) async fn verify(
+        &self,
+        user: &Name,
+        password: &Password,
+        record: &mut Record,
+    ) -> Result<Identity, Refusal> {
+        let Some(key) = self.key(user.as_str(), password) else {
+            let authenticator = &self.rules.authenticator;
+            let who = Subject::Person(user.clone());
+            note_claim(self.rules, &Claim::of(&who), record);
+            let trial = self.begin(&who, password).await?;
+            let whom = self.claimant(user);
+            let verified = authenticator.verify_password(user, password, whom);
+            let (outcome, decided_by) = verified.await;
+            if let Some(back_end) = decided_by {
+                record.authentication(back_end);
+            }
+            return self.end(&who, trial, outcome).await;
+        };
+        let robot = Subject::Robot(Robot::named(user.as_str()));
+        record.claim(&Claim::of(&robot));
+        record.authentication(Authentication::Key);
+        if let Outcome::Accept(who) = key {
+            return Ok(who);
+        }
+        let trial = self.begin(&robot, password).await?;
+        self.end(&robot, trial, key).await
+    }
+
+    /// For whom the password is verified: somebody with a verified certificate, or of a name that
+    /// logged in from there a short time ago, goes before strangers.
+    fn claimant(&self, user: &Name) -> Claimant {
+        let source = Source::of(self.peer.address);
+        let trust = match self.shown {
+            Some(_) => Trust::Proven,
+            None => self.ledger.memory.trust(user, source),
+        };
+        Claimant { source, trust }
+    }
+
+    /// The answer to a robot key; `None` for a password, which is the back ends' to judge.
+    fn key(&self, name: &str, password: &Password) -> Option<Outcome> {
+        keys::is_meant(password).then(|| {
+            let keys = self.rules.robots.current();
+            keys.verify(name, password, self.peer.address, self.now)
+        })
+    }
+
+    async fn begin(
+        &self,
+        who: &Subject,
+        password: &Password,
+    ) -> Result<Option<Trial<'_>>, Refusal> {
+        // Who has a verified certificate is known already and may mistype as often as he likes.
+        let standing = match self.shown {
+            Some(_) => Standing::VerifiedCertificate,
+            None => Standing::Stranger,
+        };
+        let guard = &self.ledger.guard;
+        let attempt = guard
+            .lock()
+            .attempt(standing, who, self.peer.address, password);
+        let Some(attempt) = attempt else {
+            return Ok(None);
+        };
+        let setting = self.rules.failed_logins;
+        let store = self.rules.store.as_ref().filter(|_| setting.count > 0);
+        let guess = store.map(|store| {
+            let tag = attempt.tag(self.rules.keys.credential_key(), password);
+            (store, store.guess(&attempt, tag))
+        });
+        let mut trial = guard.begin(attempt, setting, &self.ledger.audit)?;
+        if let Some((store, guess)) = guess {
+            Box::pin(trial.join(store, guess)).await?;
+        }
+        Ok(Some(trial))
+    }
+
+    async fn end(
+        &self,
+        user: &Subject,
+        trial: Option<Trial<'_>>,
+        outcome: Outcome,
+    ) -> Result<Identity, Refusal> {
+        let (judged, answer) = match outcome {
+            Outcome::Accept(who) => (Judged::Right, Ok(who)),
+            Outcome::Reject(_) if self.rules.certificates.contradicts(self.shown, user) => {
+                (Judged::Wrong, Err(CertificateError::NamesAnother.into()))
+            }
+            Outcome::Reject(rejection) => (Judged::Wrong, Err(Refusal::BadCredential(rejection))),
+            Outcome::Fail(failure) => (Judged::Unknown, Err(Refusal::Undecided(failure))),
+        };
+        if let Some(trial) = trial {
+            trial.end(judged).await;
+        }
+        answer
+    }
+}
+
+/// Notes whom a password that is not verified yet, or never will be, is said to be of, and who would
+/// judge it.
+pub(super) fn note_claim(rules: &Rules, claim: &Claim, record: &mut Record) {
+    record.claim(claim);
+    if let Some(back_end) = rules.authenticator.asked_about(claim.user()) {
+        record.authentication(back_end);
+    }
+}
+
+/// The lock-out of this process, with its clock.
+pub struct Guard {
+    lockout: Mutex<Lockout>,
+    begun: Instant,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        let mut secret = [0; 32];
+        #[expect(
+            clippy::expect_used,
+            reason = "aws-lc itself aborts if the system has no randomness"
+        )]
+        aws_lc_rs::rand::fill(&mut secret).expect("randomness");
+        Self {
+            lockout: Mutex::new(Lockout::new(secret)),
+            begun: Instant::now(),
+        }
+    }
+}
+
+impl Guard {
+    /// Tells the audit trail of locks that have ended, for ever.
+    pub async fn watch(self: Arc<Self>, audit: Arc<Audit>) {
+        let mut ticks = tokio::time::interval(LOOK);
+        loop {
+            ticks.tick().await;
+            let changes = self.lock().changes(self.begun.elapsed());
+            for change in changes {
+                tell(&audit, change);
+            }
+        }
+    }
+
+    fn begin<'a>(
+        &'a self,
+        attempt: Attempt,
+        setting: Setting,
+        audit: &'a Arc<Audit>,
+    ) -> Result<Trial<'a>, Refusal> {
+        let begun = self.lock().begin(&attempt, setting, self.begun.elapsed());
+        begun.map_err(|wait| Refusal::Locked { wait })?;
+        Ok(Trial {
+            guard: self,
+            audit,
+            setting,
+            attempt: Some(attempt),
+            elsewhere: None,
+        })
+    }
+
+    /// Takes over what replicas have locked: it needs no store from now on, also when it is lost.
+    fn adopt(&self, attempt: &Attempt, locks: Locks, audit: &Arc<Audit>) {
+        let now = self.begun.elapsed();
+        let whoms = [(Whom::User, locks.pair), (Whom::Everybody, locks.network)];
+        for (whom, time) in whoms {
+            if let Some(time) = time {
+                let changes = self.lock().adopt(attempt, whom, time, now);
+                tell_all(audit, changes);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lockout> {
+        // Each change leaves it whole.
+        self.lockout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt that is being verified. Dropped without an end, nobody knows how it ended.
+struct Trial<'a> {
+    guard: &'a Guard,
+    audit: &'a Arc<Audit>,
+    setting: Setting,
+    attempt: Option<Attempt>,
+    /// The same attempt in the store, where there is one.
+    elsewhere: Option<store::Trial>,
+}
+
+impl Trial<'_> {
+    /// Asks what replicas know of it. A store that does not answer refuses nothing.
+    async fn join(&mut self, store: &Arc<Store>, guess: Guess) -> Result<(), Refusal> {
+        let Some(attempt) = &self.attempt else {
+            return Ok(());
+        };
+        match store.begin(guess, self.setting).await {
+            None => Ok(()),
+            Some(Judgement::Try(trial, wrong)) => {
+                self.guard.lock().agree(attempt, wrong);
+                self.elsewhere = Some(trial);
+                Ok(())
+            }
+            Some(Judgement::Busy(wait)) => Err(Refusal::Locked { wait }),
+            Some(Judgement::Locked(locks)) => {
+                self.guard.adopt(attempt, locks, self.audit);
+                let wait = locks.network.or(locks.pair).unwrap_or_default();
+                Err(Refusal::Locked { wait })
+            }
+        }
+    }
+
+    async fn end(mut self, judged: Judged) {
+        let attempt = self.attempt.clone();
+        self.finish(judged);
+        let (Some(attempt), Some(trial)) = (attempt, self.elsewhere.take()) else {
+            return;
+        };
+        let told = trial.end(judged);
+        match judged {
+            // The answer waits until all replicas know.
+            Judged::Wrong => self.guard.adopt(&attempt, told.await, self.audit),
+            Judged::Right | Judged::Unknown => drop(told),
+        }
+    }
+
+    fn finish(&mut self, judged: Judged) {
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        let now = self.guard.begun.elapsed();
+        let changes = self.guard.lock().end(&attempt, judged, self.setting, now);
+        tell_all(self.audit, changes);
+    }
+}
+
+fn tell_all(audit: &Arc<Audit>, changes: Vec<Change>) {
+    for change in changes {
+        tell(audit, change);
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.finish(Judged::Unknown);
+    }
+}
+
+/// One record for each change of state, besides the request's own.
+fn tell(audit: &Arc<Audit>, change: Change) {
+    let Change { user, network, to } = change;
+    let mut record = Record::open(audit, Event::Lockout);
+    record.source(network.addr());
+    // The user stands in the reason only: who counts records by user counts attempts, and this is
+    // none.
+    let user = user.as_deref().unwrap_or("every user");
+    match to {
+        Became::Locked(time) => {
+            tracing::warn!(user, %network, ?time, "too many wrong passwords, locked");
+            record.outcome(Told::Limited);
+            let seconds = time.as_secs();
+            record.reason(&format!("{user} locked from {network} for {seconds} s"));
+        }
+        Became::Free => {
+            tracing::info!(user, %network, "no longer locked");
+            record.outcome(Told::Allowed);
+            record.reason(&format!("{user} free again from {network}"));
+        }
+    }
+    record.close();
+}

@@ -1,0 +1,21 @@
+//! Access: from a request's head to a permit or a refusal.
+//!
+//! `authorize` is the page to read first: every step between the head and the permit, in order.
+//! `token_endpoint` is the token service. Whatever says no ends in `refusal`, where each reason has
+//! its one answer.
+
+mod authorize;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+mod login_throttle;
+mod message;
+mod pull_quota;
+mod refusal;
+mod shared;
+mod token_endpoint;
+
+pub use authorize::{Admission, judge};
+pub use login_throttle::Guard;
+pub use pull_quota::{Pull, PullLimits, PullsExceeded, Standing};
+pub use refusal::{METHODS, Refusal, Wanted};
+pub use token_endpoint::{MAX_FORM, Minted, issue};

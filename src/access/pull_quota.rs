@@ -1,0 +1,447 @@
+//! What a pull costs, and whom.
+//!
+//! A pull is a GET of a manifest that the registry answers with 200. It is reserved when it has been
+//! permitted and before anything is asked of the registry, and given back if it turns out to be
+//! none. A HEAD of a manifest says how much is left and costs nothing; nothing else is limited.
+//! Whoever may not read is told so whatever is left: an anonymous caller has to be asked for
+//! credentials, not to be sent away.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::Refusal;
+use super::shared::{Counters, Held};
+use crate::config::{Limits, PullLimit};
+use crate::identity::Identity;
+use crate::limit::{Bucket, Exceeded, Quota, Quotas, Source, Subject};
+use crate::policy::{Policy, Who};
+use crate::registry::{Call, ManifestVerb, Read, Reference};
+use crate::store::Store;
+
+/// Which limit a pull falls under. A part of the rules: a reload swaps it.
+pub struct PullLimits {
+    first: Vec<Named>,
+    anonymous: Quota,
+    authenticated: Quota,
+    repeat_free: Duration,
+}
+
+/// A `[[limit]]` and the name under which its pulls are remembered.
+struct Named {
+    name: u64,
+    limit: PullLimit,
+}
+
+/// Names of the limits that every configuration has.
+const ANONYMOUS: u64 = 0;
+const AUTHENTICATED: u64 = 1;
+
+/// A read of a manifest by somebody who is limited.
+pub struct Pull {
+    bucket: Bucket,
+    quotas: Arc<Quotas>,
+    store: Option<Arc<Store>>,
+    repeat_free: Duration,
+    /// None for what costs nothing anyway.
+    held: Option<Held>,
+}
+
+/// What headers say about a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// How many in what time.
+    pub quota: Quota,
+    /// How many are left.
+    pub remaining: u32,
+    /// Whose they are.
+    pub subject: Subject,
+}
+
+impl PullLimits {
+    /// Compiles the limits.
+    pub fn new(limits: &Limits) -> Self {
+        let named = |limit: &PullLimit| Named {
+            name: name_of(limit),
+            limit: limit.clone(),
+        };
+        Self {
+            first: limits.pulls.iter().map(named).collect(),
+            anonymous: limits.anonymous_pulls,
+            authenticated: limits.authenticated_pulls,
+            repeat_free: limits.repeat_free,
+        }
+    }
+
+    /// Reserves what a call costs. `None` if it is not a read of a manifest or not limited.
+    pub(super) async fn reserve(
+        &self,
+        policy: &Policy,
+        with: Counters<'_>,
+        who: &Identity,
+        from: IpAddr,
+        call: &Call,
+    ) -> Result<Option<Pull>, Refusal> {
+        let Call::Manifest {
+            repo,
+            reference,
+            verb: ManifestVerb::Read(read),
+        } = call
+        else {
+            return Ok(None);
+        };
+        let fits = |limit: &PullLimit| {
+            let of = limit.repositories.is_empty()
+                || limit
+                    .repositories
+                    .iter()
+                    .any(|one| one.matches(repo, who.person()));
+            of && (limit.who.is_empty() || limit.who.iter().any(|one| is(policy, who, one)))
+        };
+        let first = self.first.iter().find(|named| fits(&named.limit));
+        let (limit, quota) = match first {
+            Some(named) => (named.name, named.limit.quota),
+            None if who.subject().is_nobody() => (ANONYMOUS, self.anonymous),
+            None => (AUTHENTICATED, self.authenticated),
+        };
+        if quota.is_unlimited() {
+            return Ok(None);
+        }
+        let subject = match who.subject().counted() {
+            Some(user) => Subject::User(user),
+            None => Subject::Source(Source::of(from)),
+        };
+        let bucket = Bucket {
+            limit,
+            subject,
+            quota,
+        };
+        let digest = match reference {
+            Reference::Digest(digest) => Some(digest.as_str()),
+            Reference::Tag(_) => None,
+        };
+        let held = match read {
+            Read::Head => None,
+            Read::Get => {
+                let reserved = with.reserve(&bucket, digest, self.repeat_free).await;
+                reserved.map_err(|exceeded| Refusal::Limited(exceeded.into()))?
+            }
+        };
+        Ok(Some(Pull {
+            bucket,
+            quotas: Arc::clone(with.quotas),
+            store: with.store.map(Arc::clone),
+            repeat_free: self.repeat_free,
+            held,
+        }))
+    }
+}
+
+impl Pull {
+    /// Settles the pull when the registry has answered; `digest` is what it names the manifest.
+    pub async fn settle(self, status: StatusCode, digest: Option<&str>, now: Duration) -> Standing {
+        let Self {
+            bucket,
+            quotas,
+            store,
+            repeat_free,
+            held,
+        } = self;
+        let with = Counters {
+            quotas: &quotas,
+            store: store.as_ref(),
+            now,
+        };
+        let remaining = match held {
+            Some(held) if status == StatusCode::OK => {
+                held.settle(digest, repeat_free, with, &bucket).await
+            }
+            Some(held) => held.give_back(with, &bucket).await,
+            None => with.remaining(&bucket).await,
+        };
+        Standing {
+            quota: bucket.quota,
+            remaining,
+            subject: bucket.subject,
+        }
+    }
+}
+
+/// Pulls used up: whose, and for how long.
+#[derive(Debug)]
+pub struct PullsExceeded {
+    /// What headers say.
+    pub standing: Standing,
+    /// Until there is room for another.
+    pub wait: Duration,
+}
+
+impl From<Exceeded> for Box<PullsExceeded> {
+    fn from(exceeded: Exceeded) -> Self {
+        let Exceeded { bucket, wait } = exceeded;
+        let standing = Standing {
+            quota: bucket.quota,
+            remaining: 0,
+            subject: bucket.subject,
+        };
+        Box::new(PullsExceeded { standing, wait })
+    }
+}
+
+impl PullsExceeded {
+    /// What the user reads: what happened, and the line that helps.
+    pub(super) fn message(&self, host: Option<&str>) -> String {
+        let Standing { quota, subject, .. } = &self.standing;
+        let (count, per, wait) = (quota.count, spoken(quota.per), spoken(self.wait));
+        let pulls = if count == 1 { "pull" } else { "pulls" };
+        match subject {
+            Subject::Source(source) => {
+                let login =
+                    host.map_or_else(String::new, |host| format!(" with `docker login {host}`"));
+                format!(
+                    "{source} has used its {count} {pulls} in {per} without an account: \
+                     log in{login}, or try again in {wait}"
+                )
+            }
+            Subject::User(user) => format!(
+                "the user {} has used the {count} {pulls} in {per} that this registry allows: \
+                 try again in {wait}, or ask its administrator for more",
+                user.shown()
+            ),
+        }
+    }
+}
+
+fn is(policy: &Policy, who: &Identity, one: &Who) -> bool {
+    match one {
+        Who::Anonymous => who.subject().is_nobody(),
+        Who::Authenticated => !who.subject().is_nobody(),
+        Who::Group(name) => policy.groups_of(who).any(|group| group == &**name),
+        Who::User(subject) => who.subject().is(subject),
+    }
+}
+
+/// Made of what a limit is about, so that it stays the same when its numbers change or tables move.
+fn name_of(limit: &PullLimit) -> u64 {
+    let mut hash = blake3::Hasher::new();
+    for who in &limit.who {
+        let (kind, name) = match who {
+            Who::Anonymous => ("anonymous", ""),
+            Who::Authenticated => ("authenticated", ""),
+            Who::Group(name) => ("group:", &**name),
+            Who::User(subject) => ("user:", subject.as_str().unwrap_or_default()),
+        };
+        hash.update(kind.as_bytes())
+            .update(name.as_bytes())
+            .update(b"\n");
+    }
+    hash.update(b"\n");
+    for pattern in &limit.repositories {
+        hash.update(pattern.as_str().as_bytes()).update(b"\n");
+    }
+    let mut name = [0; 8];
+    hash.finalize_xof().fill(&mut name);
+    u64::from_le_bytes(name)
+}
+
+/// A time in at most two units, a fraction of a second rounded up: `3 h 12 min`, `6 h`, `40 s`.
+fn spoken(time: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let mut seconds = time.as_secs();
+    if time.subsec_nanos() > 0 || seconds == 0 {
+        seconds = seconds.saturating_add(1);
+    }
+    let mut parts = Vec::new();
+    for (size, name) in UNITS {
+        let many = seconds.checked_div(size).unwrap_or(0);
+        if many > 0 && parts.len() < 2 {
+            parts.push(format!("{many} {name}"));
+        } else if !parts.is_empty() {
+            break;
+        }
+        seconds = seconds.checked_rem(size).unwrap_or(0);
+    }
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counters, Pull, PullLimits, name_of, spoken};
+    use crate::access::Refusal;
+    use crate::config::{Limits, PullLimit, Quota, Rates};
+    use crate::identity::{Identity, Subject};
+    use crate::limit::Quotas;
+    use crate::policy::{Pattern, Policy, Who};
+    use crate::registry::Call;
+    use http::{Method, StatusCode};
+    use std::net::IpAddr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn subject(name: &str) -> Subject {
+        Subject::read(name).unwrap()
+    }
+
+    fn quota(count: u32) -> Quota {
+        Quota { count, per: HOUR }
+    }
+
+    fn limit(who: Vec<Who>, repositories: &[&str], count: u32) -> PullLimit {
+        let patterns = repositories.iter().map(|one| Pattern::parse(one).unwrap());
+        PullLimit {
+            who,
+            repositories: patterns.collect(),
+            quota: quota(count),
+        }
+    }
+
+    fn limits(pulls: Vec<PullLimit>) -> PullLimits {
+        PullLimits::new(&Limits {
+            anonymous_pulls: quota(3),
+            authenticated_pulls: quota(0),
+            pulls,
+            repeat_free: Duration::ZERO,
+            failed_logins: quota(0),
+            rates: Rates {
+                requests_per_second: 0,
+                connections_per_second: 0,
+                concurrent_requests: 0,
+            },
+            store: None,
+        })
+    }
+
+    async fn reserve(
+        limits: &PullLimits,
+        quotas: &Arc<Quotas>,
+        who: &Identity,
+        method: &Method,
+        path: &str,
+    ) -> Result<Option<Pull>, Refusal> {
+        let groups = [("ci".into(), vec![subject("robot")])];
+        let policy = Policy::new(vec![], vec![], groups.into());
+        let from: IpAddr = "2001:db8::7".parse().unwrap();
+        let call = Call::parse(method, path, None).unwrap();
+        let with = Counters {
+            quotas,
+            store: None,
+            now: Duration::ZERO,
+        };
+        limits.reserve(&policy, with, who, from, &call).await
+    }
+
+    async fn remaining(limits: &PullLimits, who: &Identity, path: &str) -> Option<u32> {
+        let quotas = Quotas::new();
+        let pull = reserve(limits, &quotas, who, &Method::HEAD, path).await;
+        Some(settle(pull.ok().unwrap()?, StatusCode::OK).await)
+    }
+
+    async fn settle(pull: Pull, status: StatusCode) -> u32 {
+        pull.settle(status, None, Duration::ZERO).await.remaining
+    }
+
+    #[tokio::test]
+    async fn the_first_limit_that_fits_is_asked() {
+        let limits = limits(vec![
+            limit(vec![Who::User(subject("robot"))], &["free/**"], 0),
+            limit(vec![Who::Group("ci".into())], &[], 20),
+            limit(vec![Who::Anonymous], &["rare/**"], 1),
+            limit(vec![], &["rare/**"], 2),
+        ]);
+        let nobody = Identity::anonymous();
+        let [robot, alice] = ["robot", "alice"].map(|name| Identity::supposed(subject(name), &[]));
+        for (who, path, expected) in [
+            (&nobody, "/v2/a/manifests/1", Some(3)),
+            (&nobody, "/v2/rare/a/manifests/1", Some(1)),
+            (&alice, "/v2/a/manifests/1", None),
+            (&alice, "/v2/rare/a/manifests/1", Some(2)),
+            (&robot, "/v2/rare/a/manifests/1", Some(20)),
+            (&robot, "/v2/free/a/manifests/1", None),
+        ] {
+            assert_eq!(
+                remaining(&limits, who, path).await,
+                expected,
+                "{:?} {path}",
+                who.user()
+            );
+        }
+        let member = Identity::supposed(subject("bob"), &["ci"]);
+        let left = remaining(&limits, &member, "/v2/a/manifests/1").await;
+        assert_eq!(left, Some(20));
+    }
+
+    #[tokio::test]
+    async fn only_manifests_that_were_served_are_paid_for() {
+        let (limits, quotas) = (limits(vec![]), Quotas::new());
+        let nobody = Identity::anonymous();
+        let ask = async |method, path| reserve(&limits, &quotas, &nobody, &method, path).await;
+        let get = async || {
+            let pull = ask(Method::GET, "/v2/a/manifests/1").await;
+            pull.ok().unwrap().unwrap()
+        };
+        for (method, path) in [
+            (Method::GET, "/v2/"),
+            (Method::GET, "/v2/a/tags/list"),
+            (Method::GET, "/v2/_catalog"),
+            (Method::PUT, "/v2/a/manifests/1"),
+        ] {
+            assert!(ask(method, path).await.ok().unwrap().is_none(), "{path}");
+        }
+        assert_eq!(settle(get().await, StatusCode::OK).await, 2);
+        assert_eq!(settle(get().await, StatusCode::NOT_FOUND).await, 2);
+        assert_eq!(settle(get().await, StatusCode::NOT_MODIFIED).await, 2);
+        drop(get().await);
+        let two = (get().await, get().await);
+        let refused = ask(Method::GET, "/v2/a/manifests/1").await.err().unwrap();
+        assert!(matches!(refused, Refusal::Limited(_)));
+        // A HEAD is answered all the same.
+        let head = ask(Method::HEAD, "/v2/a/manifests/1").await;
+        assert_eq!(settle(head.ok().unwrap().unwrap(), StatusCode::OK).await, 0);
+        // What was left when it was reserved, whatever others did since.
+        assert_eq!(settle(two.0, StatusCode::OK).await, 1);
+        drop(two.1);
+        let standing = get()
+            .await
+            .settle(StatusCode::OK, None, Duration::ZERO)
+            .await;
+        assert_eq!(standing.remaining, 0);
+        assert_eq!(standing.subject.to_string(), "2001:db8::/64");
+    }
+
+    #[test]
+    fn a_limit_keeps_its_name_when_its_numbers_change() {
+        let name = |who, repositories: &[&str], count| name_of(&limit(who, repositories, count));
+        let one = name(vec![Who::Group("ci".into())], &["a/**"], 1);
+        assert_eq!(one, name(vec![Who::Group("ci".into())], &["a/**"], 2));
+        for other in [
+            name(vec![Who::User(subject("ci"))], &["a/**"], 1),
+            name(vec![Who::Group("ci".into())], &["a/*"], 1),
+            name(vec![Who::Group("ci".into())], &["a/**", "b"], 1),
+            name(vec![], &["a/**"], 1),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn times_are_spoken_in_two_units() {
+        for (seconds, words) in [
+            (0, "1 s"),
+            (40, "40 s"),
+            (60, "1 min"),
+            (90, "1 min 30 s"),
+            (3_600, "1 h"),
+            (3_605, "1 h"),
+            (21_600, "6 h"),
+            (11_520, "3 h 12 min"),
+            (90_000, "1 d 1 h"),
+        ] {
+            assert_eq!(spoken(Duration::from_secs(seconds)), words);
+        }
+        assert_eq!(spoken(Duration::from_millis(1_001)), "2 s");
+    }
+}

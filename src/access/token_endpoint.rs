@@ -1,0 +1,322 @@
+//! The token service: `GET /token` (distribution token specification) and `POST /token` (its OAuth2
+//! variant). Grants the intersection of what is asked for and what the policy allows.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Refusal;
+use super::authorize::{bearer, presented};
+use super::login_throttle::{Login, note_claim};
+use crate::audit::{Event, Record};
+use crate::identity::{
+    Claim, ClientCertificate, Grant, Identity, Malformed, Peer, Presented, Secret, Subject,
+};
+use crate::policy::Decision;
+use crate::registry::{CallError, query::Query};
+use crate::request::Authority;
+use crate::state::{Ledger, Rules};
+use crate::token::{Asked, Claims, Confirmation, Kind, parse_scopes};
+
+/// The longest body of a `POST /token`, in bytes.
+pub const MAX_FORM: usize = 8 * 1024;
+
+/// The answer: `token` for the older clients, `access_token` for the newer, both the same.
+#[derive(Debug, Serialize)]
+pub struct Minted {
+    token: String,
+    access_token: String,
+    expires_in: u64,
+    issued_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    /// When the credential that it was minted for ends, if it does.
+    #[serde(skip)]
+    pub expires: Option<Timestamp>,
+}
+
+/// What a token request says, however it was sent.
+struct Wish {
+    credential: Credential,
+    scopes: Vec<Asked>,
+    offline: bool,
+}
+
+enum Credential {
+    Presented(Presented),
+    Refresh(Secret<String>),
+}
+
+/// Answers a token request. `form` is the body of a POST.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the same as `judge` sees, and the form"
+)]
+pub async fn issue(
+    rules: &Rules,
+    ledger: &Ledger,
+    now: Timestamp,
+    peer: &Peer,
+    authority: &Authority,
+    head: &http::request::Parts,
+    form: Option<&str>,
+    record: &mut Record,
+) -> Result<Minted, Refusal> {
+    record.certificate(peer.certificate.shown());
+    let shown = rules.certificates.admit(peer, now)?;
+    let wish = match (&head.method, form) {
+        (&Method::POST, Some(form)) => posted(rules, form, &head.headers, authority, record)?,
+        (&Method::GET, None) => asked(rules, head, authority, record)?,
+        _ => return Err(CallError::Method { allow: "GET, POST" }.into()),
+    };
+    if wish.scopes.is_empty() {
+        record.event(Event::Login);
+    }
+    let for_nobody = match &wish.credential {
+        Credential::Presented(presented) => Refusal::for_nobody(presented),
+        Credential::Refresh(_) => Refusal::Unauthenticated,
+    };
+    let who = match wish.credential {
+        Credential::Presented(Presented::Empty | Presented::Nothing) => Identity::anonymous(),
+        Credential::Presented(Presented::Bearer(_)) => return Err(Malformed::Scheme.into()),
+        Credential::Presented(Presented::Basic { user, password }) => {
+            let login = Login {
+                rules,
+                ledger,
+                now,
+                peer,
+                shown,
+            };
+            login.verify(&user, &password, record).await?
+        }
+        Credential::Refresh(token) => {
+            bearer(rules, &token, Kind::Refresh, shown, authority, [now; 2]).await?
+        }
+    };
+    let who = rules.certificates.join(who, shown)?;
+    if !who.subject().is_nobody() {
+        peer.witness.proven();
+    }
+    if who.subject().is_nobody() && wish.scopes.is_empty() {
+        return Err(for_nobody);
+    }
+    record.identify(&who, rules.policy.groups_of(&who));
+    let grants = intersect(rules, &who, peer, &wish.scopes, now);
+    let credential = if who.has_secret() {
+        credential(rules, who.subject()).await?
+    } else {
+        None
+    };
+    let mint = Mint {
+        rules,
+        credential,
+        who: &who,
+        shown,
+        authority,
+        now,
+    };
+    let (token, access) = mint.token(Kind::Access, rules.token_lifetime, &grants)?;
+    record.scope(&access.scope());
+    // Without a password or key there is nothing that a refresh token would spare anybody.
+    let refreshable = wish.offline && who.has_secret() && !rules.refresh_lifetime.is_zero();
+    let refresh_token = if refreshable {
+        Some(mint.token(Kind::Refresh, rules.refresh_lifetime, &[])?.0)
+    } else {
+        None
+    };
+    Ok(Minted {
+        access_token: token.clone(),
+        token,
+        expires_in: u64::try_from(access.exp.saturating_sub(access.iat)).unwrap_or_default(),
+        issued_at: format!("{now:.0}"),
+        scope: form.is_some().then(|| access.scope()),
+        refresh_token,
+        expires: who.expires(),
+    })
+}
+
+/// `GET /token?service=…&scope=…&scope=…`
+fn asked(
+    rules: &Rules,
+    head: &http::request::Parts,
+    authority: &Authority,
+    record: &mut Record,
+) -> Result<Wish, Refusal> {
+    let query = Query::parse(head.uri.query(), &["scope"])?;
+    check_service(&query, authority)?;
+    Ok(Wish {
+        credential: Credential::Presented(presented(rules, &head.headers, record)?),
+        scopes: parse_scopes(query.values("scope")),
+        offline: query.value("offline_token") == Some("true"),
+    })
+}
+
+/// `POST /token` with `grant_type=password` or `refresh_token`.
+fn posted(
+    rules: &Rules,
+    form: &str,
+    headers: &HeaderMap,
+    authority: &Authority,
+    record: &mut Record,
+) -> Result<Wish, Refusal> {
+    let form = Query::parse(Some(form), &["scope"])
+        .map_err(|_cause| invalid("the form cannot be read in exactly one way"))?;
+    check_service(&form, authority)?;
+    if headers.contains_key(http::header::AUTHORIZATION) {
+        return Err(invalid(
+            "credentials stand both in the form and in a header",
+        ));
+    }
+    let credential = match form.value("grant_type") {
+        Some("password") => {
+            let user = form.value("username").unwrap_or_default();
+            let password = form.value("password").unwrap_or_default();
+            let presented = Presented::user_and_password(user, password);
+            if presented.is_err() && !user.is_empty() {
+                note_claim(rules, &Claim::of_text(user), record);
+            }
+            Credential::Presented(presented?)
+        }
+        Some("refresh_token") => {
+            let token = form
+                .value("refresh_token")
+                .ok_or(invalid("no refresh_token"))?;
+            Credential::Refresh(Secret::new(token.to_owned()))
+        }
+        None => return Err(invalid("no grant_type")),
+        Some(_) => {
+            return Err(Refusal::OAuth {
+                error: "unsupported_grant_type",
+                message: "grant_type must be password or refresh_token",
+            });
+        }
+    };
+    Ok(Wish {
+        credential,
+        scopes: parse_scopes(form.values("scope")),
+        offline: form.value("access_type") == Some("offline"),
+    })
+}
+
+fn invalid(message: &'static str) -> Refusal {
+    Refusal::OAuth {
+        error: "invalid_request",
+        message,
+    }
+}
+
+/// Tokens are minted for this service only.
+fn check_service(query: &Query, authority: &Authority) -> Result<(), Refusal> {
+    match query.value("service") {
+        Some(service) if !authority.is(service) => {
+            Err(invalid("this is not the token service of that service"))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What was asked for, as far as the policy allows it. Less is not an error.
+fn intersect(
+    rules: &Rules,
+    who: &Identity,
+    peer: &Peer,
+    asked: &[Asked],
+    now: Timestamp,
+) -> Vec<Grant> {
+    let granted = asked.iter().map(|asked| match asked {
+        // What of the catalog is shown is decided when it is asked for.
+        Asked::Catalog => Grant::Catalog,
+        Asked::Repository { name, actions } => {
+            let allowed = actions.iter().copied().filter(|action| {
+                let decision = rules.policy.allows(who, peer.address, *action, name, now);
+                matches!(decision, Decision::Allow(_))
+            });
+            Grant::Repository {
+                name: name.clone(),
+                actions: allowed.collect(),
+            }
+        }
+    });
+    granted
+        .filter(|grant| match grant {
+            Grant::Catalog => true,
+            Grant::Repository { actions, .. } => !actions.is_empty(),
+        })
+        .collect()
+}
+
+/// Seconds by which clocks of replicas may differ.
+const CLOCK_SKEW: i64 = 10;
+
+/// What all tokens of one answer share.
+struct Mint<'a> {
+    rules: &'a Rules,
+    /// The state of the password or key that stands behind the tokens, if one does.
+    credential: Option<String>,
+    who: &'a Identity,
+    shown: Option<&'a ClientCertificate>,
+    authority: &'a Authority,
+    now: Timestamp,
+}
+
+impl Mint<'_> {
+    fn token(
+        &self,
+        kind: Kind,
+        lifetime: Duration,
+        grants: &[Grant],
+    ) -> Result<(String, Claims), Refusal> {
+        let mut name = [0; 16];
+        aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
+        let begin = self.now.as_second();
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        // Never longer than the key that it is minted for.
+        let latest = self.who.expires().map_or(i64::MAX, Timestamp::as_second);
+        let bound = self.rules.bind_certificate || !self.who.has_secret();
+        let claims = Claims {
+            iss: self.rules.keys.issuer().to_owned(),
+            sub: self.who.user().unwrap_or_default().to_owned(),
+            who: Some(self.who.kind().as_str().to_owned()),
+            aud: self.authority.as_str().to_owned(),
+            exp: begin.saturating_add(seconds).min(latest),
+            nbf: begin.saturating_sub(CLOCK_SKEW),
+            iat: begin,
+            jti: format!("{:032x}", u128::from_be_bytes(name)),
+            kind,
+            access: grants.iter().map(Into::into).collect(),
+            credential: self.credential.clone(),
+            cnf: self
+                .shown
+                .filter(|_| bound)
+                .map(|shown| Confirmation::to_certificate(&shown.fingerprint)),
+        };
+        let token = self.rules.keys.mint(&claims).map_err(|_cause| unsigned())?;
+        Ok((token, claims))
+    }
+}
+
+/// The state of a caller's credential, for tokens to name. A user may be gone who has just logged in
+/// with a password that was verified a while ago.
+async fn credential(rules: &Rules, subject: &Subject) -> Result<Option<String>, Refusal> {
+    let state = match subject {
+        Subject::Nobody | Subject::Workload(_) => return Ok(None),
+        Subject::Robot(robot) => rules.key_state(&rules.robots.current(), robot),
+        Subject::Person(name) => {
+            let current = rules.credential_state(name).await;
+            let known = current.map_err(Refusal::Undecided)?;
+            known.map(|(state, _standing)| state)
+        }
+    };
+    let revoked = || Refusal::Revoked {
+        subject: subject.clone(),
+    };
+    state.ok_or_else(revoked).map(Some)
+}
+
+fn unsigned() -> Refusal {
+    Refusal::Internal("a token could not be signed")
+}

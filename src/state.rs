@@ -1,0 +1,174 @@
+//! The two values a request is judged by: the rules, which a reload swaps whole, and the ledger,
+//! which survives it (otherwise a SIGHUP would forgive an attacker and drop every connection).
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::access::{Guard, PullLimits};
+use crate::audit::Audit;
+use crate::authn::keys::{Keyring, Keys as RobotKeys};
+use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
+use crate::config::{Anonymous, Challenge, Limits, WhenUnwritable};
+use crate::identity::{Name, Robot};
+use crate::limit::lockout::Setting;
+use crate::limit::{Quotas, Rates, Shield};
+use crate::policy::Policy;
+use crate::proxy::tag_locks::Creating;
+use crate::store::{Counts, Store};
+use crate::tls::Ending;
+use crate::token::Keys;
+use crate::upstream::{Pool, Upstream};
+
+/// The compiled configuration. A request loads it once and sees one configuration to its end.
+pub struct Rules {
+    /// Counts reloads; 1 at start.
+    pub generation: u64,
+    /// When they were built.
+    pub loaded: Timestamp,
+    /// When the server certificate ends.
+    pub certificate_ends: Timestamp,
+    /// Who may do what.
+    pub policy: Arc<Policy>,
+    /// Who is who.
+    pub authenticator: Authenticator,
+    /// Robot keys.
+    pub robots: Keyring,
+    /// How many wrong passwords are too many.
+    pub failed_logins: Setting,
+    /// Which client certificates are accepted, and whom they name.
+    pub certificates: Certificates,
+    /// Signing and verifying tokens.
+    pub keys: Arc<Keys>,
+    /// The way to the registry.
+    pub upstream: Upstream,
+    /// TLS for new connections.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// What an unauthenticated client is told to send.
+    pub challenge: Challenge,
+    /// How anonymous callers come.
+    pub anonymous: Anonymous,
+    /// The only host name answered to, when the configuration names one.
+    pub public_authority: Option<Box<str>>,
+    /// Of access tokens.
+    pub token_lifetime: Duration,
+    /// Of refresh tokens; zero for none.
+    pub refresh_lifetime: Duration,
+    /// Whether tokens asked for with a certificate are good with that certificate only.
+    pub bind_certificate: bool,
+    /// Time without progress of a client's body.
+    pub body_timeout: Duration,
+    /// How many pulls for whom.
+    pub pulls: PullLimits,
+    /// Requests and connections of one source.
+    pub rates: Rates,
+    /// Where replicas count together.
+    pub store: Option<Arc<Store>>,
+    /// What is told of the configuration.
+    pub shown: Shown,
+}
+
+/// What the status page tells of a configuration, besides what requests are judged by.
+pub struct Shown {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// Where the audit trail is written.
+    pub audit_file: PathBuf,
+    /// What happens when it cannot be.
+    pub when_unwritable: WhenUnwritable,
+    /// Every limit.
+    pub limits: Limits,
+    /// When certificates, authorities and revocation lists end.
+    pub endings: Vec<Ending>,
+}
+
+impl Rules {
+    /// The present state of a user's credential, as tokens name it, and how the user stands; `None`
+    /// once the user is gone.
+    pub(super) async fn credential_state(
+        &self,
+        user: &Name,
+    ) -> Result<Option<(String, Standing)>, Failure> {
+        let standing = self.authenticator.standing(user).await?;
+        Ok(standing.map(|standing| {
+            let state = standing.entry.keyed(self.keys.credential_key());
+            (format!("{:032x}", u128::from_be_bytes(state)), standing)
+        }))
+    }
+
+    /// The same of a robot key.
+    pub(super) fn key_state(&self, keys: &RobotKeys, robot: &Robot) -> Option<String> {
+        let state = keys.fingerprint(robot.name(), self.keys.credential_key())?;
+        Some(format!("{:032x}", u128::from_be_bytes(state)))
+    }
+}
+
+/// What outlives a reload.
+pub struct Ledger {
+    /// The audit trail.
+    pub audit: Arc<Audit>,
+    /// Verified credentials and the threads that hash.
+    pub memory: Arc<Memory>,
+    /// Idle connections to the registry.
+    pub pool: Arc<Pool>,
+    /// Wrong passwords, counted.
+    pub guard: Arc<Guard>,
+    /// Tags being created.
+    pub creating: Arc<Creating>,
+    /// Everybody's pulls.
+    pub quotas: Arc<Quotas>,
+    /// How often stores were asked.
+    pub store_counts: Arc<Counts>,
+    /// Everybody's requests and connections.
+    pub shield: Shield,
+    /// Since when limits count; their clock never goes back.
+    pub began: Instant,
+    /// When the process started.
+    pub started: Timestamp,
+    /// How the last reload went.
+    pub reloads: Reloads,
+    /// The signing key used while the configuration names none (PKCS #8).
+    pub spare_key: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl Ledger {
+    /// The time by which limits go.
+    pub fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// How a reload went.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reload {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// Why the new configuration was refused; `None` when it is in force.
+    pub error: Option<String>,
+}
+
+/// The last reload.
+#[derive(Debug, Default)]
+pub struct Reloads(Mutex<Option<Reload>>);
+
+impl Reloads {
+    /// Notes one.
+    pub fn note(&self, now: Timestamp, error: Option<String>) {
+        let reload = Reload {
+            time: format!("{now:.0}"),
+            error,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reload);
+    }
+
+    /// The last one; `None` before the first.
+    pub fn last(&self) -> Option<Reload> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}

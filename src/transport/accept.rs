@@ -1,0 +1,365 @@
+//! Listening and accepting: who gets a connection at all, and how the server ends.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::connection::{Admitted, drive};
+use super::forwarded::is_trusted;
+use super::room::{Occupant, Room, Seat};
+use crate::config;
+use crate::limit::Source;
+use crate::limit::connections::{Origin, TooMany};
+use crate::proxy::{Proxy, asked_to_stop};
+
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 4096;
+/// Pause after `accept` failed for want of descriptors or memory.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// It is told of no more often than this: it may go on for long.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long a connection that was accepted at the last moment has for its handshake and the head of
+/// its first request: its client has been let in, and a restart is no reason to send it away.
+const FIRST_WORDS: Duration = Duration::from_millis(500);
+/// How long connections that are cut at the end of a drain may take to be gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Bound listeners, not yet accepting.
+pub struct Listeners(Vec<TcpListener>);
+
+/// An address that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}{}", hint(source))]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        "; another program has it"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "; ports below 1024 need CAP_NET_BIND_SERVICE or another `server.listen`"
+    } else {
+        ""
+    }
+}
+
+/// Binds every address.
+pub fn bind(addresses: &[SocketAddr]) -> Result<Listeners, BindError> {
+    let bind = |address: &SocketAddr| {
+        listener(*address).map_err(|source| BindError {
+            address: *address,
+            source,
+        })
+    };
+    addresses
+        .iter()
+        .map(bind)
+        .collect::<Result<_, _>>()
+        .map(Listeners)
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two listeners, each named by who wants it.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Listeners {
+    /// Takes listeners over that somebody else has bound.
+    pub fn adopt(&mut self, sockets: Vec<std::net::TcpListener>) -> io::Result<()> {
+        for socket in sockets {
+            socket.set_nonblocking(true)?;
+            self.0.push(TcpListener::from_std(socket)?);
+        }
+        Ok(())
+    }
+
+    /// The bare sockets, for whoever serves something else on them.
+    pub fn into_inner(self) -> Vec<TcpListener> {
+        self.0
+    }
+
+    /// The addresses bound, with the real ports.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+}
+
+/// Caps on connections: over all, and for one source.
+pub(super) struct Caps {
+    room: Arc<Room>,
+    /// When it was told last that a trusted proxy writes no PROXY header.
+    unannounced: Mutex<Option<Instant>>,
+}
+
+impl Caps {
+    fn new(server: &config::Server) -> Self {
+        let of_source = server.max_connections_per_source.unwrap_or(usize::MAX);
+        Self {
+            room: Room::new(connections(server.max_connections), of_source),
+            unannounced: Mutex::default(),
+        }
+    }
+
+    /// A seat, unless its source has too many already, or makes new ones too fast.
+    async fn seat(&self, proxy: &Proxy, address: IpAddr, origin: Origin) -> Option<Seat> {
+        match origin {
+            Origin::Client => is_slow_enough(proxy, address).then_some(())?,
+            // It has many clients, who are looked at once they are known.
+            Origin::Balancer => {}
+        }
+        let seat = self.room.seat(address, origin).await;
+        seat.map_err(|TooMany| too_many(address)).ok()
+    }
+
+    /// Tells the operator that a trusted proxy does not write the header that it has to.
+    pub(super) fn tell_unannounced(&self, address: IpAddr) {
+        let mut told = self
+            .unannounced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if is_due(&mut told) {
+            tracing::warn!(
+                %address,
+                "a connection from a trusted proxy did not begin with a PROXY header, as \
+                 `server.proxy_protocol` requires, and was closed"
+            );
+        }
+    }
+}
+
+/// Has a connection be for the client whom a trusted proxy has named.
+pub(super) fn announce(proxy: &Proxy, seat: &Seat, client: IpAddr) -> Option<()> {
+    is_slow_enough(proxy, client).then_some(())?;
+    let announced = seat.announce(client);
+    announced.map_err(|TooMany| too_many(client)).ok()
+}
+
+/// Whether a source does not make new connections too fast.
+fn is_slow_enough(proxy: &Proxy, address: IpAddr) -> bool {
+    let (rates, ledger) = (proxy.rules().rates, proxy.ledger());
+    let source = Source::of(address);
+    let admitted = ledger.shield.connection(source, rates, ledger.now());
+    if admitted.is_err() {
+        tracing::debug!(%address, "too many new connections from one source");
+    }
+    admitted.is_ok()
+}
+
+/// Whether it is time to tell something again that may go on for long.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let due = told.is_none_or(|told| now.duration_since(told) > SILENCE);
+    if due {
+        *told = Some(now);
+    }
+    due
+}
+
+/// Serves until `shutdown` turns true, then drains: no new connections, the requests in flight to
+/// their end, at most `drain_timeout` long. Returns how many connections had to be cut.
+pub async fn serve(
+    listeners: Listeners,
+    proxy: Arc<Proxy>,
+    server: config::Server,
+    shutdown: watch::Receiver<bool>,
+) -> usize {
+    let caps = Arc::new(Caps::new(&server));
+    let limits = Arc::new(server);
+    let (end, ending) = watch::channel(false);
+    // Every connection holds a receiver; when the last one is gone, `cut` is closed.
+    let (cut, alive) = watch::channel(false);
+    let accepting: Vec<_> = listeners
+        .0
+        .into_iter()
+        .map(|listener| {
+            let task = Accepting {
+                proxy: Arc::clone(&proxy),
+                limits: Arc::clone(&limits),
+                caps: Arc::clone(&caps),
+                shutdown: shutdown.clone(),
+                ending: ending.clone(),
+                alive: alive.clone(),
+                told: None,
+            };
+            tokio::spawn(task.run(listener))
+        })
+        .collect();
+    drop(alive);
+    for task in accepting {
+        // The loops end at shutdown, and do not panic.
+        let _ended = task.await;
+    }
+    tokio::time::sleep(FIRST_WORDS).await;
+    end.send_replace(true);
+    // A write goes on when its connection has ended.
+    let effects = &proxy.effects;
+    let all_ended = async || {
+        cut.closed().await;
+        effects.ended().await;
+    };
+    if tokio::time::timeout(limits.drain_timeout, all_ended())
+        .await
+        .is_ok()
+    {
+        return 0;
+    }
+    let late = cut.receiver_count().max(effects.count());
+    // Their records are written before the one of the end.
+    cut.send_replace(true);
+    effects.cut();
+    let _gone = tokio::time::timeout(LAST_WORDS, all_ended()).await.is_ok();
+    late
+}
+
+struct Accepting {
+    proxy: Arc<Proxy>,
+    limits: Arc<config::Server>,
+    caps: Arc<Caps>,
+    /// The end of accepting.
+    shutdown: watch::Receiver<bool>,
+    /// The end of what has been accepted.
+    ending: watch::Receiver<bool>,
+    alive: watch::Receiver<bool>,
+    /// When it was told last that connections cannot be accepted.
+    told: Option<Instant>,
+}
+
+impl Accepting {
+    async fn run(mut self, listener: TcpListener) {
+        while let Some((stream, from)) = self.next(&listener).await {
+            let address = from.ip().to_canonical();
+            let origin = if is_trusted(address, &self.limits.trusted_proxies) {
+                Origin::Balancer
+            } else {
+                Origin::Client
+            };
+            let seat = tokio::select! {
+                // One that has been accepted is not dropped because a restart has begun.
+                biased;
+                seat = self.caps.seat(&self.proxy, address, origin) => seat,
+                () = asked_to_stop(&mut self.shutdown) => return,
+            };
+            let Some(seat) = seat else {
+                continue;
+            };
+            let occupant = Arc::clone(seat.occupant());
+            let admitted = Admitted {
+                stream,
+                address,
+                origin,
+                seat,
+                caps: Arc::clone(&self.caps),
+                proxy: Arc::clone(&self.proxy),
+                limits: Arc::clone(&self.limits),
+                stop: Stop {
+                    ending: self.ending.clone(),
+                    occupant: Arc::clone(&occupant),
+                },
+            };
+            let mut cut = self.alive.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = drive(admitted) => {}
+                    () = asked_to_stop(&mut cut) => {}
+                    () = occupant.must_leave() => {}
+                }
+            });
+        }
+    }
+
+    /// The next connection; `None` at shutdown.
+    async fn next(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+        loop {
+            let accepted = tokio::select! {
+                () = asked_to_stop(&mut self.shutdown) => return None,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(connection) => return Some(connection),
+                Err(error) if is_one_connection(&error) => {}
+                Err(error) => {
+                    if is_due(&mut self.told) {
+                        tracing::warn!(%error, "cannot accept connections at the moment");
+                    }
+                    if is_descriptors(&error) {
+                        self.caps.room.shrink().await;
+                    } else {
+                        tokio::time::sleep(BREATH).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// When a connection has to end: with the server, or for another one.
+pub(super) struct Stop {
+    ending: watch::Receiver<bool>,
+    occupant: Arc<Occupant>,
+}
+
+impl Stop {
+    /// Ends when it has to.
+    pub(super) async fn asked(&mut self) {
+        tokio::select! {
+            () = asked_to_stop(&mut self.ending) => {}
+            () = self.occupant.asked_to_leave() => {}
+        }
+    }
+}
+
+/// Errors of `accept` that are about the connection that was waiting, not about us.
+fn is_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Errors of `accept` that another connection's end would help.
+fn is_descriptors(error: &io::Error) -> bool {
+    let used_up = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|number| used_up.contains(&number))
+}
+
+fn too_many(address: IpAddr) {
+    tracing::debug!(%address, "too many connections from one source");
+}
+
+/// So many connections that descriptors are left for their requests.
+fn connections(wanted: usize) -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.and_then(|files| usize::try_from(files).ok());
+    let files = files.unwrap_or(usize::MAX);
+    wanted.min(files.saturating_sub(files / 4)).max(1)
+}

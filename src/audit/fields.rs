@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::event::{Event, Outcome};
-use super::members::Members;
+use super::members::{Members, key};
 use super::served::Request;
 use super::sign::Checkpoint;
 use super::suppress::Suppressed;
@@ -258,51 +258,51 @@ impl Fields {
     /// As they stand in a line, without the braces around them.
     pub(super) fn write(&self) -> String {
         let mut to = Members::new();
-        to.plain("time", format_args!("{:.6}", self.time));
-        to.text("ref", Some(&self.reference_id));
-        to.text("event", Some(self.event.as_str()));
-        to.text("outcome", Some(self.outcome.as_str()));
+        to.plain(key!("time"), format_args!("{:.6}", self.time));
+        to.text(key!("ref"), Some(&self.reference_id));
+        to.text(key!("event"), Some(self.event.as_str()));
+        to.text(key!("outcome"), Some(self.outcome.as_str()));
         match self.client {
-            Some(client) => to.plain("client", client),
-            None => to.text("client", None),
+            Some(client) => to.plain(key!("client"), client),
+            None => to.text(key!("client"), None),
         }
-        to.text("user", self.user.as_deref());
-        to.text("kind", self.subject.map(SubjectKind::as_str));
-        to.texts("groups", self.groups.iter().map(String::as_str));
+        to.text(key!("user"), self.user.as_deref());
+        to.text(key!("kind"), self.subject.map(SubjectKind::as_str));
+        to.texts(key!("groups"), self.groups.iter().map(String::as_str));
         let outside = self.outside_groups.iter().map(String::as_str);
-        to.texts("outside_groups", outside);
-        to.text("auth", self.auth);
-        to.texts("proof", self.proof.iter().copied());
-        to.flag("cached", self.cached);
+        to.texts(key!("outside_groups"), outside);
+        to.text(key!("auth"), self.auth);
+        to.texts(key!("proof"), self.proof.iter().copied());
+        to.flag(key!("cached"), self.cached);
         match &self.certificate {
-            Some(certificate) => to.json("certificate", &certificate.write()),
-            None => to.text("certificate", None),
+            Some(certificate) => to.json(key!("certificate"), &certificate.write()),
+            None => to.text(key!("certificate"), None),
         }
-        to.text("tls", self.tls.as_deref());
-        to.text("method", self.method.as_deref());
-        to.text("action", self.action);
-        to.text("object", self.object);
-        to.text("repository", self.repository.as_deref());
-        to.text("reference", self.reference.as_deref());
-        to.text("from", self.from.as_deref());
+        to.text(key!("tls"), self.tls.as_deref());
+        to.text(key!("method"), self.method.as_deref());
+        to.text(key!("action"), self.action);
+        to.text(key!("object"), self.object);
+        to.text(key!("repository"), self.repository.as_deref());
+        to.text(key!("reference"), self.reference.as_deref());
+        to.text(key!("from"), self.from.as_deref());
         match self.from {
-            Some(_) => to.flag("from_allowed", self.from_allowed),
-            None => to.text("from_allowed", None),
+            Some(_) => to.flag(key!("from_allowed"), self.from_allowed),
+            None => to.text(key!("from_allowed"), None),
         }
-        to.text("rule", self.rule.as_deref());
-        to.number("status", self.status);
-        to.number("upstream_status", self.upstream_status);
-        to.number("bytes_in", Some(self.bytes_in));
-        to.number("bytes_out", Some(self.bytes_out));
-        to.number("duration_us", Some(self.duration_us));
-        to.text("agent", self.agent.as_deref());
-        to.text("trace", self.trace.as_deref());
-        to.text("reason", self.reason.as_deref());
-        to.number("count", self.count);
-        to.number("schema", Some(SCHEMA));
+        to.text(key!("rule"), self.rule.as_deref());
+        to.number(key!("status"), self.status);
+        to.number(key!("upstream_status"), self.upstream_status);
+        to.number(key!("bytes_in"), Some(self.bytes_in));
+        to.number(key!("bytes_out"), Some(self.bytes_out));
+        to.number(key!("duration_us"), Some(self.duration_us));
+        to.text(key!("agent"), self.agent.as_deref());
+        to.text(key!("trace"), self.trace.as_deref());
+        to.text(key!("reason"), self.reason.as_deref());
+        to.number(key!("count"), self.count);
+        to.number(key!("schema"), Some(SCHEMA));
         self.write_what_few_have(&mut to);
         if let Some(checkpoint) = &self.checkpoint {
-            to.json("checkpoint", &checkpoint.write());
+            to.json(key!("checkpoint"), &checkpoint.write());
         }
         to.into_text()
     }
@@ -310,28 +310,28 @@ impl Fields {
     /// Members that stand in a line only where they say something.
     fn write_what_few_have(&self, to: &mut Members) {
         let some = [
-            ("served", self.served),
-            ("digest", self.digest.as_deref()),
-            ("digest_before", self.digest_before.as_deref()),
-            ("query", self.query.as_deref()),
+            (key!("served"), self.served),
+            (key!("digest"), self.digest.as_deref()),
+            (key!("digest_before"), self.digest_before.as_deref()),
+            (key!("query"), self.query.as_deref()),
         ];
         for (key, value) in some.into_iter().filter(|(_, value)| value.is_some()) {
             to.text(key, value);
         }
         let lists = [
-            ("users", &self.users),
-            ("repositories", &self.repositories),
-            ("tags", &self.tags),
+            (key!("users"), &self.users),
+            (key!("repositories"), &self.repositories),
+            (key!("tags"), &self.tags),
         ];
         for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
             to.texts(key, list.iter().map(String::as_str));
         }
         if self.refers_count > 0 {
-            to.texts("refers", self.refers.iter().map(String::as_str));
-            to.number("refers_count", Some(self.refers_count));
+            to.texts(key!("refers"), self.refers.iter().map(String::as_str));
+            to.number(key!("refers_count"), Some(self.refers_count));
         }
         if self.client_left {
-            to.flag("client_left", true);
+            to.flag(key!("client_left"), true);
         }
     }
 }
@@ -339,8 +339,8 @@ impl Fields {
 impl Shown {
     fn write(&self) -> String {
         let mut to = Members::new();
-        to.text("subject", Some(&self.subject));
-        to.text("sha256", Some(&self.sha256));
+        to.text(key!("subject"), Some(&self.subject));
+        to.text(key!("sha256"), Some(&self.sha256));
         format!("{{{}}}", to.into_text())
     }
 }

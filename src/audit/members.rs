@@ -9,6 +9,19 @@ use std::fmt::{Display, Write as _};
 /// Bytes of most records.
 const USUAL: usize = 1024;
 
+/// A key as it stands in a line. All of its punctuation is one literal, because forty are written
+/// for each request.
+macro_rules! key {
+    ($name:literal) => {
+        $crate::audit::members::Key(concat!(",\"", $name, "\":"))
+    };
+}
+pub(super) use key;
+
+/// Made by [`key!`].
+#[derive(Clone, Copy)]
+pub(super) struct Key(pub(super) &'static str);
+
 /// Members, one after the other, without the braces around them. Absent ones are `null`.
 pub(super) struct Members(String);
 
@@ -22,13 +35,13 @@ impl Members {
     }
 
     /// What needs no escapes.
-    pub(super) fn plain(&mut self, key: &str, value: impl Display) {
+    pub(super) fn plain(&mut self, key: Key, value: impl Display) {
         self.key(key);
         // Writing to a String cannot fail.
         let _ok = write!(self.0, "\"{value}\"");
     }
 
-    pub(super) fn text(&mut self, key: &str, value: Option<&str>) {
+    pub(super) fn text(&mut self, key: Key, value: Option<&str>) {
         self.key(key);
         match value {
             Some(value) => string(&mut self.0, value),
@@ -36,7 +49,7 @@ impl Members {
         }
     }
 
-    pub(super) fn texts<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {
+    pub(super) fn texts<'a>(&mut self, key: Key, values: impl Iterator<Item = &'a str>) {
         self.key(key);
         self.0.push('[');
         for (number, value) in values.enumerate() {
@@ -48,7 +61,7 @@ impl Members {
         self.0.push(']');
     }
 
-    pub(super) fn number(&mut self, key: &str, value: Option<impl Into<u64>>) {
+    pub(super) fn number(&mut self, key: Key, value: Option<impl Into<u64>>) {
         self.key(key);
         match value {
             Some(value) => self.0.push_str(itoa::Buffer::new().format(value.into())),
@@ -56,21 +69,23 @@ impl Members {
         }
     }
 
-    pub(super) fn flag(&mut self, key: &str, value: bool) {
+    pub(super) fn flag(&mut self, key: Key, value: bool) {
         self.json(key, if value { "true" } else { "false" });
     }
 
     /// What is JSON already.
-    pub(super) fn json(&mut self, key: &str, value: &str) {
+    pub(super) fn json(&mut self, key: Key, value: &str) {
         self.key(key);
         self.0.push_str(value);
     }
 
-    fn key(&mut self, key: &str) {
-        self.0
-            .push_str(if self.0.is_empty() { "\"" } else { ",\"" });
-        self.0.push_str(key);
-        self.0.push_str("\":");
+    fn key(&mut self, Key(key): Key) {
+        let is_first = self.0.is_empty();
+        self.0.push_str(if is_first {
+            key.trim_start_matches(',')
+        } else {
+            key
+        });
     }
 }
 
@@ -110,14 +125,14 @@ mod tests {
         #[test]
         fn what_is_written_is_what_is_read(text: String, texts: Vec<String>, number: u64, flag: bool) {
             let mut members = Members::new();
-            members.text("text", Some(&text));
-            members.text("absent", None);
-            members.texts("texts", texts.iter().map(String::as_str));
-            members.number("number", Some(number));
-            members.number("none", None::<u64>);
-            members.flag("flag", flag);
-            members.plain("plain", number);
-            members.json("json", "[1]");
+            members.text(key!("text"), Some(&text));
+            members.text(key!("absent"), None);
+            members.texts(key!("texts"), texts.iter().map(String::as_str));
+            members.number(key!("number"), Some(number));
+            members.number(key!("none"), None::<u64>);
+            members.flag(key!("flag"), flag);
+            members.plain(key!("plain"), number);
+            members.json(key!("json"), "[1]");
             let written = members.into_text();
             prop_assert!(written.bytes().all(|byte| (b' '..0x7f).contains(&byte)), "{written}");
             let read: Value = serde_json::from_str(&format!("{{{written}}}")).unwrap();

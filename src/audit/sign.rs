@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use super::members::Members;
+use super::members::{Members, key};
 
 /// Why a key cannot sign or verify checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,9 +45,9 @@ impl Checkpoint {
     /// As it stands in a record.
     pub(super) fn write(&self) -> String {
         let mut to = Members::new();
-        to.text("algorithm", Some(&self.algorithm));
-        to.text("key", Some(&self.key));
-        to.text("signature", Some(&self.signature));
+        to.text(key!("algorithm"), Some(&self.algorithm));
+        to.text(key!("key"), Some(&self.key));
+        to.text(key!("signature"), Some(&self.signature));
         format!("{{{}}}", to.into_text())
     }
 }

@@ -32,7 +32,7 @@ use super::syslog::Syslog;
 use super::tally::Tally;
 use super::trail::{Ack, SinkState, Trail};
 use crate::config::{self, WhenUnwritable};
-use crate::limit::{Claimant, Place, Shared, Usage};
+use crate::limit::{Claimant, Place, Shared, Trust, Usage};
 
 /// Records that wait to be written at a time, with those that commits have a place for.
 const PLACES: usize = 32 * 1024;
@@ -376,10 +376,10 @@ impl Audit {
         if !debt.is_zero() {
             tokio::time::sleep(debt).await;
         }
-        let whom = Claimant::stranger(client);
-        if self.places.try_acquire(whom).is_some() {
+        if self.places.has_room(Trust::Stranger) {
             return Ok(());
         }
+        let whom = Claimant::stranger(client);
         match tokio::time::timeout(self.trail.timeout(), self.places.acquire(whom)).await {
             Ok(Ok(_place)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(NotNow::Full),

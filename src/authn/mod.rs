@@ -155,7 +155,7 @@ impl Memory {
         Self {
             pool: HashingPool::start(),
             cache: Cache::new(cache_ttl),
-            recent: RecentLogins::new(cache::secret()),
+            recent: RecentLogins::new(),
             directory: Mutex::default(),
         }
     }

@@ -1,13 +1,14 @@
 //! Which users logged in with a password from which source a short time ago: their logins are served
 //! first while others guess. It is no proof of anything else.
 //!
-//! No name is kept, only a hash under a key that this process drew at its start. Only logins that
+//! No name is kept, only a hash under a key that this process drew at its start; two that collide
+//! would be served in another order, and nothing else. Only logins that
 //! succeeded are noted, so guessing pushes nobody out.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use moka::sync::Cache;
-use zeroize::Zeroizing;
 
 use crate::limit::{Source, Trust};
 
@@ -18,15 +19,15 @@ const LATELY: Duration = Duration::from_hours(7 * 24);
 
 /// The logins of the last days.
 pub(super) struct RecentLogins {
-    secret: Zeroizing<[u8; 32]>,
-    seen: Cache<[u8; 16], ()>,
+    hasher: RandomState,
+    seen: Cache<u64, ()>,
 }
 
 impl RecentLogins {
-    /// Has seen nobody yet. `secret` is random.
-    pub(super) fn new(secret: Zeroizing<[u8; 32]>) -> Self {
+    /// Has seen nobody yet.
+    pub(super) fn new() -> Self {
         Self {
-            secret,
+            hasher: RandomState::new(),
             seen: Cache::builder()
                 .max_capacity(MOST)
                 .time_to_live(LATELY)
@@ -48,14 +49,8 @@ impl RecentLogins {
         }
     }
 
-    fn key(&self, user: &str, from: Source) -> [u8; 16] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
-        // The source has a fixed size, so no two pairs are the same bytes.
-        hasher.update(&from.bits().to_le_bytes());
-        hasher.update(user.as_bytes());
-        let mut key = [0; 16];
-        hasher.finalize_xof().fill(&mut key);
-        key
+    fn key(&self, user: &str, from: Source) -> u64 {
+        self.hasher.hash_one((from.bits(), user))
     }
 }
 
@@ -66,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_login_counts_for_its_user_and_source_alone() {
-        let logins = RecentLogins::new([7; 32].into());
+        let logins = RecentLogins::new();
         let source = |text: &str| Source::of(text.parse().unwrap());
         logins.note("alice", source("192.0.2.1"));
         logins.note("bob", source("2001:db8::1"));

@@ -15,6 +15,7 @@
 //!
 //! Nothing here measures time: how long to wait is the caller's business.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -120,6 +121,11 @@ impl Shared {
             .then(|| self.place(whom))
     }
 
+    /// Whether there is a place for a caller just now.
+    pub fn has_room(&self, trust: Trust) -> bool {
+        self.lock().has_room(self.places, trust)
+    }
+
     /// Waits for a place. Dropping the future leaves the line.
     pub async fn acquire(self: &Arc<Self>, whom: Claimant) -> Result<Place, Crowded> {
         let mut waiting = {
@@ -147,7 +153,7 @@ impl Shared {
         let state = self.lock();
         Usage {
             places: self.places,
-            taken: state.held(&Network::ALL),
+            taken: state.taken,
             waiting: state.waiting(&Network::ALL),
             waits: state.waits,
             refusals: state.refusals,
@@ -306,7 +312,9 @@ impl Line {
 
 #[derive(Default)]
 struct State {
-    /// Places taken, by network.
+    /// Places taken by all.
+    taken: usize,
+    /// Places taken by some, by network.
     held: HashMap<Network, usize>,
     /// Places taken by strangers.
     strangers: usize,
@@ -354,7 +362,7 @@ impl State {
     /// Whether a place is free that such a caller may have.
     fn has_room(&self, places: usize, trust: Trust) -> bool {
         let reserved = places.checked_div(PARTS).unwrap_or(0);
-        self.held(&Network::ALL) < places
+        self.taken < places
             && match trust {
                 Trust::Proven => true,
                 Trust::Stranger => self.strangers < places.saturating_sub(reserved),
@@ -370,7 +378,8 @@ impl State {
     }
 
     fn count(&mut self, whom: Claimant) {
-        for network in Network::around(whom.source) {
+        self.taken = self.taken.saturating_add(1);
+        for network in Network::around(whom.source).skip(1) {
             let held = self.held.entry(network).or_default();
             *held = held.saturating_add(1);
         }
@@ -380,12 +389,15 @@ impl State {
     }
 
     fn give_back(&mut self, whom: Claimant) {
-        for network in Network::around(whom.source) {
-            let left = self.held(&network).saturating_sub(1);
-            if left == 0 {
-                self.held.remove(&network);
-            } else {
-                self.held.insert(network, left);
+        self.taken = self.taken.saturating_sub(1);
+        for network in Network::around(whom.source).skip(1) {
+            if let Entry::Occupied(mut held) = self.held.entry(network) {
+                let left = held.get().saturating_sub(1);
+                if left == 0 {
+                    held.remove();
+                } else {
+                    held.insert(left);
+                }
             }
         }
         if whom.trust == Trust::Stranger {
@@ -395,7 +407,10 @@ impl State {
 
     /// Hands out what is free to those who wait.
     fn hand_out(&mut self, places: usize) {
-        while let Some((whom, number)) = self.next(places) {
+        // Mostly nobody waits.
+        while !self.lines.is_empty()
+            && let Some((whom, number)) = self.next(places)
+        {
             let Some(caller) = self.remove(whom, number, Leaving::Served) else {
                 return;
             };

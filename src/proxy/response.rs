@@ -122,14 +122,15 @@ pub(super) fn limited(headers: &mut HeaderMap, standing: &Standing) {
         remaining,
         subject,
     } = standing;
-    let window = quota.per.as_secs();
+    let window = itoa::Buffer::new().format(quota.per.as_secs()).to_owned();
+    let within = |count: u32| [itoa::Buffer::new().format(count), ";w=", &window].concat();
     let lines = [
-        (LIMIT, format!("{};w={window}", quota.count)),
-        (REMAINING, format!("{remaining};w={window}")),
+        (LIMIT, within(quota.count)),
+        (REMAINING, within(*remaining)),
         (SOURCE, subject.to_string()),
     ];
     for (name, value) in lines {
-        headers.remove(&name);
+        // What the registry says of limits does not cross.
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }

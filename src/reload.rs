@@ -344,12 +344,12 @@ pub struct Process {
 /// Reads the configuration again and puts it in force, or keeps the one in force. Returns the reason
 /// why it was kept.
 pub async fn reload(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<(), String> {
-    let ledger = proxy.ledger();
+    let retained = proxy.retained();
     let result = renew(proxy, process, path).await;
-    ledger
+    retained
         .reloads
         .note(Timestamp::now(), result.as_ref().err().cloned());
-    let mut record = Record::open(&ledger.audit, Event::Reload);
+    let mut record = Record::open(&retained.audit, Event::Reload);
     match &result {
         Ok(generation) => {
             tracing::info!(generation, "configuration reloaded");
@@ -384,7 +384,7 @@ pub fn watch_keys(proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
             if Arc::ptr_eq(&known, &now) {
                 continue;
             }
-            let audit = &proxy.ledger().audit;
+            let audit = &proxy.retained().audit;
             for (name, change) in now.changes_since(&known) {
                 tracing::info!(key = %name, "{}", change.as_str());
                 let mut record = Record::open(audit, Event::Key);
@@ -399,7 +399,7 @@ pub fn watch_keys(proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
 }
 
 async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64, String> {
-    let ledger = proxy.ledger();
+    let retained = proxy.retained();
     let (config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
     if let Some(failed) = config.run_policy_tests(Timestamp::now()).first() {
         return Err(failed.to_string());
@@ -409,11 +409,11 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64
     }
     let in_force = proxy.rules();
     let foundation = Foundation {
-        memory: &ledger.memory,
-        pool: &ledger.pool,
+        memory: &retained.memory,
+        pool: &retained.pool,
         store: in_force.store.as_ref(),
-        store_counts: &ledger.store_counts,
-        spare_key: &ledger.spare_key,
+        store_counts: &retained.store_counts,
+        spare_key: &retained.spare_key,
     };
     let generation = in_force.generation.saturating_add(1);
     let (rules, warnings) =
@@ -421,18 +421,18 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64
     let admin = process.admin.prepare(config.admin.listen);
     let admin = admin.map_err(|error| format!("admin.listen: {error}"))?;
     let plan = audit_plan(&config).map_err(|error| error.to_string())?;
-    let prepared = ledger
+    let prepared = retained
         .audit
         .prepare(plan)
         .map_err(|error| error.to_string())?;
     for warning in warnings {
         tracing::warn!(%warning, "htpasswd");
     }
-    ledger.audit.adopt(prepared).await;
+    retained.audit.adopt(prepared).await;
     if let Some(store) = &rules.store {
-        store.start(&ledger.audit).await;
+        store.start(&retained.audit).await;
     }
-    ledger.memory.set_cache_ttl(config.auth.cache_ttl);
+    retained.memory.set_cache_ttl(config.auth.cache_ttl);
     proxy.swap(rules);
     if let Some(admin) = admin {
         process.admin.take(admin, proxy);

@@ -1,23 +1,22 @@
-//! The two values a request is judged by: the rules, which a reload swaps whole, and the ledger,
-//! which survives it (otherwise a SIGHUP would forgive an attacker and drop every connection).
+//! The two values a request is judged by: the rules, which a reload swaps whole, and what is retained
+//! through it (otherwise a SIGHUP would forgive an attacker and drop every connection).
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::access::{Guard, PullLimits};
+use crate::access::PullLimits;
 use crate::audit::Audit;
 use crate::authn::keys::{Keyring, Keys as RobotKeys};
 use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
 use crate::config::{Anonymous, Challenge, Limits, WhenUnwritable};
 use crate::identity::{Name, Robot};
-use crate::limit::lockout::Setting;
+use crate::limit::lockout::{Lockout, Setting};
 use crate::limit::{Quotas, Rates, Shield};
 use crate::policy::Policy;
-use crate::proxy::tag_locks::Creating;
 use crate::store::{Counts, Store};
 use crate::tls::Ending;
 use crate::token::Keys;
@@ -106,8 +105,8 @@ impl Rules {
     }
 }
 
-/// What outlives a reload.
-pub struct Ledger {
+/// What survives a reload.
+pub struct Retained {
     /// The audit trail.
     pub audit: Arc<Audit>,
     /// Verified credentials and the threads that hash.
@@ -115,9 +114,7 @@ pub struct Ledger {
     /// Idle connections to the registry.
     pub pool: Arc<Pool>,
     /// Wrong passwords, counted.
-    pub guard: Arc<Guard>,
-    /// Tags being created.
-    pub creating: Arc<Creating>,
+    lockout: Mutex<Lockout>,
     /// Everybody's pulls.
     pub quotas: Arc<Quotas>,
     /// How often stores were asked.
@@ -125,7 +122,7 @@ pub struct Ledger {
     /// Everybody's requests and connections.
     pub shield: Shield,
     /// Since when limits count; their clock never goes back.
-    pub began: Instant,
+    began: Instant,
     /// When the process started.
     pub started: Timestamp,
     /// How the last reload went.
@@ -134,7 +131,42 @@ pub struct Ledger {
     pub spare_key: zeroize::Zeroizing<Vec<u8>>,
 }
 
-impl Ledger {
+impl Retained {
+    /// What there is at the start of a process.
+    pub fn new(
+        audit: Arc<Audit>,
+        memory: Arc<Memory>,
+        pool: Arc<Pool>,
+        store_counts: Arc<Counts>,
+        spare_key: zeroize::Zeroizing<Vec<u8>>,
+    ) -> Self {
+        let mut secret = [0; 32];
+        #[expect(
+            clippy::expect_used,
+            reason = "aws-lc itself aborts if the system has no randomness"
+        )]
+        aws_lc_rs::rand::fill(&mut secret).expect("randomness");
+        Self {
+            audit,
+            memory,
+            pool,
+            lockout: Mutex::new(Lockout::new(secret)),
+            quotas: Quotas::new(),
+            store_counts,
+            shield: Shield::new(),
+            began: Instant::now(),
+            started: Timestamp::now(),
+            reloads: Reloads::default(),
+            spare_key,
+        }
+    }
+
+    /// Wrong passwords, counted.
+    pub fn lockout(&self) -> MutexGuard<'_, Lockout> {
+        // Each change leaves it whole.
+        self.lockout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The time by which limits go.
     pub fn now(&self) -> Duration {
         self.began.elapsed()

@@ -18,7 +18,7 @@ use crate::identity::{
 use crate::policy::Permit;
 use crate::registry::{Action, Call, RepoName};
 use crate::request::Authority;
-use crate::state::{Ledger, Rules};
+use crate::state::{Retained, Rules};
 use crate::token::{Confirmation, Kind, TokenError, Verified};
 use crate::upstream::Session;
 
@@ -41,7 +41,7 @@ pub struct Admission {
 /// answer is no.
 pub async fn judge(
     rules: &Rules,
-    ledger: &Ledger,
+    retained: &Retained,
     now: Timestamp,
     peer: &Peer,
     authority: &Authority,
@@ -70,7 +70,7 @@ pub async fn judge(
     if logs_in {
         record.event(Event::Login);
     }
-    ledger.audit.ready_for(if call.is_read() {
+    retained.audit.ready_for(if call.is_read() {
         Purpose::Read
     } else {
         Purpose::Write
@@ -83,7 +83,7 @@ pub async fn judge(
         Presented::Basic { user, password } => {
             let login = Login {
                 rules,
-                ledger,
+                retained,
                 now,
                 peer,
                 shown,
@@ -138,7 +138,7 @@ pub async fn judge(
     if matches!(permit.call(), Call::Upload { .. }) && !session.as_ref().is_some_and(is_owners) {
         return Err(Refusal::UploadUnknown);
     }
-    let pull = reserve(rules, ledger, &who, peer, permit.call()).await?;
+    let pull = reserve(rules, retained, &who, peer, permit.call()).await?;
     record.permitted();
     if !permit.call().is_read() {
         // A change that has begun is not broken off for somebody else's connection.
@@ -279,15 +279,15 @@ fn is_asked_first(rules: &Rules, call: &Call, shown: Option<&ClientCertificate>)
 /// Sets aside what a pull costs.
 async fn reserve(
     rules: &Rules,
-    ledger: &Ledger,
+    retained: &Retained,
     who: &Identity,
     peer: &Peer,
     call: &Call,
 ) -> Result<Option<Pull>, Refusal> {
     let counters = Counters {
-        quotas: &ledger.quotas,
+        quotas: &retained.quotas,
         store: rules.store.as_ref(),
-        now: ledger.now(),
+        now: retained.now(),
     };
     let (policy, from) = (&rules.policy, peer.address);
     rules.pulls.reserve(policy, counters, who, from, call).await

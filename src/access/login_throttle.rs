@@ -4,8 +4,8 @@
 //! A robot key that is right needs no such defence and is never refused for what others guessed. A
 //! wrong one is counted like a wrong password, for the user `key:NAME`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -15,18 +15,18 @@ use crate::authn::{CertificateError, Outcome, keys};
 use crate::identity::{
     Authentication, Claim, ClientCertificate, Identity, Name, Password, Peer, Robot, Subject,
 };
-use crate::limit::lockout::{Attempt, Became, Change, Judged, Lockout, Setting, Standing, Whom};
+use crate::limit::lockout::{Attempt, Became, Change, Judged, Setting, Standing, Whom};
 use crate::limit::{Claimant, Source, Trust};
-use crate::state::{Ledger, Rules};
+use crate::state::{Retained, Rules};
 use crate::store::{self, Guess, Judgement, Locks, Store};
 
 /// How often locks that have ended are looked for.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a password or key is judged by.
 pub(super) struct Login<'a> {
     pub(super) rules: &'a Rules,
-    pub(super) ledger: &'a Ledger,
+    pub(super) retained: &'a Retained,
     pub(super) now: Timestamp,
     pub(super) peer: &'a Peer,
     /// The certificate that was accepted beside it.
@@ -70,7 +70,7 @@ impl Login<'_> {
         let source = Source::of(self.peer.address);
         let trust = match self.shown {
             Some(_) => Trust::Proven,
-            None => self.ledger.memory.trust(user, source),
+            None => self.retained.memory.trust(user, source),
         };
         Claimant { source, trust }
     }
@@ -93,9 +93,9 @@ impl Login<'_> {
             Some(_) => Standing::VerifiedCertificate,
             None => Standing::Stranger,
         };
-        let guard = &self.ledger.guard;
-        let attempt = guard
-            .lock()
+        let retained = self.retained;
+        let attempt = retained
+            .lockout()
             .attempt(standing, who, self.peer.address, password);
         let Some(attempt) = attempt else {
             return Ok(None);
@@ -106,7 +106,7 @@ impl Login<'_> {
             let tag = attempt.tag(self.rules.keys.credential_key(), password);
             (store, store.guess(&attempt, tag))
         });
-        let mut trial = guard.begin(attempt, setting, &self.ledger.audit)?;
+        let mut trial = Trial::begin(retained, attempt, setting)?;
         if let Some((store, guess)) = guess {
             Box::pin(trial.join(store, guess)).await?;
         }
@@ -143,51 +143,32 @@ pub(super) fn note_claim(rules: &Rules, claim: &Claim, record: &mut Record) {
     }
 }
 
-/// The lock-out of this process, with its clock.
-pub struct Guard {
-    lockout: Mutex<Lockout>,
-    begun: Instant,
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        let mut secret = [0; 32];
-        #[expect(
-            clippy::expect_used,
-            reason = "aws-lc itself aborts if the system has no randomness"
-        )]
-        aws_lc_rs::rand::fill(&mut secret).expect("randomness");
-        Self {
-            lockout: Mutex::new(Lockout::new(secret)),
-            begun: Instant::now(),
-        }
+/// Tells the audit trail of locks that have ended, for ever.
+pub async fn watch_locks(retained: Arc<Retained>) {
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let changes = retained.lockout().changes(retained.now());
+        record_all(&retained.audit, changes);
     }
 }
 
-impl Guard {
-    /// Tells the audit trail of locks that have ended, for ever.
-    pub async fn watch(self: Arc<Self>, audit: Arc<Audit>) {
-        let mut ticks = tokio::time::interval(LOOK);
-        loop {
-            ticks.tick().await;
-            let changes = self.lock().changes(self.begun.elapsed());
-            for change in changes {
-                tell(&audit, change);
-            }
-        }
-    }
+/// An attempt that is being verified. Dropped without an end, nobody knows how it ended.
+struct Trial<'a> {
+    retained: &'a Retained,
+    setting: Setting,
+    attempt: Option<Attempt>,
+    /// The same attempt in the store, where there is one.
+    elsewhere: Option<store::Trial>,
+}
 
-    fn begin<'a>(
-        &'a self,
-        attempt: Attempt,
-        setting: Setting,
-        audit: &'a Arc<Audit>,
-    ) -> Result<Trial<'a>, Refusal> {
-        let begun = self.lock().begin(&attempt, setting, self.begun.elapsed());
+impl<'a> Trial<'a> {
+    fn begin(retained: &'a Retained, attempt: Attempt, setting: Setting) -> Result<Self, Refusal> {
+        let now = retained.now();
+        let begun = retained.lockout().begin(&attempt, setting, now);
         begun.map_err(|wait| Refusal::Locked { wait })?;
-        Ok(Trial {
-            guard: self,
-            audit,
+        Ok(Self {
+            retained,
             setting,
             attempt: Some(attempt),
             elsewhere: None,
@@ -195,34 +176,17 @@ impl Guard {
     }
 
     /// Takes over what replicas have locked: it needs no store from now on, also when it is lost.
-    fn adopt(&self, attempt: &Attempt, locks: Locks, audit: &Arc<Audit>) {
-        let now = self.begun.elapsed();
+    fn adopt(&self, attempt: &Attempt, locks: Locks) {
+        let now = self.retained.now();
         let whoms = [(Whom::User, locks.pair), (Whom::Everybody, locks.network)];
         for (whom, time) in whoms {
             if let Some(time) = time {
-                let changes = self.lock().adopt(attempt, whom, time, now);
-                tell_all(audit, changes);
+                let changes = self.retained.lockout().adopt(attempt, whom, time, now);
+                record_all(&self.retained.audit, changes);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lockout> {
-        // Each change leaves it whole.
-        self.lockout.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An attempt that is being verified. Dropped without an end, nobody knows how it ended.
-struct Trial<'a> {
-    guard: &'a Guard,
-    audit: &'a Arc<Audit>,
-    setting: Setting,
-    attempt: Option<Attempt>,
-    /// The same attempt in the store, where there is one.
-    elsewhere: Option<store::Trial>,
-}
-
-impl Trial<'_> {
     /// Asks what replicas know of it. A store that does not answer refuses nothing.
     async fn join(&mut self, store: &Arc<Store>, guess: Guess) -> Result<(), Refusal> {
         let Some(attempt) = &self.attempt else {
@@ -231,13 +195,13 @@ impl Trial<'_> {
         match store.begin(guess, self.setting).await {
             None => Ok(()),
             Some(Judgement::Try(trial, wrong)) => {
-                self.guard.lock().agree(attempt, wrong);
+                self.retained.lockout().agree(attempt, wrong);
                 self.elsewhere = Some(trial);
                 Ok(())
             }
             Some(Judgement::Busy(wait)) => Err(Refusal::Locked { wait }),
             Some(Judgement::Locked(locks)) => {
-                self.guard.adopt(attempt, locks, self.audit);
+                self.adopt(attempt, locks);
                 let wait = locks.network.or(locks.pair).unwrap_or_default();
                 Err(Refusal::Locked { wait })
             }
@@ -253,7 +217,7 @@ impl Trial<'_> {
         let told = trial.end(judged);
         match judged {
             // The answer waits until all replicas know.
-            Judged::Wrong => self.guard.adopt(&attempt, told.await, self.audit),
+            Judged::Wrong => self.adopt(&attempt, told.await),
             Judged::Right | Judged::Unknown => drop(told),
         }
     }
@@ -262,15 +226,15 @@ impl Trial<'_> {
         let Some(attempt) = self.attempt.take() else {
             return;
         };
-        let now = self.guard.begun.elapsed();
-        let changes = self.guard.lock().end(&attempt, judged, self.setting, now);
-        tell_all(self.audit, changes);
+        let (retained, now) = (self.retained, self.retained.now());
+        let changes = retained.lockout().end(&attempt, judged, self.setting, now);
+        record_all(&retained.audit, changes);
     }
 }
 
-fn tell_all(audit: &Arc<Audit>, changes: Vec<Change>) {
+fn record_all(audit: &Arc<Audit>, changes: Vec<Change>) {
     for change in changes {
-        tell(audit, change);
+        record(audit, change);
     }
 }
 
@@ -281,7 +245,7 @@ impl Drop for Trial<'_> {
 }
 
 /// One record for each change of state, besides the request's own.
-fn tell(audit: &Arc<Audit>, change: Change) {
+fn record(audit: &Arc<Audit>, change: Change) {
     let Change { user, network, to } = change;
     let mut record = Record::open(audit, Event::Lockout);
     record.source(network.addr());

@@ -15,7 +15,7 @@ mod shared;
 mod token_endpoint;
 
 pub use authorize::{Admission, judge};
-pub use login_throttle::Guard;
+pub use login_throttle::watch_locks;
 pub use pull_quota::{Pull, PullLimits, PullsExceeded, Standing};
 pub use refusal::{METHODS, Refusal, Wanted};
 pub use token_endpoint::{MAX_FORM, Minted, issue};

@@ -17,7 +17,7 @@ use crate::identity::{
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
 use crate::request::Authority;
-use crate::state::{Ledger, Rules};
+use crate::state::{Retained, Rules};
 use crate::token::{Asked, Claims, Confirmation, Kind, parse_scopes};
 
 /// The longest body of a `POST /token`, in bytes.
@@ -58,7 +58,7 @@ enum Credential {
 )]
 pub async fn issue(
     rules: &Rules,
-    ledger: &Ledger,
+    retained: &Retained,
     now: Timestamp,
     peer: &Peer,
     authority: &Authority,
@@ -86,7 +86,7 @@ pub async fn issue(
         Credential::Presented(Presented::Basic { user, password }) => {
             let login = Login {
                 rules,
-                ledger,
+                retained,
                 now,
                 peer,
                 shown,

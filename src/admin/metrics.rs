@@ -34,7 +34,7 @@ pub(super) fn text(proxy: &Proxy, health: &Health) -> String {
 }
 
 fn records(registry: &mut Registry, proxy: &Proxy) {
-    let tally = proxy.ledger().audit.tally();
+    let tally = proxy.retained().audit.tally();
     let records = Family::<Labels, Counter>::default();
     for (event, outcome, count) in tally.counts() {
         let labels = vec![
@@ -57,7 +57,7 @@ fn records(registry: &mut Registry, proxy: &Proxy) {
 
 /// How many, how long, and by which rule. The labels are fixed sets, and the configured rules.
 fn requests(registry: &mut Registry, proxy: &Proxy) {
-    let served = proxy.ledger().audit.tally().served();
+    let served = proxy.retained().audit.tally().served();
     let (answers, times) = (Family::<Labels, Counter>::default(), served.actions());
     for one in &times {
         for (class, count) in &one.classes {
@@ -145,7 +145,7 @@ fn limits(registry: &mut Registry, proxy: &Proxy) {
         turned_away,
     );
     let subjects = Gauge::<i64>::default();
-    subjects.set(i64::try_from(proxy.ledger().quotas.remembered()).unwrap_or(i64::MAX));
+    subjects.set(i64::try_from(proxy.retained().quotas.remembered()).unwrap_or(i64::MAX));
     registry.register(
         "limit_subjects",
         "Addresses and users whose pulls are remembered",
@@ -197,7 +197,7 @@ fn shared(registry: &mut Registry, proxy: &Proxy) {
 }
 
 fn store(registry: &mut Registry, proxy: &Proxy) {
-    let counts = &proxy.ledger().store_counts;
+    let counts = &proxy.retained().store_counts;
     for (name, help, value) in [
         (
             "limit_store_questions",
@@ -228,7 +228,7 @@ fn store(registry: &mut Registry, proxy: &Proxy) {
 fn sinks(registry: &mut Registry, proxy: &Proxy) {
     let failing = Family::<Labels, Gauge>::default();
     let lost = Family::<Labels, Counter>::default();
-    for sink in proxy.ledger().audit.sinks() {
+    for sink in proxy.retained().audit.sinks() {
         let labels = vec![("sink", sink.name.to_owned())];
         failing
             .get_or_create(&labels)
@@ -248,7 +248,7 @@ fn sinks(registry: &mut Registry, proxy: &Proxy) {
 }
 
 fn state(registry: &mut Registry, proxy: &Proxy) {
-    let (rules, ledger) = (proxy.rules(), proxy.ledger());
+    let (rules, retained) = (proxy.rules(), proxy.retained());
     let mut gauge = |name: &str, help: &str, value: i64| {
         let gauge = Gauge::<i64>::default();
         gauge.set(value);
@@ -263,7 +263,7 @@ fn state(registry: &mut Registry, proxy: &Proxy) {
         "config_reload_failed",
         "1 when the last reload was refused and an older configuration is in force",
         i64::from(
-            ledger
+            retained
                 .reloads
                 .last()
                 .is_some_and(|last| last.error.is_some()),
@@ -272,12 +272,12 @@ fn state(registry: &mut Registry, proxy: &Proxy) {
     gauge(
         "audit_writable",
         "1 while every required audit sink can be written",
-        i64::from(ledger.audit.writable()),
+        i64::from(retained.audit.writable()),
     );
     gauge(
         "start_time_seconds",
         "When the process started, seconds since the epoch",
-        ledger.started.as_second(),
+        retained.started.as_second(),
     );
     let ends = Family::<Labels, Gauge>::default();
     for one in &rules.shown.endings {

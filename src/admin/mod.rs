@@ -168,8 +168,8 @@ async fn health(proxy: &Proxy) -> Health {
         Ok(Err(error)) => error.to_string(),
         Err(_elapsed) => "the registry did not answer in time".to_owned(),
     };
-    let is_writable = proxy.ledger().audit.writable();
-    let sinks = proxy.ledger().audit.sinks();
+    let is_writable = proxy.retained().audit.writable();
+    let sinks = proxy.retained().audit.sinks();
     let failing = sinks
         .iter()
         .find_map(|sink| Some((sink.name, sink.failing.as_ref()?)).filter(|_| sink.required));

@@ -104,15 +104,15 @@ struct Records {
 
 impl Status {
     pub(super) fn of(proxy: &Proxy, health: Health) -> Self {
-        let (rules, ledger) = (proxy.rules(), proxy.ledger());
+        let (rules, retained) = (proxy.rules(), proxy.retained());
         let now = Timestamp::now();
-        let counts = ledger.audit.tally().counts().into_iter();
+        let counts = retained.audit.tally().counts().into_iter();
         let (access_rules, deny_rules) = rules.policy.sizes();
         let shown = &rules.shown;
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            started: format!("{:.0}", ledger.started),
-            uptime_seconds: seconds(ledger.started, now),
+            started: format!("{:.0}", retained.started),
+            uptime_seconds: seconds(retained.started, now),
             health,
             config: Config {
                 file: shown.file.display().to_string(),
@@ -121,7 +121,7 @@ impl Status {
                 age_seconds: seconds(rules.loaded, now),
                 access_rules,
                 deny_rules,
-                last_reload: ledger.reloads.last(),
+                last_reload: retained.reloads.last(),
             },
             certificate_not_after: format!("{:.0}", rules.certificate_ends),
             endings: shown.endings.iter().map(|one| ending(one, now)).collect(),
@@ -134,16 +134,16 @@ impl Status {
             robot_keys: RobotKeys::of(rules.robots.state()),
             audit: Trail {
                 file: shown.audit_file.display().to_string(),
-                writable: ledger.audit.writable(),
+                writable: retained.audit.writable(),
                 when_unwritable: match shown.when_unwritable {
                     WhenUnwritable::Refuse => "refuse",
                     WhenUnwritable::RefuseWrites => "refuse-writes",
                     WhenUnwritable::Serve => "serve",
                 },
-                sinks: ledger.audit.sinks(),
+                sinks: retained.audit.sinks(),
             },
             turned_away: proxy.turned_away(),
-            one_source: ledger.shield.predominant(ledger.now()).map(one_source),
+            one_source: retained.shield.predominant(retained.now()).map(one_source),
             records: counts
                 .map(|(event, outcome, count)| Records {
                     event: event.as_str(),
@@ -151,7 +151,7 @@ impl Status {
                     count,
                 })
                 .collect(),
-            last_refusals: ledger.audit.tally().recent(),
+            last_refusals: retained.audit.tally().recent(),
         }
     }
 

@@ -4,21 +4,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use portcullis::access::Guard;
+use portcullis::access::watch_locks;
 use portcullis::admin::{Admin, Move};
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::Memory;
 use portcullis::config::Config;
-use portcullis::limit::{Quotas, Shield};
 use portcullis::proxy::Proxy;
 use portcullis::reload::{self, BrokenLines, Foundation, Process};
 #[cfg(feature = "otlp")]
 use portcullis::spans;
-use portcullis::state::{Ledger, Reloads};
+use portcullis::state::Retained;
 use portcullis::supervisor::{self, Handed, Shared};
 use portcullis::telemetry;
 use portcullis::transport::{self, Listeners};
@@ -158,25 +156,9 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     }
     #[cfg(feature = "otlp")]
     let spans = spans::start(&config.telemetry, audit.tally())?;
-    let guard: Arc<Guard> = Arc::default();
-    let watching = tokio::spawn(Arc::clone(&guard).watch(Arc::clone(&audit)));
-    let proxy = Proxy::new(
-        rules,
-        Ledger {
-            audit: Arc::clone(&audit),
-            memory,
-            pool,
-            guard,
-            creating: Arc::default(),
-            quotas: Quotas::new(),
-            store_counts,
-            shield: Shield::new(),
-            began: Instant::now(),
-            started: Timestamp::now(),
-            reloads: Reloads::default(),
-            spare_key,
-        },
-    );
+    let retained = Retained::new(Arc::clone(&audit), memory, pool, store_counts, spare_key);
+    let proxy = Proxy::new(rules, retained);
+    let watching = tokio::spawn(watch_locks(Arc::clone(proxy.retained())));
 
     let watching_keys = tokio::spawn(reload::watch_keys(Arc::clone(&proxy)));
 
@@ -261,7 +243,7 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) {
 
 /// What logrotate asks for where it was set up for other servers.
 async fn reopen(proxy: &Arc<Proxy>) {
-    match proxy.ledger().audit.reopen().await {
+    match proxy.retained().audit.reopen().await {
         Ok(()) => tracing::info!("audit file opened again"),
         Err(error) => tracing::error!(%error, "audit file not opened again, the old one goes on"),
     }

@@ -30,12 +30,12 @@ use tracing::{Instrument, Span};
 use super::body::AnswerBody;
 use super::exchange::{content_length, outcome_of, unanswered, warn_of_expiry};
 use super::service::{Proxy, Wait};
+use super::tag_locks::TagGuard;
 use crate::access::{Admission, Refusal};
 use crate::audit::{Purpose, Record, Reservation};
 use crate::identity::{Peer, Subject};
 use crate::limit::Running;
 use crate::policy::{Permit, Tags};
-use crate::proxy::tag_locks::Claim;
 use crate::registry::{Call, Digest, ManifestVerb, References};
 use crate::request::Authority;
 use crate::state::Rules;
@@ -209,15 +209,15 @@ impl Write {
         let is_manifest = is_manifest_push(permit.call());
         let mut clearance = clearance(Arc::clone(progress), reservation);
         let body = self.body(body, record, is_manifest)?;
-        let (_claim, body) = if is_manifest {
+        let (_guard, body) = if is_manifest {
             let manifest = body.collect().await.map_err(Refusal::Body)?.to_bytes();
             progress.is_whole.store(true, Ordering::Relaxed);
             record.refers(&References::of(&manifest));
             digest = digest.or_else(|| self.digest_of(&manifest));
-            let claim = self.claim_tags(&permit, &owner, digest.as_ref(), record);
-            let claim = claim.await?;
+            let guard = self.lock_tags(&permit, &owner, digest.as_ref(), record);
+            let guard = guard.await?;
             cleared(&mut clearance).await?;
-            (claim, RequestBody::Whole(Full::new(manifest)))
+            (guard, RequestBody::Whole(Full::new(manifest)))
         } else {
             let body = match body {
                 RequestBody::Client(body) if !body.is_end_stream() => {
@@ -270,30 +270,30 @@ impl Write {
 
     /// The tags of a push, locked: nobody else writes them until the registry has answered. For a
     /// caller who may only create tags they must not exist, or point to this very manifest already.
-    async fn claim_tags(
+    async fn lock_tags(
         &self,
         permit: &Permit,
         subject: &Subject,
         manifest: Option<&Digest>,
         record: &mut Record,
-    ) -> Result<Option<Claim>, Refusal> {
+    ) -> Result<Option<TagGuard>, Refusal> {
         let tags = permit.call().tags_written();
         let Some(repo) = permit.call().repository().filter(|_| !tags.is_empty()) else {
             return Ok(None);
         };
-        let creating = &self.proxy.ledger().creating;
+        let locks = &self.proxy.tag_locks;
         let is_mover = permit.tags() == Tags::Move;
-        let claiming = async {
+        let locking = async {
             if is_mover {
-                creating.write(repo, &tags).await
+                locks.write(repo, &tags).await
             } else {
-                creating.create(repo, &tags).await
+                locks.create(repo, &tags).await
             }
         };
-        let claim = tokio::time::timeout(TAG_WAIT, claiming);
-        let claim = claim.await.map_err(|_elapsed| Refusal::TagBusy)?;
+        let guard = tokio::time::timeout(TAG_WAIT, locking);
+        let guard = guard.await.map_err(|_elapsed| Refusal::TagBusy)?;
         if is_mover {
-            return Ok(Some(claim));
+            return Ok(Some(guard));
         }
         for tag in tags {
             let authority = self.authority.as_str();
@@ -311,7 +311,7 @@ impl Write {
                 });
             }
         }
-        Ok(Some(claim))
+        Ok(Some(guard))
     }
 
     /// What a manifest of these bytes is called (OCI image specification, "Digests"). One of schema 1

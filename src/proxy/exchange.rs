@@ -47,7 +47,7 @@ impl Exchange<'_> {
         record: &mut Record,
     ) -> Result<Response<AnswerBody>, Refusal> {
         // Whoever pulls needs one.
-        self.proxy.ledger().audit.ready_for(Purpose::Read)?;
+        self.proxy.retained().audit.ready_for(Purpose::Read)?;
         let form = match self.head.method {
             Method::POST => {
                 let timeout = self.rules.body_timeout;
@@ -59,7 +59,7 @@ impl Exchange<'_> {
         let form = form.as_deref();
         let minted = issue(
             rules,
-            self.proxy.ledger(),
+            self.proxy.retained(),
             self.now,
             self.peer,
             self.authority,
@@ -82,7 +82,7 @@ impl Exchange<'_> {
     pub(super) async fn judge(&self, record: &mut Record) -> Result<Box<Admission>, Refusal> {
         judge(
             self.rules,
-            self.proxy.ledger(),
+            self.proxy.retained(),
             self.now,
             self.peer,
             self.authority,
@@ -184,7 +184,9 @@ impl Exchange<'_> {
             let digest = headers
                 .get(CONTENT_DIGEST)
                 .and_then(|value| value.to_str().ok());
-            let standing = pull.settle(status, digest, self.proxy.ledger().now()).await;
+            let standing = pull
+                .settle(status, digest, self.proxy.retained().now())
+                .await;
             limited(headers, &standing);
         }
         record.registry_answer(outcome_of(status), status.as_u16());

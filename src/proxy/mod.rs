@@ -18,7 +18,7 @@ mod listing;
 mod preflight;
 mod response;
 mod service;
-pub(crate) mod tag_locks;
+mod tag_locks;
 
 pub(crate) use crate::upstream::Cut;
 pub(crate) use body::AnswerBody;

@@ -22,22 +22,24 @@ use super::known::{Knowledge, Repositories};
 use super::listing::Listings;
 use super::preflight::front_door;
 use super::response::refused;
+use super::tag_locks::TagLocks;
 use crate::access::{Refusal, Wanted};
 use crate::audit::{Event, NotNow, Purpose, Record};
 use crate::identity::Peer;
 use crate::limit::{Running, Source, TooFast, Usage};
 use crate::registry::Call;
 use crate::request::{Asked, Authority, BadHead};
-use crate::state::{Ledger, Rules};
+use crate::state::{Retained, Rules};
 use crate::trace;
 use crate::upstream::{Answer, UpstreamError};
 
-/// The proxy: rules that a reload swaps, and the ledger that outlives it.
+/// The proxy: rules that a reload swaps, and what survives it.
 pub struct Proxy {
     rules: ArcSwap<Rules>,
-    ledger: Ledger,
+    retained: Arc<Retained>,
     turned_away: AtomicU64,
     pub(crate) effects: Effects,
+    pub(super) tag_locks: Arc<TagLocks>,
     pub(super) repositories: Repositories,
     pub(super) listings: Arc<Listings>,
     draining: AtomicBool,
@@ -45,17 +47,18 @@ pub struct Proxy {
 
 impl Proxy {
     /// Puts the first rules in force.
-    pub fn new(rules: Rules, ledger: Ledger) -> Arc<Self> {
+    pub fn new(rules: Rules, retained: Retained) -> Arc<Self> {
         let proxy = Arc::new(Self {
             rules: ArcSwap::from_pointee(rules),
-            ledger,
+            retained: Arc::new(retained),
             turned_away: AtomicU64::new(0),
             effects: Effects::default(),
+            tag_locks: Arc::default(),
             repositories: Repositories::default(),
             listings: Listings::new(),
             draining: AtomicBool::new(false),
         });
-        proxy.ledger.audit.ask(Box::new(Knowledge::of(&proxy)));
+        proxy.retained.audit.ask(Box::new(Knowledge::of(&proxy)));
         proxy
     }
 
@@ -69,9 +72,9 @@ impl Proxy {
         self.rules.store(Arc::new(rules));
     }
 
-    /// What outlives a reload.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+    /// What survives a reload.
+    pub fn retained(&self) -> &Arc<Retained> {
+        &self.retained
     }
 
     /// Says that no new connections are taken, for whoever asks whether to send some.
@@ -92,9 +95,9 @@ impl Proxy {
     /// What all callers share, by the names that metrics use.
     pub fn shared(&self) -> Vec<(&'static str, Usage)> {
         let mut all = vec![
-            ("audit_queue", self.ledger.audit.usage()),
+            ("audit_queue", self.retained.audit.usage()),
             ("catalog", self.listings.usage()),
-            ("password_hashing", self.ledger.memory.pool().usage()),
+            ("password_hashing", self.retained.memory.pool().usage()),
         ];
         if let Some(directory) = self.rules().authenticator.directory() {
             all.push(("directory_binds", directory.usage()));
@@ -104,12 +107,12 @@ impl Proxy {
 
     /// Records a client certificate that the handshake ended with.
     pub(crate) fn refuse_certificate(&self, from: IpAddr, reason: &str) {
-        refuse_certificate(&self.ledger.audit, from, reason);
+        refuse_certificate(&self.retained.audit, from, reason);
     }
 
     fn turn_away(&self, from: IpAddr, why: TooFast) -> Response<AnswerBody> {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
-        turn_away(&self.ledger.audit, from, &format!("over {why}"))
+        turn_away(&self.retained.audit, from, &format!("over {why}"))
     }
 
     /// Answers one request. Whatever happens, one audit record is written for it: with the answer,
@@ -136,7 +139,7 @@ impl Proxy {
 
     /// Records a request whose client has gone before anything of it was looked at.
     pub(super) fn tell_unheard(&self, peer: &Peer, head: &cancelled::Head) {
-        let audit = &self.ledger.audit;
+        let audit = &self.retained.audit;
         if let Err(why) = self.running(peer.address) {
             drop(self.turn_away(peer.address, why));
             return;
@@ -176,7 +179,7 @@ impl Proxy {
         fault: BadHead,
         head: &[u8],
     ) -> Response<AnswerBody> {
-        let (audit, rules) = (&self.ledger.audit, self.rules.load_full());
+        let (audit, rules) = (&self.retained.audit, self.rules.load_full());
         let _running = match self.running(address) {
             Ok(running) => running,
             Err(why) => return self.turn_away(address, why),
@@ -210,9 +213,9 @@ impl Proxy {
 
     /// A place among the requests of a source, unless it makes too many.
     fn running(&self, address: IpAddr) -> Result<Running, TooFast> {
-        let (ledger, rates) = (&self.ledger, self.rules.load().rates);
+        let (retained, rates) = (&self.retained, self.rules.load().rates);
         let from = Source::of(address);
-        ledger.shield.request(from, rates, ledger.now())
+        retained.shield.request(from, rates, retained.now())
     }
 
     async fn exchange(
@@ -231,7 +234,7 @@ impl Proxy {
         } else {
             Purpose::Write
         };
-        let room = self.ledger.audit.room_for(peer.address).await;
+        let room = self.retained.audit.room_for(peer.address).await;
         let mut record = self.open_record(peer, &head, own);
         let authority = match front_door(&head, &rules) {
             Ok(authority) => authority,
@@ -292,7 +295,7 @@ impl Proxy {
             Err(refusal) => {
                 if refusal.is_wrong_credential() {
                     let from = Source::of(peer.address);
-                    self.ledger.shield.failure(from, self.ledger.now());
+                    self.retained.shield.failure(from, self.retained.now());
                 }
                 // A challenge is an answer that costs nothing: nobody waits for its record.
                 let wait = if matches!(refusal, Refusal::Challenged) {
@@ -308,7 +311,7 @@ impl Proxy {
 
     /// Opens the record of a request, with what its head and its connection say.
     fn open_record(&self, peer: &Peer, head: &Parts, own: Option<trace::Span>) -> Record {
-        let mut record = Record::open(&self.ledger.audit, event(&head.uri));
+        let mut record = Record::open(&self.retained.audit, event(&head.uri));
         let agent = head
             .headers
             .get(USER_AGENT)
@@ -329,13 +332,13 @@ impl Proxy {
         match room {
             Ok(()) => Ok(()),
             Err(NotNow::TooFast) => Err(Refusal::TooManyRecords),
-            Err(NotNow::Full) => Ok(self.ledger.audit.may_lack_record(purpose)?),
+            Err(NotNow::Full) => Ok(self.retained.audit.may_lack_record(purpose)?),
         }
     }
 
     /// While spans are exported, each request has one of its own, which the registry is told.
     fn own_span(&self, headers: &mut HeaderMap) -> Option<trace::Span> {
-        if !self.ledger.audit.tally().is_watched() {
+        if !self.retained.audit.tally().is_watched() {
             return None;
         }
         let (mut of_trace, mut of_span) = ([0; 16], [0; 8]);
@@ -388,7 +391,7 @@ impl Proxy {
         match wait {
             Wait::No => record.close(),
             Wait::Yes => {
-                let audit = &self.ledger.audit;
+                let audit = &self.retained.audit;
                 if record.close_and_wait().await.is_err() && audit.ready_for(purpose).is_err() {
                     let mut late = Record::open(audit, Event::Audit);
                     let refusal = Refusal::AuditUnwritable;

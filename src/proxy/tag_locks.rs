@@ -1,10 +1,10 @@
-//! Tags that are being written while somebody creates them who may not move them.
+//! Locks on tags that are being written while a caller creates them who may not move them.
 //!
 //! Whether a tag exists is asked of the registry before the manifest is sent. Whoever writes the tag in
-//! between would have it moved by somebody who may not. So one who creates is alone with his tags from
-//! the question to the answer, and waits for those who are writing them already; those who may move
-//! them wait for him. Everybody has sent his manifest before, so all that is waited for is the registry;
-//! the caller bounds that.
+//! between would have it moved by a caller who may not. So a caller who creates tags is alone with them
+//! from the question to the answer, and waits for those who are writing them already; those who may
+//! move them wait in turn. All of them have sent their manifests before, so what is waited for is the
+//! registry; the caller bounds that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,17 +13,17 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::registry::{RepoName, Tag};
 
-/// The claims in force. They are this process's alone.
+/// The locks in force. They are this process's alone.
 #[derive(Debug, Default)]
-pub struct Creating(Mutex<HashMap<String, Arc<RwLock<()>>>>);
+pub(super) struct TagLocks(Mutex<HashMap<String, Arc<RwLock<()>>>>);
 
-/// A claim on some tags, until it is dropped.
+/// A lock on some tags, until it is dropped.
 #[derive(Debug)]
-#[must_use = "a claim ends when it is dropped"]
-pub struct Claim {
+#[must_use = "a lock ends when it is dropped"]
+pub(super) struct TagGuard {
     held: Vec<Held>,
     names: Vec<String>,
-    of: Arc<Creating>,
+    of: Arc<TagLocks>,
 }
 
 #[derive(Debug)]
@@ -32,31 +32,31 @@ enum Held {
     Among(#[expect(dead_code, reason = "held for its Drop")] OwnedRwLockReadGuard<()>),
 }
 
-impl Creating {
-    /// Claims tags for one who may only create them.
-    pub async fn create(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> Claim {
-        let mut claim = Claim::none(self);
+impl TagLocks {
+    /// TagGuards tags for one who may only create them.
+    pub(super) async fn create(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> TagGuard {
+        let mut guard = TagGuard::none(self);
         // In the order of their names, so that no two wait for each other.
         for name in names(repo, tags) {
-            let held = claim.add(name).write_owned().await;
-            claim.held.push(Held::Alone(held));
+            let held = guard.add(name).write_owned().await;
+            guard.held.push(Held::Alone(held));
         }
-        claim
+        guard
     }
 
-    /// Claims tags for one who may move them, among others.
-    pub async fn write(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> Claim {
-        let mut claim = Claim::none(self);
+    /// TagGuards tags for one who may move them, among others.
+    pub(super) async fn write(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> TagGuard {
+        let mut guard = TagGuard::none(self);
         for name in names(repo, tags) {
-            let held = claim.add(name).read_owned().await;
-            claim.held.push(Held::Among(held));
+            let held = guard.add(name).read_owned().await;
+            guard.held.push(Held::Among(held));
         }
-        claim
+        guard
     }
 }
 
-impl Claim {
-    fn none(of: &Arc<Creating>) -> Self {
+impl TagGuard {
+    fn none(of: &Arc<TagLocks>) -> Self {
         Self {
             held: Vec::new(),
             names: Vec::new(),
@@ -72,7 +72,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for TagGuard {
     fn drop(&mut self) {
         self.held.clear();
         let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +97,7 @@ fn names(repo: &RepoName, tags: &[&Tag]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Creating;
+    use super::TagLocks;
     use crate::registry::{RepoName, Tag};
     use std::sync::Arc;
 
@@ -112,33 +112,33 @@ mod tests {
 
     #[tokio::test]
     async fn who_creates_is_alone_and_others_wait_for_him() {
-        let creating = Arc::new(Creating::default());
+        let locks = Arc::new(TagLocks::default());
         let (a, b) = (RepoName::parse("a").unwrap(), RepoName::parse("b").unwrap());
         let (v1, v2) = (Tag::parse("v1").unwrap(), Tag::parse("v2").unwrap());
-        let claim = creating.create(&a, &[&v1, &v1]).await;
-        assert!(waits(creating.create(&a, &[&v2, &v1])).await);
-        let other = creating.create(&b, &[&v1]).await;
+        let guard = locks.create(&a, &[&v1, &v1]).await;
+        assert!(waits(locks.create(&a, &[&v2, &v1])).await);
+        let other = locks.create(&b, &[&v1]).await;
         let tags = [&v2, &v1];
-        assert!(waits(creating.write(&a, &tags)).await);
-        drop(claim);
-        let moving = creating.write(&a, &tags).await;
-        let also = creating.write(&a, &[&v1]).await;
-        assert!(waits(creating.create(&a, &[&v1])).await);
+        assert!(waits(locks.write(&a, &tags)).await);
+        drop(guard);
+        let moving = locks.write(&a, &tags).await;
+        let also = locks.write(&a, &[&v1]).await;
+        assert!(waits(locks.create(&a, &[&v1])).await);
         drop((moving, also));
-        drop(creating.create(&a, &[&v2, &v1]).await);
+        drop(locks.create(&a, &[&v2, &v1]).await);
         drop(other);
-        assert!(creating.0.lock().unwrap().is_empty());
+        assert!(locks.0.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn who_gives_up_waiting_leaves_nothing_behind() {
-        let creating = Arc::new(Creating::default());
+        let locks = Arc::new(TagLocks::default());
         let (a, v1) = (RepoName::parse("a").unwrap(), Tag::parse("v1").unwrap());
-        let claim = creating.create(&a, &[&v1]).await;
+        let guard = locks.create(&a, &[&v1]).await;
         let tags = [&v1];
-        assert!(waits(creating.write(&a, &tags)).await);
-        assert!(waits(creating.create(&a, &tags)).await);
-        drop(claim);
-        assert!(creating.0.lock().unwrap().is_empty());
+        assert!(waits(locks.write(&a, &tags)).await);
+        assert!(waits(locks.create(&a, &tags)).await);
+        drop(guard);
+        assert!(locks.0.lock().unwrap().is_empty());
     }
 }

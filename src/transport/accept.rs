@@ -162,9 +162,9 @@ pub(super) fn announce(proxy: &Proxy, seat: &Seat, client: IpAddr) -> Option<()>
 
 /// Whether a source does not make new connections too fast.
 fn is_slow_enough(proxy: &Proxy, address: IpAddr) -> bool {
-    let (rates, ledger) = (proxy.rules().rates, proxy.ledger());
+    let (rates, retained) = (proxy.rules().rates, proxy.retained());
     let source = Source::of(address);
-    let admitted = ledger.shield.connection(source, rates, ledger.now());
+    let admitted = retained.shield.connection(source, rates, retained.now());
     if admitted.is_err() {
         tracing::debug!(%address, "too many new connections from one source");
     }

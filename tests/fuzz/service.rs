@@ -4,17 +4,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::Timestamp;
 use portcullis::audit::Audit;
 use portcullis::authn::Memory;
 use portcullis::config::Config;
-use portcullis::access::Guard;
-use portcullis::state::{Ledger, Reloads};
-use portcullis::limit::{Quotas, Shield};
-use portcullis::reload::{self, BrokenLines, Foundation};
 use portcullis::proxy::Proxy;
+use portcullis::reload::{self, BrokenLines, Foundation};
+use portcullis::state::Retained;
 use portcullis::transport;
 use portcullis::upstream::Pool;
 use rcgen::{CertificateParams, KeyPair};
@@ -189,27 +186,15 @@ fn serve(folder: &Path, upstream: SocketAddr) -> SocketAddr {
     let built = reload::build(&config, &foundation, 1, BrokenLines::Refuse);
     let (rules, _) = built.unwrap_or_else(|errors| panic!("{errors:?}"));
     let plan = reload::audit_plan(&config).expect("a plan");
-    let ledger = Ledger {
-        audit: Audit::open(plan).expect("a trail"),
-        memory,
-        pool,
-        guard: Arc::<Guard>::default(),
-        creating: Arc::default(),
-        quotas: Quotas::new(),
-        store_counts,
-        shield: Shield::new(),
-        began: Instant::now(),
-        started: Timestamp::now(),
-        reloads: Reloads::default(),
-        spare_key,
-    };
+    let audit = Audit::open(plan).expect("a trail");
+    let retained = Retained::new(audit, memory, pool, store_counts, spare_key);
     let listeners = transport::bind(&config.server.listen).expect("a port");
     let address = listeners.addresses()[0];
     let (stop, stopping) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
         transport::serve(
             listeners,
-            Proxy::new(rules, ledger),
+            Proxy::new(rules, retained),
             config.server,
             stopping,
         )

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
-use super::event::{Event, Outcome};
+use super::record::event::{Event, Outcome};
 use crate::identity::{ROBOT, Subject, SubjectKind};
 
 /// No record is longer, in bytes.

@@ -2,9 +2,10 @@
 
 use std::io::BufReader;
 
-use super::chain::{ChainKey, Line, Link};
 use super::entry::{Entry, Flaw, Lines};
-use super::{head, resume, syslog, verify};
+use super::journal::chain::{ChainKey, Line, Link};
+use super::journal::{chain_file, resume, syslog};
+use super::verify;
 use crate::fuzz::lines;
 
 /// A trail for reports and filters: every line is a record or told as none, wherever reads end, and
@@ -51,7 +52,7 @@ pub(crate) fn resume(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let links = [
         resume::last(bytes, &ChainKey::NONE).map(|(link, _)| link),
-        head::parse(&text),
+        chain_file::parse(&text),
         text.lines().next().and_then(Link::after),
     ];
     // Nobody gets to the last number there is.

@@ -5,34 +5,22 @@
 //! before its record is on its way to disk (pushes, deletes, logins, tokens), the closer waits for
 //! the writer's acknowledgement.
 
-mod chain;
 mod entry;
-mod event;
-mod fields;
-mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-mod head;
-mod lock;
-mod members;
+mod journal;
+mod open_record;
 mod record;
-mod resume;
-mod served;
-mod sign;
-mod sink;
 mod suppress;
-mod syslog;
-mod tally;
-mod trail;
 pub mod verify;
 mod writer;
 
-pub use chain::{ChainKey, ShortKey};
 pub use entry::{Certificate, Entry, Flaw, Lines};
-pub use event::{Event, Outcome};
-pub use record::Record;
-pub use served::{ActionTimes, BUCKETS, Request, Served};
-pub use sign::{PublicKey, Signer, SigningError};
-pub use tally::{Refused, Tally, Watch};
-pub use trail::SinkState;
+pub use journal::chain::{ChainKey, ShortKey};
+pub use journal::sign::{PublicKey, Signer, SigningError};
+pub use journal::trail::SinkState;
+pub use open_record::Record;
+pub use record::event::{Event, Outcome};
+pub use record::served::{ActionTimes, BUCKETS, Request, Served};
+pub use record::tally::{Refused, Tally, Watch};
 pub use writer::{Audit, AuditError, Known, NotNow, Plan, Prepared, Purpose, Reservation};

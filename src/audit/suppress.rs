@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use super::event::{Event, Outcome};
+use super::record::event::{Event, Outcome};
 
 /// How long refusals are counted before a record tells of them.
 const WINDOW: Duration = Duration::from_secs(10);

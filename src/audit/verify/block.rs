@@ -1,8 +1,8 @@
 //! One block of whole lines: everything that can be said about it without the lines before. Pure,
 //! so that blocks can be looked at side by side.
 
-use super::super::chain::{ChainKey, Line};
-use super::super::sign::{Checkpoint, PublicKey};
+use super::super::journal::chain::{ChainKey, Line};
+use super::super::journal::sign::{Checkpoint, PublicKey};
 use super::Problem;
 
 /// What is needed to look at a block.

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::chain::ChainKey;
-use super::head::{self, Beside};
-use super::sign::PublicKey;
+use super::journal::chain::ChainKey;
+use super::journal::chain_file::{self, Beside};
+use super::journal::sign::PublicKey;
 use block::{Block, End, Means, follows};
 use read::{Reader, Tail};
 
@@ -235,8 +235,8 @@ pub fn verify(
     // What stands beside a file is read before it: a proxy that is running writes on meanwhile.
     let mut ends = Vec::new();
     for file in files {
-        let beside = head::path_of(file);
-        match head::read(file).map_err(|source| unreadable(&beside, source))? {
+        let beside = chain_file::path_of(file);
+        match chain_file::read(file).map_err(|source| unreadable(&beside, source))? {
             Beside::Nothing => {}
             Beside::Junk => return Err(found(file, 1, Problem::JunkBeside(beside))),
             Beside::Link(link) => ends.push((beside, link)),
@@ -413,7 +413,10 @@ impl<'a> Trail<'a> {
     }
 
     /// What can only be said at the end.
-    fn end(mut self, ends: &[(PathBuf, super::chain::Link)]) -> Result<Verified, VerifyError> {
+    fn end(
+        mut self,
+        ends: &[(PathBuf, super::journal::chain::Link)],
+    ) -> Result<Verified, VerifyError> {
         let last = self.last.as_ref().map(|last| last.seq);
         let (file, line) = &self.place;
         for (beside, link) in ends {

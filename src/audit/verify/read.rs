@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::chain::Line;
+use super::super::journal::chain::Line;
 use super::{Problem, VerifyError, found, unreadable};
 
 /// Bytes of a block.

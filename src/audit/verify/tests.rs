@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::super::chain::{ChainKey, Link};
-use super::super::head::Head;
-use super::super::sign::{PublicKey, Signer};
+use super::super::journal::chain::{ChainKey, Link};
+use super::super::journal::chain_file::Head;
+use super::super::journal::sign::{PublicKey, Signer};
 use super::{Finding, Problem, Proofs, Verified, VerifyError, verify};
 
 struct Folder(PathBuf);

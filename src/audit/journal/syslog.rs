@@ -25,7 +25,7 @@ const NOTICE: u8 = 5;
 const INFORMATIONAL: u8 = 6;
 
 /// A syslog receiver as a sink.
-pub(super) struct Syslog {
+pub(in crate::audit) struct Syslog {
     address: SyslogAddress,
     tls: Option<Arc<ClientConfig>>,
     timeout: Duration,
@@ -42,7 +42,7 @@ enum Connection {
 
 impl Syslog {
     /// Connects at the first record.
-    pub(super) fn new(
+    pub(in crate::audit) fn new(
         address: SyslogAddress,
         tls: Option<Arc<ClientConfig>>,
         timeout: Duration,
@@ -212,12 +212,12 @@ fn is_graphic(byte: u8) -> bool {
 }
 
 /// A message on a stream of messages (RFC 6587 section 3.4.1).
-pub(super) fn counted(message: &str) -> String {
+pub(in crate::audit) fn counted(message: &str) -> String {
     format!("{} {message}", message.len())
 }
 
 /// The message of a record.
-pub(super) fn message(line: &str, host: &str) -> String {
+pub(in crate::audit) fn message(line: &str, host: &str) -> String {
     #[derive(Default, Deserialize)]
     struct Parts<'a> {
         time: &'a str,
@@ -242,7 +242,7 @@ pub(super) fn message(line: &str, host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Syslog, message};
-    use crate::audit::sink::{Batch, Target as _};
+    use crate::audit::journal::sink::{Batch, Target as _};
     use crate::config::SyslogAddress;
     use std::io::{ErrorKind, Read as _};
     use std::net::TcpListener;

@@ -58,18 +58,18 @@ impl std::fmt::Debug for Watcher {
 }
 
 /// What a record adds.
-pub(super) struct Entry<'a> {
-    pub(super) event: Event,
-    pub(super) outcome: Outcome,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
+pub(in crate::audit) struct Entry<'a> {
+    pub(in crate::audit) event: Event,
+    pub(in crate::audit) outcome: Outcome,
+    pub(in crate::audit) bytes_in: u64,
+    pub(in crate::audit) bytes_out: u64,
     /// If it was a request.
-    pub(super) request: Option<Request<'a>>,
-    pub(super) refused: Option<Refused>,
+    pub(in crate::audit) request: Option<Request<'a>>,
+    pub(in crate::audit) refused: Option<Refused>,
 }
 
 impl Tally {
-    pub(super) fn add(&self, entry: Entry<'_>) {
+    pub(in crate::audit) fn add(&self, entry: Entry<'_>) {
         let (event, outcome) = (entry.event as usize, entry.outcome as usize);
         if let Some(count) = self.counts.get(event).and_then(|row| row.get(outcome)) {
             count.fetch_add(1, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use super::members::{Members, key};
+use super::super::record::members::{Members, key};
 
 /// Why a key cannot sign or verify checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,18 +32,18 @@ pub enum SigningError {
 
 /// The member `checkpoint` of a record.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-pub(super) struct Checkpoint {
+pub(in crate::audit) struct Checkpoint {
     /// `EdDSA` or `ES256`.
-    pub(super) algorithm: String,
+    pub(in crate::audit) algorithm: String,
     /// The name of the public key.
-    pub(super) key: String,
+    pub(in crate::audit) key: String,
     /// Of [`signed_text`], base64 without padding.
-    pub(super) signature: String,
+    pub(in crate::audit) signature: String,
 }
 
 impl Checkpoint {
     /// As it stands in a record.
-    pub(super) fn write(&self) -> String {
+    pub(in crate::audit) fn write(&self) -> String {
         let mut to = Members::new();
         to.text(key!("algorithm"), Some(&self.algorithm));
         to.text(key!("key"), Some(&self.key));
@@ -54,7 +54,7 @@ impl Checkpoint {
 
 /// What is signed: number and hash of the record before the checkpoint, and with it everything
 /// before.
-pub(super) fn signed_text(seq: u64, hash: &str) -> String {
+pub(in crate::audit) fn signed_text(seq: u64, hash: &str) -> String {
     format!("portcullis audit checkpoint\n{seq}\n{hash}\n")
 }
 
@@ -93,12 +93,12 @@ impl Signer {
     }
 
     /// The name of the public key.
-    pub(super) fn name(&self) -> &str {
+    pub(in crate::audit) fn name(&self) -> &str {
         &self.name
     }
 
     /// The checkpoint after a record; `None` if the system has no randomness.
-    pub(super) fn checkpoint(&self, seq: u64, hash: &str) -> Option<Checkpoint> {
+    pub(in crate::audit) fn checkpoint(&self, seq: u64, hash: &str) -> Option<Checkpoint> {
         let text = signed_text(seq, hash);
         let (algorithm, signature) = match &self.pair {
             Pair::EdDsa(pair) => ("EdDSA", pair.sign(text.as_bytes())),
@@ -148,7 +148,7 @@ impl PublicKey {
     }
 
     /// Whether a checkpoint is signed with this key, for the record before it.
-    pub(super) fn accepts(&self, checkpoint: &Checkpoint, seq: u64, hash: &str) -> bool {
+    pub(in crate::audit) fn accepts(&self, checkpoint: &Checkpoint, seq: u64, hash: &str) -> bool {
         let Ok(signature) = URL_SAFE_NO_PAD.decode(&checkpoint.signature) else {
             return false;
         };

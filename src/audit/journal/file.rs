@@ -14,16 +14,16 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use serde::Deserialize;
 
-use super::head::Head;
+use super::super::writer::AuditError;
+use super::chain_file::Head;
 use super::sink::{Batch, Target};
-use super::writer::AuditError;
 use crate::config::{AuditSync, Rotate};
 
 /// Names tried for a rotated file.
 const NAMES: u32 = 1000;
 
 /// The file as a sink.
-pub(super) struct FileTarget {
+pub(in crate::audit) struct FileTarget {
     path: PathBuf,
     /// `None` while a FIFO has no reader.
     file: Option<File>,
@@ -37,7 +37,7 @@ pub(super) struct FileTarget {
 
 impl FileTarget {
     /// Opens the file, or makes it.
-    pub(super) fn open(
+    pub(in crate::audit) fn open(
         path: &Path,
         rotate: Rotate,
         sync: AuditSync,
@@ -70,13 +70,13 @@ impl FileTarget {
     }
 
     fn open_head(&self) -> Option<Head> {
-        if !super::head::has_one(&std::fs::metadata(&self.path).ok()?) {
+        if !super::chain_file::has_one(&std::fs::metadata(&self.path).ok()?) {
             return None;
         }
         Head::open(&self.path)
             .inspect_err(|error| {
                 tracing::warn!(
-                    path = %super::head::path_of(&self.path).display(), %error,
+                    path = %super::chain_file::path_of(&self.path).display(), %error,
                     "the end of the audit chain cannot be kept beside the trail"
                 );
             })
@@ -184,7 +184,7 @@ impl Target for FileTarget {
 }
 
 /// A descriptor that something else opened, such as stdout.
-pub(super) struct Stream(pub(super) File);
+pub(in crate::audit) struct Stream(pub(in crate::audit) File);
 
 impl Target for Stream {
     fn write(&mut self, batch: &mut Batch) -> io::Result<()> {
@@ -277,7 +277,7 @@ fn not_for_this_kind(error: io::Error) -> io::Result<()> {
 /// Brings what was written to the disk, once a second, on a thread of its own: a slow disk is waited
 /// for there and by nobody else.
 #[derive(Debug, Default)]
-pub(super) struct Syncer {
+pub(in crate::audit) struct Syncer {
     file: Mutex<Option<File>>,
     is_dirty: AtomicBool,
 }
@@ -294,7 +294,7 @@ impl Syncer {
     }
 
     /// For the life of the trail.
-    pub(super) fn run(weak: &Weak<Self>) {
+    pub(in crate::audit) fn run(weak: &Weak<Self>) {
         loop {
             std::thread::sleep(Duration::from_secs(1));
             let Some(syncer) = weak.upgrade() else { return };
@@ -317,9 +317,9 @@ impl Syncer {
 #[cfg(test)]
 mod tests {
     use super::{FileTarget, Syncer, rotate};
-    use crate::audit::chain::{ChainKey, Link};
-    use crate::audit::head::{self, Beside};
-    use crate::audit::sink::{Batch, Target as _};
+    use crate::audit::journal::chain::{ChainKey, Link};
+    use crate::audit::journal::chain_file::{self, Beside};
+    use crate::audit::journal::sink::{Batch, Target as _};
     use crate::config::{AuditSync, Rotate};
     use std::path::PathBuf;
     use std::sync::Arc;
@@ -360,7 +360,7 @@ mod tests {
         let names = names(&folder);
         assert_eq!(names.len(), 4, "{names:?}");
         assert!(names[0].starts_with("audit-2"));
-        assert_eq!(head::read(&path).unwrap(), Beside::Link(link));
+        assert_eq!(chain_file::read(&path).unwrap(), Beside::Link(link));
         let files: Vec<_> = names
             .iter()
             .filter(|name| name.ends_with("jsonl"))

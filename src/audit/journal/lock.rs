@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::super::writer::AuditError;
 use super::chain::Link;
-use super::head::{Head, path_of};
-use super::writer::AuditError;
+use super::chain_file::{Head, path_of};
 
 /// How long a start waits for one that has been told to stop, and how often it looks.
 const HANDOVER: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// The lock of a trail, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(in crate::audit) struct Lock {
     #[expect(dead_code, reason = "the lock is the open file's")]
     file: File,
     place: Place,
@@ -35,7 +35,7 @@ type Place = (u64, u64);
 
 impl Lock {
     /// Takes the lock of a trail as soon as another process that is ending gives it back.
-    pub(super) fn first(trail: &Path) -> Result<Option<Arc<Self>>, AuditError> {
+    pub(in crate::audit) fn first(trail: &Path) -> Result<Option<Arc<Self>>, AuditError> {
         let begun = Instant::now();
         loop {
             match Self::take(trail, None) {
@@ -49,11 +49,11 @@ impl Lock {
 
     /// Takes the lock of a trail; `held`, if that is the one. `None` where there can be none: a device
     /// has nothing beside it, a folder may be read-only, and not every file system has locks.
-    pub(super) fn take(
+    pub(in crate::audit) fn take(
         trail: &Path,
         held: Option<Arc<Self>>,
     ) -> Result<Option<Arc<Self>>, AuditError> {
-        if std::fs::metadata(trail).is_ok_and(|meta| !super::head::has_one(&meta)) {
+        if std::fs::metadata(trail).is_ok_and(|meta| !super::chain_file::has_one(&meta)) {
             return Ok(None);
         }
         let found = open(trail).and_then(|file| {
@@ -100,8 +100,8 @@ fn open(trail: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::Lock;
-    use crate::audit::chain::Link;
-    use crate::audit::head::{Beside, path_of, read};
+    use crate::audit::journal::chain::Link;
+    use crate::audit::journal::chain_file::{Beside, path_of, read};
     use std::sync::Arc;
 
     #[test]

@@ -8,30 +8,30 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::super::record::event::Event;
 use super::chain::{ChainKey, Line, Link};
-use super::event::Event;
-use super::head::{self, Beside};
+use super::chain_file::{self, Beside};
 
 /// The last record is looked for in this many bytes.
 const TAIL: u64 = 1 << 20;
 
 /// What was found at the start.
 #[derive(Debug, Default)]
-pub(super) struct Resumed {
-    pub(super) link: Link,
+pub(in crate::audit) struct Resumed {
+    pub(in crate::audit) link: Link,
     /// Whether the last record is hashed with the key of today; `false` where that cannot be told.
-    pub(super) same_key: bool,
+    pub(in crate::audit) same_key: bool,
     /// What has to be said about it.
-    pub(super) notes: Vec<(Event, String)>,
+    pub(in crate::audit) notes: Vec<(Event, String)>,
 }
 
 /// Finds the end of the chain. A last line that a crash has torn is set aside.
-pub(super) fn resume(path: &Path, key: &ChainKey) -> io::Result<Resumed> {
+pub(in crate::audit) fn resume(path: &Path, key: &ChainKey) -> io::Result<Resumed> {
     let mut resumed = Resumed::default();
     if std::fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
         resumed.read(path, key)?;
     }
-    match head::read(path) {
+    match chain_file::read(path) {
         Ok(Beside::Link(beside)) => resumed.compare(beside, key),
         Ok(Beside::Junk) => resumed.notes.push((
             Event::Audit,
@@ -118,7 +118,7 @@ impl Resumed {
 }
 
 /// The link after the last of these lines that is a record, and whether that is hashed with the key.
-pub(super) fn last(whole: &[u8], key: &ChainKey) -> Option<(Link, bool)> {
+pub(in crate::audit) fn last(whole: &[u8], key: &ChainKey) -> Option<(Link, bool)> {
     let lines = whole.split(|byte| *byte == b'\n').rev();
     let mut records = lines.filter_map(|line| Some((line, std::str::from_utf8(line).ok()?)));
     let (record, link) = records.find_map(|(line, text)| Some((line, Link::after(text)?)))?;

@@ -2,7 +2,7 @@
 //! terminal or reorder text.
 //!
 //! Written by hand, because every request pays for it: a general serializer takes four times as
-//! long. [`super::entry`] reads it with one.
+//! long. [`crate::audit::Entry`] reads it with one.
 
 use std::fmt::{Display, Write as _};
 
@@ -13,35 +13,35 @@ const USUAL: usize = 1024;
 /// for each request.
 macro_rules! key {
     ($name:literal) => {
-        $crate::audit::members::Key(concat!(",\"", $name, "\":"))
+        $crate::audit::record::members::Key(concat!(",\"", $name, "\":"))
     };
 }
-pub(super) use key;
+pub(in crate::audit) use key;
 
 /// Made by [`key!`].
 #[derive(Clone, Copy)]
-pub(super) struct Key(pub(super) &'static str);
+pub(in crate::audit) struct Key(pub(in crate::audit) &'static str);
 
 /// Members, one after the other, without the braces around them. Absent ones are `null`.
-pub(super) struct Members(String);
+pub(in crate::audit) struct Members(String);
 
 impl Members {
-    pub(super) fn new() -> Self {
+    pub(in crate::audit) fn new() -> Self {
         Self(String::with_capacity(USUAL))
     }
 
-    pub(super) fn into_text(self) -> String {
+    pub(in crate::audit) fn into_text(self) -> String {
         self.0
     }
 
     /// What needs no escapes.
-    pub(super) fn plain(&mut self, key: Key, value: impl Display) {
+    pub(in crate::audit) fn plain(&mut self, key: Key, value: impl Display) {
         self.key(key);
         // Writing to a String cannot fail.
         let _ok = write!(self.0, "\"{value}\"");
     }
 
-    pub(super) fn text(&mut self, key: Key, value: Option<&str>) {
+    pub(in crate::audit) fn text(&mut self, key: Key, value: Option<&str>) {
         self.key(key);
         match value {
             Some(value) => string(&mut self.0, value),
@@ -49,7 +49,7 @@ impl Members {
         }
     }
 
-    pub(super) fn texts<'a>(&mut self, key: Key, values: impl Iterator<Item = &'a str>) {
+    pub(in crate::audit) fn texts<'a>(&mut self, key: Key, values: impl Iterator<Item = &'a str>) {
         self.key(key);
         self.0.push('[');
         for (number, value) in values.enumerate() {
@@ -61,7 +61,7 @@ impl Members {
         self.0.push(']');
     }
 
-    pub(super) fn number(&mut self, key: Key, value: Option<impl Into<u64>>) {
+    pub(in crate::audit) fn number(&mut self, key: Key, value: Option<impl Into<u64>>) {
         self.key(key);
         match value {
             Some(value) => self.0.push_str(itoa::Buffer::new().format(value.into())),
@@ -69,12 +69,12 @@ impl Members {
         }
     }
 
-    pub(super) fn flag(&mut self, key: Key, value: bool) {
+    pub(in crate::audit) fn flag(&mut self, key: Key, value: bool) {
         self.json(key, if value { "true" } else { "false" });
     }
 
     /// What is JSON already.
-    pub(super) fn json(&mut self, key: Key, value: &str) {
+    pub(in crate::audit) fn json(&mut self, key: Key, value: &str) {
         self.key(key);
         self.0.push_str(value);
     }

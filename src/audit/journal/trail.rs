@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::super::record::event::{Event, Outcome};
+use super::super::record::fields::Fields;
+use super::super::verify::CHECKPOINT_EVERY;
+use super::super::writer::AuditError;
 use super::chain::{ChainKey, Link};
-use super::event::{Event, Outcome};
-use super::fields::Fields;
 use super::sign::Signer;
 use super::sink::{Batch, Order};
-use super::verify::CHECKPOINT_EVERY;
-use super::writer::AuditError;
 use crate::limit::Place;
 
 /// Bytes kept for a sink that fails; what is more is counted.
@@ -29,11 +29,11 @@ const GATHER: Duration = Duration::from_millis(5);
 /// A checkpoint is written so long after a record that none covers yet.
 const CHECKPOINT_AFTER: Duration = Duration::from_mins(1);
 
-pub(super) type Ack = oneshot::Sender<Result<(), AuditError>>;
+pub(in crate::audit) type Ack = oneshot::Sender<Result<(), AuditError>>;
 
 /// What all threads of the trail share.
 #[derive(Debug)]
-pub(super) struct Trail {
+pub(in crate::audit) struct Trail {
     state: Mutex<State>,
     failing: AtomicBool,
     refused: AtomicU64,
@@ -114,7 +114,7 @@ pub struct SinkState {
 }
 
 impl Trail {
-    pub(super) fn new(link: Link, key: ChainKey, timeout: Duration) -> Arc<Self> {
+    pub(in crate::audit) fn new(link: Link, key: ChainKey, timeout: Duration) -> Arc<Self> {
         let state = State {
             link,
             key,
@@ -135,7 +135,7 @@ impl Trail {
     }
 
     /// A new sink; its number, for its thread.
-    pub(super) fn add(&self, name: &'static str, required: bool) -> usize {
+    pub(in crate::audit) fn add(&self, name: &'static str, required: bool) -> usize {
         let mut state = self.state();
         let written = state.link.last();
         state.outlets.push(Outlet {
@@ -156,7 +156,7 @@ impl Trail {
     }
 
     /// Tells a sink to go on elsewhere.
-    pub(super) fn order(&self, id: usize, required: bool, order: Order) {
+    pub(in crate::audit) fn order(&self, id: usize, required: bool, order: Order) {
         let mut state = self.state();
         if let Some(outlet) = state.outlets.get_mut(id) {
             outlet.required = required;
@@ -167,7 +167,7 @@ impl Trail {
     }
 
     /// Tells a sink that it is not wanted any more.
-    pub(super) fn end(&self, id: usize) {
+    pub(in crate::audit) fn end(&self, id: usize) {
         let mut state = self.state();
         if let Some(outlet) = state.outlets.get_mut(id) {
             outlet.required = false;
@@ -179,7 +179,12 @@ impl Trail {
     }
 
     /// Takes another key, signer and time-out; a record says so where the key is another one.
-    pub(super) fn rekey(&self, key: ChainKey, signer: Option<Arc<Signer>>, timeout: Duration) {
+    pub(in crate::audit) fn rekey(
+        &self,
+        key: ChainKey,
+        signer: Option<Arc<Signer>>,
+        timeout: Duration,
+    ) {
         let mut state = self.state();
         state.timeout = timeout;
         if state.key != key {
@@ -191,12 +196,12 @@ impl Trail {
     }
 
     /// Says with which key the chain goes on.
-    pub(super) fn say_key(&self) {
+    pub(in crate::audit) fn say_key(&self) {
         self.state().tell_key();
     }
 
     /// Chains a record and sends it on its way.
-    pub(super) fn write(&self, fields: &str, place: Option<Place>, ack: Option<Ack>) {
+    pub(in crate::audit) fn write(&self, fields: &str, place: Option<Place>, ack: Option<Ack>) {
         let mut state = self.state();
         let failing = self.failing();
         let answer = if failing && state.is_full() {
@@ -221,18 +226,18 @@ impl Trail {
     }
 
     /// Writes what the trail has to say itself.
-    pub(super) fn say(&self, event: Event, outcome: Outcome, reason: &str) {
+    pub(in crate::audit) fn say(&self, event: Event, outcome: Outcome, reason: &str) {
         self.state().own(event, outcome, reason);
     }
 
     /// Signs what is not signed yet.
-    pub(super) fn sign(&self) {
+    pub(in crate::audit) fn sign(&self) {
         self.state().checkpoint();
     }
 
     /// What a sink's thread does next: waits until there is something in hand, or an order. `None`
     /// when it is not wanted any more.
-    pub(super) fn next(&self, id: usize, batch: &mut Batch) -> Option<Vec<Order>> {
+    pub(in crate::audit) fn next(&self, id: usize, batch: &mut Batch) -> Option<Vec<Order>> {
         let mut state = self.state();
         let wake = Arc::clone(&state.outlets.get(id)?.wake);
         if batch.is_empty() {
@@ -261,7 +266,7 @@ impl Trail {
     }
 
     /// Lets a while pass, or less if there is an order. Whether to go on.
-    pub(super) fn pause(&self, id: usize, time: Duration) -> bool {
+    pub(in crate::audit) fn pause(&self, id: usize, time: Duration) -> bool {
         let state = self.state();
         let Some(wake) = state.outlets.get(id).map(|outlet| Arc::clone(&outlet.wake)) else {
             return false;
@@ -277,7 +282,7 @@ impl Trail {
     }
 
     /// A sink has written everything up to a record.
-    pub(super) fn wrote(&self, id: usize, seq: u64) {
+    pub(in crate::audit) fn wrote(&self, id: usize, seq: u64) {
         let mut state = self.state();
         let Some(outlet) = state.outlets.get_mut(id) else {
             return;
@@ -325,7 +330,7 @@ impl Trail {
     }
 
     /// A sink fails. It is tried again until it does not.
-    pub(super) fn failed(&self, id: usize, why: &str) {
+    pub(in crate::audit) fn failed(&self, id: usize, why: &str) {
         let mut state = self.state();
         self.fail(&mut state, id, why);
     }
@@ -376,7 +381,7 @@ impl Trail {
     }
 
     /// What is due: sinks that hang count as failing, and old records are signed.
-    pub(super) fn tick(&self, now: Instant) {
+    pub(in crate::audit) fn tick(&self, now: Instant) {
         let mut state = self.state();
         let timeout = state.timeout;
         let since = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| now.duration_since(at));
@@ -394,21 +399,21 @@ impl Trail {
     }
 
     /// Whether a required sink fails.
-    pub(super) fn failing(&self) -> bool {
+    pub(in crate::audit) fn failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
     /// Counts a request that is refused because of that.
-    pub(super) fn refuse(&self) {
+    pub(in crate::audit) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn timeout(&self) -> Duration {
+    pub(in crate::audit) fn timeout(&self) -> Duration {
         self.state().timeout
     }
 
     /// How the sinks are.
-    pub(super) fn sinks(&self) -> Vec<SinkState> {
+    pub(in crate::audit) fn sinks(&self) -> Vec<SinkState> {
         let state = self.state();
         let wanted = state.outlets.iter().filter(|outlet| !outlet.ends);
         wanted
@@ -424,7 +429,7 @@ impl Trail {
     }
 
     /// Whether every sink that works or must work has written everything.
-    pub(super) fn is_drained(&self) -> bool {
+    pub(in crate::audit) fn is_drained(&self) -> bool {
         let state = self.state();
         let mut wanted = state
             .outlets
@@ -434,7 +439,7 @@ impl Trail {
     }
 
     /// Records that a sink which must work does not have; with the process they are gone.
-    pub(super) fn unwritten(&self) -> u64 {
+    pub(in crate::audit) fn unwritten(&self) -> u64 {
         let state = self.state();
         let required = state.outlets.iter().filter(|outlet| outlet.required);
         let behind = required.map(|outlet| state.link.last().saturating_sub(outlet.written));

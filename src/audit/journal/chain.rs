@@ -62,7 +62,7 @@ impl ChainKey {
         Some(hex.chars().take(16).collect())
     }
 
-    pub(super) fn hash(&self, bytes: &[u8]) -> blake3::Hash {
+    pub(in crate::audit) fn hash(&self, bytes: &[u8]) -> blake3::Hash {
         match &self.0 {
             None => blake3::hash(bytes),
             Some(key) => blake3::keyed_hash(key, bytes),
@@ -72,11 +72,11 @@ impl ChainKey {
 
 /// The end of a chain: where the next record goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
+pub(in crate::audit) struct Link {
     /// The number of the next record.
-    pub(super) next: u64,
+    pub(in crate::audit) next: u64,
     /// The hash of the last one, hexadecimal; 64 zeros at the very beginning.
-    pub(super) hash: String,
+    pub(in crate::audit) hash: String,
 }
 
 #[derive(Deserialize)]
@@ -96,26 +96,26 @@ impl Default for Link {
 
 impl Link {
     /// The link after a line of an existing file; `None` when the line is no record.
-    pub(super) fn after(line: &str) -> Option<Self> {
+    pub(in crate::audit) fn after(line: &str) -> Option<Self> {
         let tail: Tail = serde_json::from_str(line).ok()?;
         Self::of(tail.seq, tail.hash)
     }
 
     /// The link after a record; `None` for what is no hash, which the next record could not name.
-    pub(super) fn of(seq: u64, hash: String) -> Option<Self> {
+    pub(in crate::audit) fn of(seq: u64, hash: String) -> Option<Self> {
         let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         let next = seq.checked_add(1)?;
         (hash.len() == DIGITS && hash.bytes().all(digit)).then_some(Self { next, hash })
     }
 
     /// The number of the last record; 0 at the very beginning.
-    pub(super) fn last(&self) -> u64 {
+    pub(in crate::audit) fn last(&self) -> u64 {
         self.next.saturating_sub(1)
     }
 
     /// Finishes a record: `fields` are its members without braces. Appends the whole line, newline
     /// included, to `out`.
-    pub(super) fn append(&mut self, key: &ChainKey, fields: &str, out: &mut String) {
+    pub(in crate::audit) fn append(&mut self, key: &ChainKey, fields: &str, out: &mut String) {
         let start = out.len();
         // Writing to a String cannot fail.
         let _ok = write!(
@@ -133,17 +133,17 @@ impl Link {
 /// The parts of a line that the chain is made of. Nothing else of it is looked at: the hash covers
 /// the rest, whatever it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Line<'a> {
-    pub(super) seq: u64,
-    pub(super) prev: &'a [u8],
-    pub(super) hash: &'a [u8],
+pub(in crate::audit) struct Line<'a> {
+    pub(in crate::audit) seq: u64,
+    pub(in crate::audit) prev: &'a [u8],
+    pub(in crate::audit) hash: &'a [u8],
     /// What the hash is of.
-    pub(super) hashed: &'a [u8],
+    pub(in crate::audit) hashed: &'a [u8],
 }
 
 impl<'a> Line<'a> {
     /// Takes a line, without its newline, apart; `None` when it is no record.
-    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
+    pub(in crate::audit) fn parse(line: &'a [u8]) -> Option<Self> {
         let digits = line.strip_prefix(HEAD)?;
         let end = digits.iter().take(21).position(|byte| *byte == b',')?;
         let seq = std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()?;
@@ -160,7 +160,7 @@ impl<'a> Line<'a> {
     }
 
     /// Whether the hash is that of the line.
-    pub(super) fn is_whole(&self, key: &ChainKey) -> bool {
+    pub(in crate::audit) fn is_whole(&self, key: &ChainKey) -> bool {
         key.hash(self.hashed).to_hex().as_bytes() == self.hash
     }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::event::{Event, Outcome};
-use super::fields::{Fields, Shown, bounded};
+use super::record::event::{Event, Outcome};
+use super::record::fields::{Fields, Shown, bounded};
 use super::suppress::Marks;
 use super::writer::{Audit, AuditError, Reservation};
 use crate::identity::{Authentication, Claim, ClientCertificate, Identity, recorded};

@@ -17,17 +17,17 @@ const RETRY: Duration = Duration::from_millis(200);
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// Where lines go.
-pub(super) trait Target: Send {
+pub(in crate::audit) trait Target: Send {
     /// Writes what is left of a batch and says in it how far that went. `WouldBlock` means that
     /// nothing is wrong and nothing is taken just now.
     fn write(&mut self, batch: &mut Batch) -> io::Result<()>;
 }
 
 /// To go on elsewhere.
-pub(super) struct Order {
-    pub(super) target: Box<dyn Target>,
+pub(in crate::audit) struct Order {
+    pub(in crate::audit) target: Box<dyn Target>,
     /// Told when everything written before is in the old place.
-    pub(super) ack: Option<oneshot::Sender<()>>,
+    pub(in crate::audit) ack: Option<oneshot::Sender<()>>,
 }
 
 impl fmt::Debug for Order {
@@ -38,47 +38,47 @@ impl fmt::Debug for Order {
 
 /// Whole lines on their way.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(in crate::audit) struct Batch {
     text: String,
     done: usize,
 }
 
 impl Batch {
-    pub(super) fn new(text: String) -> Self {
+    pub(in crate::audit) fn new(text: String) -> Self {
         Self { text, done: 0 }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::audit) fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::audit) fn len(&self) -> usize {
         self.text.len()
     }
 
     /// What has not been written yet.
-    pub(super) fn rest(&self) -> &str {
+    pub(in crate::audit) fn rest(&self) -> &str {
         self.text.get(self.done..).unwrap_or_default()
     }
 
     /// So many bytes more are written.
-    pub(super) fn advance(&mut self, bytes: usize) {
+    pub(in crate::audit) fn advance(&mut self, bytes: usize) {
         self.done = self.done.saturating_add(bytes).min(self.text.len());
     }
 
     /// So many bytes are not written after all.
-    pub(super) fn take_back(&mut self, bytes: usize) {
+    pub(in crate::audit) fn take_back(&mut self, bytes: usize) {
         self.done = self.done.saturating_sub(bytes);
     }
 
     /// Goes back to the beginning of the line that is written in part.
-    pub(super) fn rewind_line(&mut self) {
+    pub(in crate::audit) fn rewind_line(&mut self) {
         let done = self.text.get(..self.done).unwrap_or_default();
         self.done = done.rfind('\n').map_or(0, |end| end.saturating_add(1));
     }
 
     /// The end of the chain in it.
-    pub(super) fn link(&self) -> Option<Link> {
+    pub(in crate::audit) fn link(&self) -> Option<Link> {
         let last = self.text.trim_end().rsplit('\n').next()?;
         let line = Line::parse(last.as_bytes())?;
         Some(Link {
@@ -89,7 +89,7 @@ impl Batch {
 }
 
 /// Starts the thread of a sink.
-pub(super) fn start(
+pub(in crate::audit) fn start(
     trail: &Arc<Trail>,
     name: &'static str,
     required: bool,

@@ -31,7 +31,7 @@ struct Written {
 
 /// What stands beside a trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Beside {
+pub(in crate::audit) enum Beside {
     /// The end of the chain.
     Link(Link),
     /// A file that says nothing sensible.
@@ -41,19 +41,19 @@ pub(super) enum Beside {
 }
 
 /// The file's name for a trail.
-pub(super) fn path_of(trail: &Path) -> PathBuf {
+pub(in crate::audit) fn path_of(trail: &Path) -> PathBuf {
     let mut name = trail.as_os_str().to_owned();
     name.push(".chain");
     name.into()
 }
 
 /// Whether there can be one beside what is there. A device has nothing beside it.
-pub(super) fn has_one(trail: &Metadata) -> bool {
+pub(in crate::audit) fn has_one(trail: &Metadata) -> bool {
     trail.is_file() || trail.file_type().is_fifo()
 }
 
 /// Reads what stands beside a trail.
-pub(super) fn read(trail: &Path) -> io::Result<Beside> {
+pub(in crate::audit) fn read(trail: &Path) -> io::Result<Beside> {
     let path = path_of(trail);
     for _ in 0..TRIES {
         let text = match std::fs::read_to_string(&path) {
@@ -70,7 +70,7 @@ pub(super) fn read(trail: &Path) -> io::Result<Beside> {
     Ok(Beside::Junk)
 }
 
-pub(super) fn parse(text: &str) -> Option<Link> {
+pub(in crate::audit) fn parse(text: &str) -> Option<Link> {
     let written: Written = serde_json::from_str(text).ok()?;
     let link = Link::of(written.seq, written.hash)?;
     (written.check == check(&link)).then_some(link)
@@ -84,11 +84,11 @@ fn check(link: &Link) -> String {
 
 /// The open file.
 #[derive(Debug)]
-pub(super) struct Head(File);
+pub(in crate::audit) struct Head(File);
 
 impl Head {
     /// Opens or makes the file beside a trail.
-    pub(super) fn open(trail: &Path) -> io::Result<Self> {
+    pub(in crate::audit) fn open(trail: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -99,12 +99,12 @@ impl Head {
     }
 
     /// A file that is open.
-    pub(super) fn of(file: File) -> Self {
+    pub(in crate::audit) fn of(file: File) -> Self {
         Self(file)
     }
 
     /// Names the last record.
-    pub(super) fn write(&self, link: &Link) -> io::Result<()> {
+    pub(in crate::audit) fn write(&self, link: &Link) -> io::Result<()> {
         let written = Written {
             seq: link.last(),
             hash: link.hash.clone(),
@@ -119,7 +119,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::{Beside, Head, LENGTH, path_of, read};
-    use crate::audit::chain::Link;
+    use crate::audit::journal::chain::Link;
 
     #[test]
     fn what_was_written_is_read_and_nothing_else_is_believed() {

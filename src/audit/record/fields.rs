@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use super::super::journal::sign::Checkpoint;
+use super::super::suppress::Suppressed;
 use super::event::{Event, Outcome};
 use super::members::{Members, key};
 use super::served::Request;
-use super::sign::Checkpoint;
-use super::suppress::Suppressed;
 use super::tally::{Entry, Refused};
 use crate::identity::SubjectKind;
 use crate::trace::Span;
@@ -23,72 +23,72 @@ const SCHEMA: u32 = 2;
 /// `null`, so that every record has the same keys; those after `schema` stand only where they say
 /// something.
 #[derive(Clone, Debug)]
-pub(super) struct Fields {
-    pub(super) time: Timestamp,
-    pub(super) reference_id: String,
-    pub(super) event: Event,
-    pub(super) outcome: Outcome,
-    pub(super) client: Option<IpAddr>,
-    pub(super) user: Option<String>,
+pub(in crate::audit) struct Fields {
+    pub(in crate::audit) time: Timestamp,
+    pub(in crate::audit) reference_id: String,
+    pub(in crate::audit) event: Event,
+    pub(in crate::audit) outcome: Outcome,
+    pub(in crate::audit) client: Option<IpAddr>,
+    pub(in crate::audit) user: Option<String>,
     /// What the user is; `None` where no caller is concerned.
-    pub(super) subject: Option<SubjectKind>,
-    pub(super) groups: Vec<String>,
-    pub(super) outside_groups: Vec<String>,
-    pub(super) auth: Option<&'static str>,
-    pub(super) proof: Vec<&'static str>,
-    pub(super) cached: bool,
-    pub(super) certificate: Option<Shown>,
-    pub(super) tls: Option<Box<str>>,
-    pub(super) method: Option<String>,
-    pub(super) action: Option<&'static str>,
-    pub(super) object: Option<&'static str>,
-    pub(super) repository: Option<String>,
-    pub(super) reference: Option<String>,
+    pub(in crate::audit) subject: Option<SubjectKind>,
+    pub(in crate::audit) groups: Vec<String>,
+    pub(in crate::audit) outside_groups: Vec<String>,
+    pub(in crate::audit) auth: Option<&'static str>,
+    pub(in crate::audit) proof: Vec<&'static str>,
+    pub(in crate::audit) cached: bool,
+    pub(in crate::audit) certificate: Option<Shown>,
+    pub(in crate::audit) tls: Option<Box<str>>,
+    pub(in crate::audit) method: Option<String>,
+    pub(in crate::audit) action: Option<&'static str>,
+    pub(in crate::audit) object: Option<&'static str>,
+    pub(in crate::audit) repository: Option<String>,
+    pub(in crate::audit) reference: Option<String>,
     /// The source of a mount, and whether the policy lets the caller read it.
-    pub(super) from: Option<String>,
-    pub(super) from_allowed: bool,
-    pub(super) rule: Option<String>,
-    pub(super) status: Option<u16>,
-    pub(super) upstream_status: Option<u16>,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
-    pub(super) duration_us: u64,
-    pub(super) agent: Option<String>,
-    pub(super) trace: Option<String>,
-    pub(super) span: Option<Span>,
-    pub(super) reason: Option<String>,
-    pub(super) count: Option<u64>,
+    pub(in crate::audit) from: Option<String>,
+    pub(in crate::audit) from_allowed: bool,
+    pub(in crate::audit) rule: Option<String>,
+    pub(in crate::audit) status: Option<u16>,
+    pub(in crate::audit) upstream_status: Option<u16>,
+    pub(in crate::audit) bytes_in: u64,
+    pub(in crate::audit) bytes_out: u64,
+    pub(in crate::audit) duration_us: u64,
+    pub(in crate::audit) agent: Option<String>,
+    pub(in crate::audit) trace: Option<String>,
+    pub(in crate::audit) span: Option<Span>,
+    pub(in crate::audit) reason: Option<String>,
+    pub(in crate::audit) count: Option<u64>,
     /// Who answered.
-    pub(super) served: Option<&'static str>,
+    pub(in crate::audit) served: Option<&'static str>,
     /// What was served, pushed or deleted.
-    pub(super) digest: Option<String>,
+    pub(in crate::audit) digest: Option<String>,
     /// What a tag pointed to.
-    pub(super) digest_before: Option<String>,
+    pub(in crate::audit) digest_before: Option<String>,
     /// The parameters of the call.
-    pub(super) query: Option<String>,
+    pub(in crate::audit) query: Option<String>,
     /// Whom and what suppressed requests named.
-    pub(super) users: Vec<String>,
-    pub(super) repositories: Vec<String>,
+    pub(in crate::audit) users: Vec<String>,
+    pub(in crate::audit) repositories: Vec<String>,
     /// All that a push writes.
-    pub(super) tags: Vec<String>,
+    pub(in crate::audit) tags: Vec<String>,
     /// What a pushed manifest names.
-    pub(super) refers: Vec<String>,
-    pub(super) refers_count: u64,
+    pub(in crate::audit) refers: Vec<String>,
+    pub(in crate::audit) refers_count: u64,
     /// Whether the client did not wait for the answer.
-    pub(super) client_left: bool,
+    pub(in crate::audit) client_left: bool,
     /// In checkpoints alone.
-    pub(super) checkpoint: Option<Checkpoint>,
+    pub(in crate::audit) checkpoint: Option<Checkpoint>,
 }
 
 /// The certificate of a connection, as a record names it.
 #[derive(Clone, Debug)]
-pub(super) struct Shown {
-    pub(super) subject: String,
-    pub(super) sha256: String,
+pub(in crate::audit) struct Shown {
+    pub(in crate::audit) subject: String,
+    pub(in crate::audit) sha256: String,
 }
 
 impl Fields {
-    pub(super) fn new(event: Event, outcome: Outcome) -> Self {
+    pub(in crate::audit) fn new(event: Event, outcome: Outcome) -> Self {
         Self {
             time: Timestamp::now(),
             reference_id: String::new(),
@@ -137,7 +137,7 @@ impl Fields {
     }
 
     /// What the writer has to say itself.
-    pub(super) fn of_our_own(event: Event, outcome: Outcome, reason: &str) -> Self {
+    pub(in crate::audit) fn of_our_own(event: Event, outcome: Outcome, reason: &str) -> Self {
         Self {
             reason: Some(bounded(reason)),
             ..Self::new(event, outcome)
@@ -145,7 +145,7 @@ impl Fields {
     }
 
     /// A signature over everything before.
-    pub(super) fn of_checkpoint(checkpoint: Checkpoint, reason: &str) -> Self {
+    pub(in crate::audit) fn of_checkpoint(checkpoint: Checkpoint, reason: &str) -> Self {
         Self {
             checkpoint: Some(checkpoint),
             ..Self::of_our_own(Event::Checkpoint, Outcome::Allowed, reason)
@@ -153,7 +153,7 @@ impl Fields {
     }
 
     /// Refusals of one kind that have no record of their own.
-    pub(super) fn of_suppressed(suppressed: &Suppressed) -> Self {
+    pub(in crate::audit) fn of_suppressed(suppressed: &Suppressed) -> Self {
         let Suppressed {
             kind,
             count,
@@ -191,7 +191,7 @@ impl Fields {
     }
 
     /// About how many bytes its line has.
-    pub(super) fn size(&self) -> u64 {
+    pub(in crate::audit) fn size(&self) -> u64 {
         /// What all lines have: keys, hashes, times, numbers.
         const FRAME: usize = 620;
         let texts = [
@@ -221,7 +221,7 @@ impl Fields {
     }
 
     /// What the record adds to the tally.
-    pub(super) fn entry(&self) -> Entry<'_> {
+    pub(in crate::audit) fn entry(&self) -> Entry<'_> {
         let is_refused = matches!(self.outcome, Outcome::Denied | Outcome::Limited);
         let is_failed = self.outcome == Outcome::Failed && self.user.is_some();
         let refused = (is_refused || is_failed).then(|| Refused {
@@ -256,7 +256,7 @@ impl Fields {
     }
 
     /// As they stand in a line, without the braces around them.
-    pub(super) fn write(&self) -> String {
+    pub(in crate::audit) fn write(&self) -> String {
         let mut to = Members::new();
         to.plain(key!("time"), format_args!("{:.6}", self.time));
         to.text(key!("ref"), Some(&self.reference_id));
@@ -346,7 +346,7 @@ impl Shown {
 }
 
 /// As much of a text as a field may hold.
-pub(super) fn bounded(text: &str) -> String {
+pub(in crate::audit) fn bounded(text: &str) -> String {
     let mut end = text.len().min(MAX_FIELD);
     while !text.is_char_boundary(end) {
         end = end.saturating_sub(1);

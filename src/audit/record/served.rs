@@ -74,7 +74,7 @@ pub struct Request<'a> {
 }
 
 impl Served {
-    pub(super) fn add(&self, request: Request<'_>) {
+    pub(in crate::audit) fn add(&self, request: Request<'_>) {
         let known = |name| Action::ALL.iter().position(|one| one.as_str() == name);
         let action = request.action.and_then(known);
         if let Some(times) = self.actions.get(action.unwrap_or(Action::ALL.len())) {

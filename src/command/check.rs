@@ -501,9 +501,9 @@ fn number(count: usize, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scratch::Folder;
     use super::{Diagnostic, examine};
     use insta::assert_snapshot;
+    use tempfile::{TempDir, tempdir};
 
     const CONFIG: &str = r#"
 [tls]
@@ -529,7 +529,7 @@ repository = "a"
 expect = "allow"
 "#;
 
-    fn told(folder: &Folder) -> String {
+    fn told(folder: &TempDir) -> String {
         let path = folder.path().join("portcullis.toml");
         std::fs::write(&path, CONFIG).unwrap();
         let mut found = examine(&path).unwrap().found;
@@ -542,12 +542,12 @@ expect = "allow"
 
     #[test]
     fn every_file_that_cannot_be_used_is_shown_at_its_key() {
-        assert_snapshot!("files_missing", told(&Folder::new()));
+        assert_snapshot!("files_missing", told(&tempdir().unwrap()));
     }
 
     #[test]
     fn a_line_of_the_htpasswd_file_is_named_and_not_quoted() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         std::fs::write(folder.path().join("htpasswd"), "alice:$1$hunter2\nbob\n").unwrap();
         let told = told(&folder);
         assert!(told.contains("htpasswd:1:"), "{told}");
@@ -557,7 +557,7 @@ expect = "allow"
 
     #[test]
     fn checking_makes_no_audit_file() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         std::fs::create_dir(folder.path().join("none")).unwrap();
         assert!(!told(&folder).contains("audit"));
         assert!(!folder.path().join("none/audit.jsonl").exists());

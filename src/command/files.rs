@@ -157,11 +157,13 @@ fn tell(place: &Place, wanted: &Rights, given: &Given) {
 mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+    use tempfile::tempdir;
+
     use super::*;
 
     #[test]
     fn keeps_what_is_there_unless_told() {
-        let folder = crate::command::scratch::Folder::new();
+        let folder = tempdir().unwrap();
         let path = folder.path().join("a.key");
         write(&path, b"one", Readers::Owner, Existing::Keep).unwrap();
         let error = write(&path, b"two", Readers::Owner, Existing::Keep).unwrap_err();
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_new_file_is_for_whom_the_configuration_is() {
-        let folder = crate::command::scratch::Folder::new();
+        let folder = tempdir().unwrap();
         let config = folder.path().join("portcullis.toml");
         fs::write(&config, "").unwrap();
         let within = folder.path().join("certs/more");
@@ -219,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_replaced_keeps_its_mode() {
-        let folder = crate::command::scratch::Folder::new();
+        let folder = tempdir().unwrap();
         let path = folder.path().join("server.key");
         for mode in [0o640, 0o600, 0o644, 0o440] {
             fs::write(&path, "old").unwrap();
@@ -235,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_link_stays_a_link_also_where_it_leads_nowhere_yet() {
-        let folder = crate::command::scratch::Folder::new();
+        let folder = tempdir().unwrap();
         fs::create_dir(folder.path().join("real")).unwrap();
         let link = folder.path().join("keys.toml");
         symlink("real/keys.toml", &link).unwrap();
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_process_left_is_in_nobodys_way() {
-        let folder = crate::command::scratch::Folder::new();
+        let folder = tempdir().unwrap();
         let left = format!(".keys.toml.{}-0.new", std::process::id());
         fs::write(folder.path().join(&left), "half").unwrap();
         let path = folder.path().join("keys.toml");
@@ -265,7 +267,7 @@ mod tests {
 
     #[test]
     fn only_the_owner_reads_secrets() {
-        let folder = crate::command::scratch::Folder::new();
+        let folder = tempdir().unwrap();
         let path = folder.path().join("a.key");
         write(&path, b"old", Readers::Everybody, Existing::Keep).unwrap();
         write(&path, b"new", Readers::Owner, Existing::Replace).unwrap();

@@ -451,8 +451,8 @@ mod tests {
     use jiff::Timestamp;
     use portcullis::config::Config;
 
-    use super::super::scratch::Folder;
     use super::{Action, Create, Key, aligned, docker_config, kube_secret, revoke, rows};
+    use tempfile::{TempDir, tempdir};
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -468,7 +468,7 @@ mod tests {
         }
     }
 
-    fn config(folder: &Folder) -> Config {
+    fn config(folder: &TempDir) -> Config {
         let text = r#"
 tls = { certificate = "c", private_key = "k" }
 upstream.url = "http://127.0.0.1:5000"
@@ -493,7 +493,7 @@ ci = ["pull", "push"]
 
     #[test]
     fn keys_are_made_listed_and_revoked() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let config = config(&folder);
         make(
             &config,
@@ -546,7 +546,7 @@ ci = ["pull", "push"]
 
     #[test]
     fn what_cannot_be_made_changes_nothing() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let config = config(&folder);
         make(&config, "--name ci --role ci --repository a/**").unwrap();
         let file = folder.path().join("keys.toml");
@@ -581,7 +581,7 @@ ci = ["pull", "push"]
         ] {
             assert!(create(wrong).is_err(), "{wrong}");
         }
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let config = config(&folder);
         let host = |more: &str| {
             let line = format!("--name ci --role guest --repository a {more}");

@@ -15,8 +15,6 @@ mod man;
 mod passwd;
 mod replay;
 mod schema;
-#[cfg(test)]
-mod scratch;
 mod serve;
 mod service;
 mod terminal;

@@ -221,36 +221,17 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::{Path, PathBuf};
-    use std::process::{self, Command};
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::process::Command;
 
     use clap::Parser;
     use portcullis::authn::Rejection;
     use portcullis::identity::Password;
+    use tempfile::{TempDir, tempdir};
 
     use super::{Change, Passwd, delete, password, set, verify};
 
-    /// A folder of a test's own, removed at its end.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            static NUMBER: AtomicU32 = AtomicU32::new(0);
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("portcullis-{}-{number}", process::id()));
-            fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-
-        fn file(&self) -> PathBuf {
-            self.0.join("htpasswd")
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            drop(fs::remove_dir_all(&self.0));
-        }
+    fn htpasswd(folder: &TempDir) -> PathBuf {
+        folder.path().join("htpasswd")
     }
 
     fn secret(text: &str) -> Password {
@@ -263,8 +244,8 @@ mod tests {
 
     #[test]
     fn users_are_added_changed_verified_and_removed() {
-        let folder = Folder::new();
-        let file = folder.file();
+        let folder = tempdir().unwrap();
+        let file = htpasswd(&folder);
         assert_eq!(
             set(&file, "alice", &secret("one"), 10).unwrap(),
             Change::Added
@@ -286,7 +267,7 @@ mod tests {
         assert_eq!(unknown, Err(Rejection::UnknownUser));
         assert_eq!(verify(&file, "bob", &secret("two")).unwrap(), Ok(()));
         assert_eq!(
-            fs::read_dir(&folder.0).unwrap().count(),
+            fs::read_dir(folder.path()).unwrap().count(),
             1,
             "a temporary file is left"
         );
@@ -294,8 +275,8 @@ mod tests {
 
     #[test]
     fn a_name_that_nobody_can_have_can_be_removed() {
-        let folder = Folder::new();
-        let file = folder.file();
+        let folder = tempdir().unwrap();
+        let file = htpasswd(&folder);
         fs::write(&file, "al\u{a0}ice:{SHA}x\nbob:{SHA}y\n").unwrap();
         let run = |more: &str| {
             let words = ["passwd", more, "--", file.to_str().unwrap(), "al\u{a0}ice"];
@@ -308,12 +289,12 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_file_stays_as_it_is() {
-        let folder = Folder::new();
-        let file = folder.file();
+        let folder = tempdir().unwrap();
+        let file = htpasswd(&folder);
         let before = "# staff\r\nzoe:{SHA}x\r\n\nalice:old\nbroken\n";
         fs::write(&file, before).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        let link = folder.0.join("link");
+        let link = folder.path().join("link");
         symlink("htpasswd", &link).unwrap();
         assert_eq!(
             set(&link, "alice", &secret("new"), 10).unwrap(),
@@ -331,21 +312,21 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_said() {
-        let folder = Folder::new();
-        let file = folder.file();
+        let folder = tempdir().unwrap();
+        let file = htpasswd(&folder);
         let told = |error: anyhow::Error| {
-            format!("{error:#}").replace(&folder.0.display().to_string(), "FOLDER")
+            format!("{error:#}").replace(&folder.path().display().to_string(), "FOLDER")
         };
         fs::write(&file, "alice:hunter2\nalice:hunter2\n").unwrap();
-        let absent = folder.0.join("absent/htpasswd");
+        let absent = folder.path().join("absent/htpasswd");
         let secret = secret("pw");
         let said = [
             told(delete(&file, "bob").unwrap_err()),
-            told(delete(&folder.0.join("none"), "bob").unwrap_err()),
-            told(verify(&folder.0.join("none"), "bob", &secret).unwrap_err()),
+            told(delete(&folder.path().join("none"), "bob").unwrap_err()),
+            told(verify(&folder.path().join("none"), "bob", &secret).unwrap_err()),
             told(verify(&file, "alice", &secret).unwrap_err()),
             told(set(&absent, "bob", &secret, 10).unwrap_err()),
-            told(set(&folder.0, "bob", &secret, 10).unwrap_err()),
+            told(set(folder.path(), "bob", &secret, 10).unwrap_err()),
             told(set(&file, "bob", &Password::new(&"x".repeat(73)).unwrap(), 10).unwrap_err()),
             told(password(&"x".repeat(257)).unwrap_err()),
             told(password("").unwrap_err()),
@@ -372,8 +353,8 @@ mod tests {
 
     #[test]
     fn debians_htpasswd_accepts_the_file() {
-        let folder = Folder::new();
-        let file = folder.file();
+        let folder = tempdir().unwrap();
+        let file = htpasswd(&folder);
         for (user, text, cost) in [("alice", "correct horse", 10), ("ä b", "pä:ss$word", 11)] {
             set(&file, user, &secret(text), cost).unwrap();
             let htpasswd = |password: &str| {
@@ -395,8 +376,8 @@ mod tests {
 
     #[test]
     fn edits_at_a_time_follow_each_other() {
-        let folder = Folder::new();
-        let file = folder.file();
+        let folder = tempdir().unwrap();
+        let file = htpasswd(&folder);
         let hash = "$2y$10$QPMOmeIbvS7JAiiibqlAOux7MPZ1MjRCIjrZS3yN6T4pK8IXRYykq";
         std::thread::scope(|scope| {
             for thread in 0..4 {

@@ -372,28 +372,12 @@ mod tests {
     use super::{TlsError, client_verifier, server_config, upstream_trust};
     use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
     use std::path::{Path, PathBuf};
+    use tempfile::{TempDir, tempdir};
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path =
-                std::env::temp_dir().join(format!("portcullis-tls-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        fn write(&self, name: &str, text: &str) -> PathBuf {
-            let path = self.0.join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).unwrap();
-        }
+    fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
     }
 
     fn made() -> (String, String) {
@@ -412,12 +396,12 @@ mod tests {
 
     #[test]
     fn a_fitting_pair_is_accepted_and_anything_else_is_named() {
-        let folder = Folder::new("pair");
+        let folder = tempdir().unwrap();
         let ((cert, key), (_, other)) = (made(), made());
-        let cert = folder.write("cert.pem", &cert);
-        let key = folder.write("key.pem", &key);
-        let other = folder.write("other.pem", &other);
-        let junk = folder.write("junk.pem", "junk");
+        let cert = write(&folder, "cert.pem", &cert);
+        let key = write(&folder, "key.pem", &key);
+        let other = write(&folder, "other.pem", &other);
+        let junk = write(&folder, "junk.pem", "junk");
         let config = server_config(&tls(&cert, &key), None).unwrap();
         assert_eq!(
             config.alpn_protocols,
@@ -459,11 +443,11 @@ F64qN7tczrkm3Hs/7bUq1pBUD+kmKgIhAMG05/iyXu3hU/OkwUJ5Q+m+YCW07udH
 
     #[test]
     fn a_revocation_list_that_cannot_be_used_is_named_with_the_remedy() {
-        let folder = Folder::new("crl");
+        let folder = tempdir().unwrap();
         let clients = ClientCertificates {
             mode: ClientCertificateMode::Optional,
-            ca: Some(folder.write("ca.pem", &made().0)),
-            crl: vec![folder.write("clients.crl", WITHOUT_NUMBER)],
+            ca: Some(write(&folder, "ca.pem", &made().0)),
+            crl: vec![write(&folder, "clients.crl", WITHOUT_NUMBER)],
             ..ClientCertificates::default()
         };
         let errors = client_verifier(&clients).unwrap_err();

@@ -217,12 +217,12 @@ fn is_open(written: io::Result<()>) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::scratch::Folder;
     use super::line::Columns;
     use super::{Filter, Tail, network, pattern};
     use portcullis::audit::Entry;
     use std::fs::File;
     use std::path::Path;
+    use tempfile::tempdir;
 
     const COLUMNS: Columns = Columns {
         width: 200,
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_last_that_fit_are_found_however_far_back() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let mut text = record(1, ",\"user\":\"rare\"");
         for number in 2..6000 {

@@ -4,7 +4,7 @@ use std::process::Command;
 use clap::Parser;
 
 use super::*;
-use crate::command::scratch::Folder;
+use tempfile::{TempDir, tempdir};
 
 #[derive(Parser)]
 struct Line {
@@ -13,14 +13,14 @@ struct Line {
 }
 
 /// `certs` with these arguments; `DIR` stands for the folder.
-fn certs(folder: &Folder, line: &str) -> Result<ExitCode> {
+fn certs(folder: &TempDir, line: &str) -> Result<ExitCode> {
     let dir = folder.path().to_str().unwrap();
     let words = line.split(' ').map(|word| word.replace("DIR", dir));
     let line = Line::try_parse_from(["certs".to_owned()].into_iter().chain(words))?;
     line.args.perform(Timestamp::now(), &mut Vec::new())
 }
 
-fn openssl(folder: &Folder, line: &str) -> (bool, String) {
+fn openssl(folder: &TempDir, line: &str) -> (bool, String) {
     let output = Command::new("openssl")
         .args(line.split(' '))
         .current_dir(folder.path())
@@ -33,8 +33,8 @@ fn openssl(folder: &Folder, line: &str) -> (bool, String) {
     )
 }
 
-fn made() -> Folder {
-    let folder = Folder::new();
+fn made() -> TempDir {
+    let folder = tempdir().unwrap();
     certs(&folder, "ca DIR").unwrap();
     certs(
         &folder,
@@ -169,7 +169,7 @@ fn show_reads_what_a_configuration_names() {
 #[test]
 fn errors_name_the_remedy() {
     let folder = made();
-    let empty = Folder::new();
+    let empty = tempdir().unwrap();
     for (line, says) in [
         ("ca DIR", "is already there; --force replaces it"),
         (
@@ -214,7 +214,7 @@ fn errors_name_the_remedy() {
 #[test]
 fn a_key_of_another_ca_is_refused() {
     let folder = made();
-    let other = Folder::new();
+    let other = tempdir().unwrap();
     certs(&other, "ca DIR").unwrap();
     fs::copy(other.path().join("ca.key"), folder.path().join("ca.key")).unwrap();
     let error = certs(&folder, "client DIR --name bob").unwrap_err();

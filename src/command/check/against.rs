@@ -179,10 +179,10 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::scratch::Folder;
     use super::Changes;
     use jiff::Timestamp;
     use portcullis::config::Config;
+    use tempfile::tempdir;
 
     const CONFIG: &str = r#"
 tls = { certificate = "c", private_key = "k" }
@@ -198,7 +198,7 @@ who = ["user:alice"]
 
     #[test]
     fn changes_are_grouped_and_losses_come_first() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let record = |second: u32, fields: &str| {
             format!(

@@ -304,15 +304,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::command::scratch::Folder;
+    use tempfile::{TempDir, tempdir};
 
-    fn setup(folder: &Folder) -> Setup {
+    fn setup(folder: &TempDir) -> Setup {
         Setup::prepare(&folder.path().join("d"), None, None).unwrap()
     }
 
     #[test]
     fn a_second_run_finds_everything_as_the_first_left_it() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let first = setup(&folder);
         first.make().unwrap();
         let contents = || {
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn secrets_are_the_owners() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let setup = setup(&folder);
         setup.make().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_password_is_random_and_fits_the_file() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let setup = setup(&folder);
         setup.make().unwrap();
         let password = setup.password().unwrap();
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn the_configuration_rules_after_the_first_run() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let first = setup(&folder);
         first.make().unwrap();
         let dir = folder.path().join("d");
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_remedy() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let error =
             |dir: &Path, upstream| Setup::prepare(dir, upstream, None).unwrap_err().to_string();
         let text = error(&folder.path().join("d"), Some("localhost:5000"));
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_said() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let setup = setup(&folder);
         setup.make().unwrap();
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

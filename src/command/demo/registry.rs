@@ -65,11 +65,11 @@ fn is_program(file: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::scratch::Folder;
+    use tempfile::tempdir;
 
     #[test]
     fn finds_debians_name_first_and_programs_only() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let (one, two) = (folder.path().join("one"), folder.path().join("two"));
         let path = std::env::join_paths([&one, &two]).unwrap();
         for folder in [&one, &two] {

@@ -55,12 +55,12 @@ fn use_of(line: &[u8]) -> Option<(String, Timestamp)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::scratch::Folder;
     use super::of_keys;
+    use tempfile::tempdir;
 
     #[test]
     fn the_last_accepted_use_counts() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         assert!(of_keys(&path).is_empty());
         let line = |second: u32, user: &str, outcome: &str, event: &str| {

@@ -4,9 +4,9 @@ use clap::Parser;
 use jiff::Timestamp;
 use portcullis::config::Config;
 
-use super::super::super::scratch::Folder;
 use super::text::Look;
 use super::{Report, html, json, moment, text};
+use tempfile::{TempDir, tempdir};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -17,7 +17,7 @@ struct Line {
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\\u001b[31m\\u202e";
 
 /// Ten days of three users, an attacker and a flood.
-fn trail(folder: &Folder) -> String {
+fn trail(folder: &TempDir) -> String {
     let mut text = String::new();
     let mut add = |day: u32, hour: u32, fields: &str| {
         let line = format!(
@@ -78,7 +78,7 @@ fn now() -> Timestamp {
     "2026-05-11T00:00:00Z".parse().unwrap()
 }
 
-fn report(folder: &Folder, more: &[&str]) -> super::Summary {
+fn report(folder: &TempDir, more: &[&str]) -> super::Summary {
     let file = trail(folder);
     let words = ["report", &file].into_iter().chain(more.iter().copied());
     let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
@@ -102,7 +102,7 @@ fn report(folder: &Folder, more: &[&str]) -> super::Summary {
 }
 
 /// A configuration with users, one of them with a weak hash, and keys, one of them ending.
-fn configured(folder: &Folder) -> Config {
+fn configured(folder: &TempDir) -> Config {
     let config = r#"
 tls = { certificate = "none.pem", private_key = "none.key" }
 upstream.url = "http://127.0.0.1:5000"
@@ -129,13 +129,13 @@ auth = { order = ["htpasswd"], htpasswd = { file = "htpasswd" } }
     Config::parse(config, &path, &|_| None).unwrap().0
 }
 
-fn without_folder(text: &str, folder: &Folder) -> String {
+fn without_folder(text: &str, folder: &TempDir) -> String {
     text.replace(&format!("{}/", folder.path().display()), "")
 }
 
 #[test]
 fn the_text_has_everything_in_eighty_columns_or_more() {
-    let folder = Folder::new();
+    let folder = tempdir().unwrap();
     let summary = report(&folder, &[]);
     for width in [80, 160] {
         let look = Look {
@@ -155,7 +155,7 @@ fn the_text_has_everything_in_eighty_columns_or_more() {
 
 #[test]
 fn the_json_has_the_keys_that_help_names() {
-    let folder = Folder::new();
+    let folder = tempdir().unwrap();
     let mut value = json::json(&report(&folder, &["--top", "2"]));
     for list in ["/timeline/slices", "/week"] {
         let list = value.pointer_mut(list).unwrap().as_array_mut().unwrap();
@@ -169,7 +169,7 @@ fn the_json_has_the_keys_that_help_names() {
 
 #[test]
 fn the_page_is_whole_and_names_stay_text() {
-    let folder = Folder::new();
+    let folder = tempdir().unwrap();
     let page = html::html(&report(&folder, &[]));
     for text in [
         "Audit report",
@@ -191,7 +191,7 @@ fn the_page_is_whole_and_names_stay_text() {
 
 #[test]
 fn an_empty_trail_is_a_report_too() {
-    let folder = Folder::new();
+    let folder = tempdir().unwrap();
     let summary = report(&folder, &["--until", "2020-01-01"]);
     let look = Look {
         width: 80,

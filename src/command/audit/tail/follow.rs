@@ -109,14 +109,14 @@ impl Follow {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::super::scratch::Folder;
     use super::Follow;
     use std::fs::{self, File, OpenOptions};
     use std::io::Write;
+    use tempfile::tempdir;
 
     #[test]
     fn lines_are_handed_out_whole_over_a_rotation() {
-        let folder = Folder::new();
+        let folder = tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         fs::write(&path, "old\n").unwrap();
         let mut follow = Follow::new(path.clone(), File::open(&path).unwrap(), 4);

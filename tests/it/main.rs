@@ -23,6 +23,7 @@ mod architecture;
 mod audit;
 mod browser;
 mod catalog;
+mod certs;
 mod challenge;
 mod cli;
 mod connections;

@@ -79,6 +79,7 @@ impl Setup {
         if !self.path("server.pem").exists() {
             self.make_certificates()?;
         }
+        self.share_ca()?;
         if !self.path("htpasswd").exists() {
             self.make_user()?;
         }
@@ -203,11 +204,21 @@ impl Setup {
         let ca = authority.pair();
         self.write("ca.key", &ca.key, Readers::Owner)?;
         self.write("ca.pem", &ca.certificate, Readers::Everybody)?;
-        // skopeo and podman want a folder that holds nothing but what they are to use.
-        fs::create_dir_all(self.path("client"))?;
-        self.write("client/ca.crt", &ca.certificate, Readers::Everybody)?;
         self.write("server.key", &server.key, Readers::Owner)?;
         self.write("server.pem", &server.certificate, Readers::Everybody)
+    }
+
+    /// Copies the CA's certificate to a folder of its own: skopeo and podman want one that holds
+    /// nothing but what they are to use.
+    fn share_ca(&self) -> Result<()> {
+        if self.path("client/ca.crt").exists() {
+            return Ok(());
+        }
+        let path = self.path("ca.pem");
+        let ca =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        fs::create_dir_all(self.path("client"))?;
+        self.write("client/ca.crt", &ca, Readers::Everybody)
     }
 
     fn make_user(&self) -> Result<()> {

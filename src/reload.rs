@@ -13,7 +13,6 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::access::PullLimits;
 use crate::admin::Admin;
 use crate::audit::{AuditError, ChainKey, Event, Outcome, Plan, Record, Signer};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
@@ -25,6 +24,7 @@ use crate::config::{
 };
 use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
+use crate::policy::PullLimits;
 use crate::proxy::Proxy;
 use crate::state::{Rules, Shown};
 use crate::store::{Counts, Store};
@@ -180,7 +180,12 @@ pub fn build(
         refresh_lifetime: config.token.refresh_lifetime,
         bind_certificate: config.token.bind_certificate,
         body_timeout: config.server.body_timeout,
-        pulls: PullLimits::new(&config.limits),
+        pulls: PullLimits::new(
+            &config.limits.pulls,
+            config.limits.anonymous_pulls,
+            config.limits.authenticated_pulls,
+            config.limits.repeat_free,
+        ),
         rates: config.limits.rates,
         store,
         shown: shown(config),

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::access::PullLimits;
 use crate::audit::Audit;
 use crate::authn::keys::{Keyring, Keys as RobotKeys};
 use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
@@ -16,7 +15,7 @@ use crate::config::{Anonymous, Challenge, Limits, WhenUnwritable};
 use crate::identity::{Name, Robot};
 use crate::limit::lockout::{Lockout, Setting};
 use crate::limit::{Quotas, Rates, Shield};
-use crate::policy::Policy;
+use crate::policy::{Policy, PullLimits};
 use crate::store::{Counts, Store};
 use crate::tls::Ending;
 use crate::token::Keys;

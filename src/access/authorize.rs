@@ -7,6 +7,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 
 use super::login_throttle::{Login, note_claim};
+use super::pull_quota;
 use super::refusal::Denied;
 use super::shared::Counters;
 use super::{Pull, Refusal};
@@ -290,7 +291,7 @@ async fn reserve(
         now: retained.now(),
     };
     let (policy, from) = (&rules.policy, peer.address);
-    rules.pulls.reserve(policy, counters, who, from, call).await
+    pull_quota::reserve(&rules.pulls, policy, counters, who, from, call).await
 }
 
 /// A denial, or a challenge where nothing but a password is missing. `is_asked`: another credential

@@ -16,6 +16,6 @@ mod token_endpoint;
 
 pub use authorize::{Admission, judge};
 pub use login_throttle::watch_locks;
-pub use pull_quota::{Pull, PullLimits, PullsExceeded, Standing};
+pub use pull_quota::{Pull, PullsExceeded, Standing};
 pub use refusal::{METHODS, Refusal, Wanted};
 pub use token_endpoint::{MAX_FORM, Minted, issue};

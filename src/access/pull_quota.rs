@@ -14,30 +14,11 @@ use http::StatusCode;
 
 use super::Refusal;
 use super::shared::{Counters, Held};
-use crate::config::{Limits, PullLimit};
 use crate::identity::Identity;
-use crate::limit::{Bucket, Exceeded, Quota, Quotas, Source, Subject};
-use crate::policy::{Policy, Who};
-use crate::registry::{Call, ManifestVerb, Read, Reference};
+use crate::limit::{Bucket, Exceeded, Quota, Quotas, Subject};
+use crate::policy::{LimitedRead, Policy, PullLimits};
+use crate::registry::{Call, Read};
 use crate::store::Store;
-
-/// Which limit a pull falls under. A part of the rules: a reload swaps it.
-pub struct PullLimits {
-    first: Vec<Named>,
-    anonymous: Quota,
-    authenticated: Quota,
-    repeat_free: Duration,
-}
-
-/// A `[[limit]]` and the name under which its pulls are remembered.
-struct Named {
-    name: u64,
-    limit: PullLimit,
-}
-
-/// Names of the limits that every configuration has.
-const ANONYMOUS: u64 = 0;
-const AUTHENTICATED: u64 = 1;
 
 /// A read of a manifest by somebody who is limited.
 pub struct Pull {
@@ -60,83 +41,38 @@ pub struct Standing {
     pub subject: Subject,
 }
 
-impl PullLimits {
-    /// Compiles the limits.
-    pub fn new(limits: &Limits) -> Self {
-        let named = |limit: &PullLimit| Named {
-            name: name_of(limit),
-            limit: limit.clone(),
-        };
-        Self {
-            first: limits.pulls.iter().map(named).collect(),
-            anonymous: limits.anonymous_pulls,
-            authenticated: limits.authenticated_pulls,
-            repeat_free: limits.repeat_free,
+/// Reserves what a call costs. `None` if it is not a read of a manifest or not limited.
+pub(super) async fn reserve(
+    limits: &PullLimits,
+    policy: &Policy,
+    with: Counters<'_>,
+    who: &Identity,
+    from: IpAddr,
+    call: &Call,
+) -> Result<Option<Pull>, Refusal> {
+    let Some(limited) = limits.limited(policy, who, from, call) else {
+        return Ok(None);
+    };
+    let LimitedRead {
+        bucket,
+        read,
+        digest,
+    } = limited;
+    let repeat_free = limits.repeat_free;
+    let held = match read {
+        Read::Head => None,
+        Read::Get => {
+            let reserved = with.reserve(&bucket, digest, repeat_free).await;
+            reserved.map_err(|exceeded| Refusal::Limited(exceeded.into()))?
         }
-    }
-
-    /// Reserves what a call costs. `None` if it is not a read of a manifest or not limited.
-    pub(super) async fn reserve(
-        &self,
-        policy: &Policy,
-        with: Counters<'_>,
-        who: &Identity,
-        from: IpAddr,
-        call: &Call,
-    ) -> Result<Option<Pull>, Refusal> {
-        let Call::Manifest {
-            repo,
-            reference,
-            verb: ManifestVerb::Read(read),
-        } = call
-        else {
-            return Ok(None);
-        };
-        let fits = |limit: &PullLimit| {
-            let of = limit.repositories.is_empty()
-                || limit
-                    .repositories
-                    .iter()
-                    .any(|one| one.matches(repo, who.person()));
-            of && (limit.who.is_empty() || limit.who.iter().any(|one| is(policy, who, one)))
-        };
-        let first = self.first.iter().find(|named| fits(&named.limit));
-        let (limit, quota) = match first {
-            Some(named) => (named.name, named.limit.quota),
-            None if who.subject().is_nobody() => (ANONYMOUS, self.anonymous),
-            None => (AUTHENTICATED, self.authenticated),
-        };
-        if quota.is_unlimited() {
-            return Ok(None);
-        }
-        let subject = match who.subject().counted() {
-            Some(user) => Subject::User(user),
-            None => Subject::Source(Source::of(from)),
-        };
-        let bucket = Bucket {
-            limit,
-            subject,
-            quota,
-        };
-        let digest = match reference {
-            Reference::Digest(digest) => Some(digest.as_str()),
-            Reference::Tag(_) => None,
-        };
-        let held = match read {
-            Read::Head => None,
-            Read::Get => {
-                let reserved = with.reserve(&bucket, digest, self.repeat_free).await;
-                reserved.map_err(|exceeded| Refusal::Limited(exceeded.into()))?
-            }
-        };
-        Ok(Some(Pull {
-            bucket,
-            quotas: Arc::clone(with.quotas),
-            store: with.store.map(Arc::clone),
-            repeat_free: self.repeat_free,
-            held,
-        }))
-    }
+    };
+    Ok(Some(Pull {
+        bucket,
+        quotas: Arc::clone(with.quotas),
+        store: with.store.map(Arc::clone),
+        repeat_free,
+        held,
+    }))
 }
 
 impl Pull {
@@ -214,38 +150,6 @@ impl PullsExceeded {
     }
 }
 
-fn is(policy: &Policy, who: &Identity, one: &Who) -> bool {
-    match one {
-        Who::Anonymous => who.subject().is_nobody(),
-        Who::Authenticated => !who.subject().is_nobody(),
-        Who::Group(name) => policy.groups_of(who).any(|group| group == &**name),
-        Who::User(subject) => who.subject().is(subject),
-    }
-}
-
-/// Made of what a limit is about, so that it stays the same when its numbers change or tables move.
-fn name_of(limit: &PullLimit) -> u64 {
-    let mut hash = blake3::Hasher::new();
-    for who in &limit.who {
-        let (kind, name) = match who {
-            Who::Anonymous => ("anonymous", ""),
-            Who::Authenticated => ("authenticated", ""),
-            Who::Group(name) => ("group:", &**name),
-            Who::User(subject) => ("user:", subject.as_str().unwrap_or_default()),
-        };
-        hash.update(kind.as_bytes())
-            .update(name.as_bytes())
-            .update(b"\n");
-    }
-    hash.update(b"\n");
-    for pattern in &limit.repositories {
-        hash.update(pattern.as_str().as_bytes()).update(b"\n");
-    }
-    let mut name = [0; 8];
-    hash.finalize_xof().fill(&mut name);
-    u64::from_le_bytes(name)
-}
-
 /// A time in at most two units, a fraction of a second rounded up: `3 h 12 min`, `6 h`, `40 s`.
 fn spoken(time: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
@@ -268,12 +172,11 @@ fn spoken(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counters, Pull, PullLimits, name_of, spoken};
+    use super::{Counters, Pull, spoken};
     use crate::access::Refusal;
-    use crate::config::{Limits, PullLimit, Quota, Rates};
     use crate::identity::{Identity, Subject};
-    use crate::limit::Quotas;
-    use crate::policy::{Pattern, Policy, Who};
+    use crate::limit::{Quota, Quotas};
+    use crate::policy::{Pattern, Policy, PullLimit, PullLimits, Who};
     use crate::registry::Call;
     use http::{Method, StatusCode};
     use std::net::IpAddr;
@@ -300,19 +203,7 @@ mod tests {
     }
 
     fn limits(pulls: Vec<PullLimit>) -> PullLimits {
-        PullLimits::new(&Limits {
-            anonymous_pulls: quota(3),
-            authenticated_pulls: quota(0),
-            pulls,
-            repeat_free: Duration::ZERO,
-            failed_logins: quota(0),
-            rates: Rates {
-                requests_per_second: 0,
-                connections_per_second: 0,
-                concurrent_requests: 0,
-            },
-            store: None,
-        })
+        PullLimits::new(&pulls, quota(3), quota(0), Duration::ZERO)
     }
 
     async fn reserve(
@@ -331,7 +222,7 @@ mod tests {
             store: None,
             now: Duration::ZERO,
         };
-        limits.reserve(&policy, with, who, from, &call).await
+        super::reserve(limits, &policy, with, who, from, &call).await
     }
 
     async fn remaining(limits: &PullLimits, who: &Identity, path: &str) -> Option<u32> {
@@ -410,21 +301,6 @@ mod tests {
             .await;
         assert_eq!(standing.remaining, 0);
         assert_eq!(standing.subject.to_string(), "2001:db8::/64");
-    }
-
-    #[test]
-    fn a_limit_keeps_its_name_when_its_numbers_change() {
-        let name = |who, repositories: &[&str], count| name_of(&limit(who, repositories, count));
-        let one = name(vec![Who::Group("ci".into())], &["a/**"], 1);
-        assert_eq!(one, name(vec![Who::Group("ci".into())], &["a/**"], 2));
-        for other in [
-            name(vec![Who::User(subject("ci"))], &["a/**"], 1),
-            name(vec![Who::Group("ci".into())], &["a/*"], 1),
-            name(vec![Who::Group("ci".into())], &["a/**", "b"], 1),
-            name(vec![], &["a/**"], 1),
-        ] {
-            assert_ne!(one, other);
-        }
     }
 
     #[test]

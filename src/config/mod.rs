@@ -14,7 +14,7 @@ use crate::authn::ldap::{Dn, UserFilter};
 pub use crate::identity::CertificateField;
 use crate::identity::Secret;
 pub use crate::limit::{Quota, Rates};
-use crate::policy::{Pattern, Policy, Who};
+use crate::policy::{Policy, PullLimit};
 use crate::upstream::{PassHeaders, RedirectHosts};
 
 mod error;
@@ -438,17 +438,6 @@ pub struct LimitStore {
     pub timeout: Duration,
     /// What its keys begin with.
     pub prefix: Box<str>,
-}
-
-/// `[[limit]]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PullLimit {
-    /// Whose pulls; empty is everybody's.
-    pub who: Vec<Who>,
-    /// Of which repositories; empty is all.
-    pub repositories: Vec<Pattern>,
-    /// How many, for each caller.
-    pub quota: Quota,
 }
 
 /// `[admin]`

@@ -7,15 +7,17 @@ use std::ops::Range;
 use jiff::Timestamp;
 
 use super::ClientCertificateMode;
+use super::Quota;
 use super::error::nearest;
 use super::file::{self, At, File, List, Text};
 use super::keys::Roles;
 use super::meaning::{Judge, network};
 use super::policy_test::{Expected, PolicyTest};
 use super::value::{self, Wrong};
-use super::{PullLimit, Quota};
 use crate::identity::{NameError, ROBOT, Subject};
-use crate::policy::{AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Pattern, Policy, Who};
+use crate::policy::{
+    AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Pattern, Policy, PullLimit, Who,
+};
 use crate::registry::{Action, RepoName};
 
 /// What the rules refer to.

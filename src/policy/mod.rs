@@ -7,11 +7,13 @@
 mod decide;
 mod explain;
 mod index;
+mod pull_limits;
 mod role;
 mod rules;
 
 pub use decide::{Decision, Denial, Permit, Tags};
 pub use explain::{Explanation, Judged, RuleKind};
+pub use pull_limits::{LimitedRead, PullLimit, PullLimits};
 pub use role::BUILT_IN_ROLES;
 pub use rules::{AccessRule, Condition, DenyRule, Place, Policy, Verdict, Who, canonical};
 

@@ -9,7 +9,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("identity", &["registry"]),
     ("trace", &[]),
     // judgement
-    ("policy", &["identity", "registry"]),
+    ("policy", &["identity", "registry", "limit"]),
     ("limit", &["identity"]),
     ("page", &[]),
     ("token", &["identity", "registry", "policy"]),
@@ -28,8 +28,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "state",
         &[
-            "access", "audit", "authn", "policy", "limit", "store", "token", "identity",
-            "upstream", "tls", "config",
+            "audit", "authn", "policy", "limit", "store", "token", "identity", "upstream", "tls",
+            "config",
         ],
     ),
     // the life of a request

@@ -7,7 +7,8 @@ use super::judge::Judge;
 use super::secrets::Password;
 use crate::config::file::{self, At, File, Text};
 use crate::config::value::{self, Wrong};
-use crate::config::{LimitStore, Limits, PullLimit, Quota, Rates, StoreUrl};
+use crate::config::{LimitStore, Limits, Quota, Rates, StoreUrl};
+use crate::policy::PullLimit;
 
 impl Judge<'_> {
     pub(super) fn limits(&mut self, limits: &file::Limits, pulls: Vec<PullLimit>) -> Limits {

@@ -19,9 +19,7 @@ use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
-use crate::config::{
-    Config, Errors, MAX_SECRET, MAX_USERS, Server, StoreUrl, SyslogAddress, read_whole,
-};
+use crate::config::{Config, Errors, MAX_SECRET, MAX_USERS, StoreUrl, SyslogAddress, read_whole};
 use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
 use crate::policy::PullLimits;
@@ -31,6 +29,7 @@ use crate::store::{Counts, Store};
 use crate::telemetry;
 use crate::tls::{self, TlsError};
 use crate::token::{KeyError, Keys};
+use crate::transport;
 use crate::upstream::{Pool, Seal, Upstream};
 
 /// Something that the configuration names and that cannot be used.
@@ -343,7 +342,7 @@ pub struct Process {
     /// Where health and metrics are served.
     pub admin: Admin,
     /// `[server]` as it was at the start.
-    pub server: Server,
+    pub server: transport::Settings,
 }
 
 /// Reads the configuration again and puts it in force, or keeps the one in force. Returns the reason
@@ -453,7 +452,7 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64
 }
 
 /// The keys of `[server]` that differ, but for `public_url`, which is in force at once.
-fn differing(one: &Server, other: &Server) -> Vec<&'static str> {
+fn differing(one: &transport::Settings, other: &transport::Settings) -> Vec<&'static str> {
     let keys = [
         ("server.listen", one.listen == other.listen),
         (

@@ -9,10 +9,11 @@ use proptest::prelude::*;
 
 use super::{
     Anonymous, Backend, Challenge, ClientCertificateMode, Config, Errors, Expected, LogFormat,
-    ProxyProtocol, TlsVersion, UpstreamUrl, Warning, WhenUnwritable,
+    TlsVersion, UpstreamUrl, Warning, WhenUnwritable,
 };
 use crate::identity::{Identity, Subject};
 use crate::registry::{Action, RepoName};
+use crate::transport::ProxyProtocol;
 
 const LEAST: &str = r#"
 [tls]

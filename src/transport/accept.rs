@@ -11,10 +11,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::Settings;
 use super::connection::{Admitted, drive};
 use super::forwarded::is_trusted;
 use super::room::{Occupant, Room, Seat};
-use crate::config;
 use crate::limit::Source;
 use crate::limit::connections::{Origin, TooMany};
 use crate::proxy::{Proxy, asked_to_stop};
@@ -118,7 +118,7 @@ pub(super) struct Caps {
 }
 
 impl Caps {
-    fn new(server: &config::Server) -> Self {
+    fn new(server: &Settings) -> Self {
         let of_source = server.max_connections_per_source.unwrap_or(usize::MAX);
         Self {
             room: Room::new(connections(server.max_connections), of_source),
@@ -186,7 +186,7 @@ fn is_due(told: &mut Option<Instant>) -> bool {
 pub async fn serve(
     listeners: Listeners,
     proxy: Arc<Proxy>,
-    server: config::Server,
+    server: Settings,
     shutdown: watch::Receiver<bool>,
 ) -> usize {
     let caps = Arc::new(Caps::new(&server));
@@ -239,7 +239,7 @@ pub async fn serve(
 
 struct Accepting {
     proxy: Arc<Proxy>,
-    limits: Arc<config::Server>,
+    limits: Arc<Settings>,
     caps: Arc<Caps>,
     /// The end of accepting.
     shutdown: watch::Receiver<bool>,

@@ -24,7 +24,7 @@ use super::proxy_protocol::{self, Header};
 use super::room::{Occupant, Seat};
 use super::stall_watch::{Readers, Turn};
 use super::stream::Socket;
-use crate::config::{self, ProxyProtocol};
+use super::{ProxyProtocol, Settings};
 use crate::identity::{Peer, PeerCertificate, TlsSession, Witness as _};
 use crate::limit::connections::Origin;
 use crate::proxy::{Proxy, Unheard, written};
@@ -60,7 +60,7 @@ pub(super) struct Admitted {
     pub(super) seat: Seat,
     pub(super) caps: Arc<Caps>,
     pub(super) proxy: Arc<Proxy>,
-    pub(super) limits: Arc<config::Server>,
+    pub(super) limits: Arc<Settings>,
     pub(super) stop: Stop,
 }
 
@@ -138,7 +138,7 @@ pub(super) async fn drive(admitted: Admitted) {
 pub(super) struct Conversation {
     proxy: Arc<Proxy>,
     peer: Arc<Peer>,
-    pub(super) limits: Arc<config::Server>,
+    pub(super) limits: Arc<Settings>,
     origin: Origin,
     occupant: Arc<Occupant>,
 }
@@ -201,11 +201,7 @@ async fn over_h2(
 
 /// The peer with the address of the client that a trusted proxy names, if it is one. Where trusted
 /// proxies write PROXY headers these alone name clients: `X-Forwarded-For` is then the client's own.
-fn on_behalf_of(
-    peer: &Arc<Peer>,
-    request: &Request<Incoming>,
-    limits: &config::Server,
-) -> Arc<Peer> {
+fn on_behalf_of(peer: &Arc<Peer>, request: &Request<Incoming>, limits: &Settings) -> Arc<Peer> {
     let address = match limits.proxy_protocol {
         ProxyProtocol::Off => {
             forwarded::client(peer.address, request.headers(), &limits.trusted_proxies)
@@ -233,7 +229,7 @@ impl Arrival {
     /// configured. The client it names then needs a seat like one that comes by itself.
     async fn announced(
         mut self,
-        limits: &config::Server,
+        limits: &Settings,
         proxy: &Proxy,
         caps: &Caps,
         seat: &Seat,

@@ -21,9 +21,11 @@ pub(crate) mod fuzz;
 mod http1;
 mod proxy_protocol;
 mod room;
+mod settings;
 mod stall_watch;
 mod stream;
 mod strict;
 
 pub use accept::{BindError, Listeners, bind, serve};
 pub use room::{Room, Seat};
+pub use settings::{ProxyProtocol, Settings};

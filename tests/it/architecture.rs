@@ -50,7 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "transport",
-        &["request", "proxy", "tls", "identity", "limit", "config"],
+        &["request", "proxy", "tls", "identity", "limit"],
     ),
     // running it
     ("supervisor", &[]),
@@ -58,7 +58,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "policy", "limit", "authn", "tls", "identity", "registry", "token", "audit", "upstream",
+            "policy",
+            "limit",
+            "authn",
+            "tls",
+            "identity",
+            "registry",
+            "token",
+            "audit",
+            "upstream",
+            "transport",
         ],
     ),
 ];

@@ -19,9 +19,10 @@ use super::file::{self, At, File, List};
 use super::value::{self, Wrong};
 use super::{
     Admin, CertificateField, ClientCertificateMode, ClientCertificates, Config, Log, LogFormat,
-    ProxyProtocol, Server, Telemetry, Tls, TlsVersion, Token, Upstream, UpstreamUrl, rules,
+    Telemetry, Tls, TlsVersion, Token, Upstream, UpstreamUrl, rules,
 };
 
+use crate::transport::{self, ProxyProtocol};
 use crate::upstream::{PassHeaders, RedirectHost, RedirectHosts};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -86,13 +87,13 @@ pub(super) fn understand(
 }
 
 impl Judge<'_> {
-    fn server(&mut self, server: &file::Server) -> Server {
+    fn server(&mut self, server: &file::Server) -> transport::Settings {
         let listen = self.list(server.listen.as_ref(), address);
         self.not_empty(server.listen.as_ref(), "no address to listen on");
         self.each_once(server.listen.as_ref());
         let trusted_proxies = self.list(server.trusted_proxies.as_ref(), network);
         self.not_everybody(server.trusted_proxies.as_ref());
-        Server {
+        transport::Settings {
             listen: match server.listen {
                 Some(_) => listen,
                 None => vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 443))],

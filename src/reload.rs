@@ -404,7 +404,7 @@ pub fn watch_keys(proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
 
 async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64, String> {
     let retained = proxy.retained();
-    let (config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
+    let (mut config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
     if let Some(failed) = config.run_policy_tests(Timestamp::now()).first() {
         return Err(failed.to_string());
     }
@@ -412,6 +412,8 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64
         tracing::warn!(%warning, "configuration");
     }
     let in_force = proxy.rules();
+    let (server, waiting) = process.server.reloaded(config.server);
+    config.server = server;
     let foundation = Foundation {
         memory: &retained.memory,
         pool: &retained.pool,
@@ -442,58 +444,17 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64
         process.admin.take(admin, proxy);
     }
     telemetry::set_format(config.log.format);
-    for key in differing(&process.server, &config.server) {
+    if in_force.public_authority != config.server.public_authority {
+        let host = config.server.public_authority.as_deref();
+        tracing::info!(host, "`server.public_url` has changed and is in force");
+    }
+    for key in waiting {
         tracing::warn!(
             key,
             "this key has changed and is not in force: it needs a restart"
         );
     }
     Ok(generation)
-}
-
-/// The keys of `[server]` that differ, but for `public_url`, which is in force at once.
-fn differing(one: &transport::Settings, other: &transport::Settings) -> Vec<&'static str> {
-    let keys = [
-        ("server.listen", one.listen == other.listen),
-        (
-            "server.max_connections",
-            one.max_connections == other.max_connections,
-        ),
-        (
-            "server.max_connections_per_source",
-            one.max_connections_per_source == other.max_connections_per_source,
-        ),
-        (
-            "server.drain_timeout",
-            one.drain_timeout == other.drain_timeout,
-        ),
-        (
-            "server.handshake_timeout",
-            one.handshake_timeout == other.handshake_timeout,
-        ),
-        (
-            "server.header_timeout",
-            one.header_timeout == other.header_timeout,
-        ),
-        (
-            "server.idle_timeout",
-            one.idle_timeout == other.idle_timeout,
-        ),
-        (
-            "server.body_timeout",
-            one.body_timeout == other.body_timeout,
-        ),
-        (
-            "server.trusted_proxies",
-            one.trusted_proxies == other.trusted_proxies,
-        ),
-        (
-            "server.proxy_protocol",
-            one.proxy_protocol == other.proxy_protocol,
-        ),
-    ];
-    let differ = keys.into_iter().filter(|(_, same)| !same);
-    differ.map(|(key, _)| key).collect()
 }
 
 fn first_of(errors: Vec<BuildError>) -> String {

@@ -41,3 +41,106 @@ pub enum ProxyProtocol {
     /// Each connection begins with one, which alone names the client.
     Required,
 }
+
+impl Settings {
+    /// What a reload puts in force of `new`, and the keys that wait for a restart.
+    ///
+    /// `new` is taken apart without `..`: a key that is added does not compile until it is decided
+    /// here when it applies.
+    pub fn reloaded(&self, new: Self) -> (Self, Vec<&'static str>) {
+        let Self {
+            listen,
+            public_authority,
+            max_connections,
+            max_connections_per_source,
+            drain_timeout,
+            handshake_timeout,
+            header_timeout,
+            idle_timeout,
+            body_timeout,
+            trusted_proxies,
+            proxy_protocol,
+        } = new;
+        let in_force = Self {
+            public_authority,
+            ..self.clone()
+        };
+        let unchanged = [
+            ("server.listen", self.listen == listen),
+            (
+                "server.max_connections",
+                self.max_connections == max_connections,
+            ),
+            (
+                "server.max_connections_per_source",
+                self.max_connections_per_source == max_connections_per_source,
+            ),
+            ("server.drain_timeout", self.drain_timeout == drain_timeout),
+            (
+                "server.handshake_timeout",
+                self.handshake_timeout == handshake_timeout,
+            ),
+            (
+                "server.header_timeout",
+                self.header_timeout == header_timeout,
+            ),
+            ("server.idle_timeout", self.idle_timeout == idle_timeout),
+            ("server.body_timeout", self.body_timeout == body_timeout),
+            (
+                "server.trusted_proxies",
+                self.trusted_proxies == trusted_proxies,
+            ),
+            (
+                "server.proxy_protocol",
+                self.proxy_protocol == proxy_protocol,
+            ),
+        ];
+        let waiting = unchanged.into_iter().filter(|(_, same)| !same);
+        (in_force, waiting.map(|(key, _)| key).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{ProxyProtocol, Settings};
+
+    fn settings() -> Settings {
+        Settings {
+            listen: vec![([127, 0, 0, 1], 443).into()],
+            public_authority: Some("a.example.com".into()),
+            max_connections: 1,
+            max_connections_per_source: None,
+            drain_timeout: Duration::ZERO,
+            handshake_timeout: Duration::ZERO,
+            header_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            body_timeout: Duration::ZERO,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::Off,
+        }
+    }
+
+    #[test]
+    fn a_reload_takes_the_host_and_names_what_waits() {
+        let (running, second) = (settings(), Duration::from_secs(1));
+        let new = Settings {
+            public_authority: Some("b.example.com".into()),
+            body_timeout: second,
+            proxy_protocol: ProxyProtocol::Required,
+            ..running.clone()
+        };
+        let (in_force, waiting) = running.reloaded(new);
+        assert_eq!(waiting, ["server.body_timeout", "server.proxy_protocol"]);
+        let host = Some("b.example.com".into());
+        assert_eq!(
+            in_force,
+            Settings {
+                public_authority: host,
+                ..running.clone()
+            }
+        );
+        assert_eq!(running.reloaded(running.clone()), (running, Vec::new()));
+    }
+}

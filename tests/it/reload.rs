@@ -173,6 +173,57 @@ async fn the_log_changes_its_format_and_says_what_needs_a_restart() {
     assert_eq!(lab.process.log().matches("needs a restart").count(), 1);
 }
 
+#[tokio::test]
+async fn the_time_for_a_body_stays_one_until_a_restart() {
+    let old = "body_timeout = \"1s\"";
+    let lab = Lab::builder().server(old).start().await;
+    let alice = lab.user("alice");
+    let session = begin_upload(&alice, "team-a/app").await;
+    let config = lab.config().replace(old, "body_timeout = \"10m\"");
+    lab.folder.replace("portcullis.toml", config);
+    assert_eq!(lab.reload().await, "allowed");
+    crate::support::eventually("the warning", || {
+        let log = lab.process.log();
+        let warns = |line: &str| line.contains("restart") && line.contains("server.body_timeout");
+        log.lines().any(warns).then_some(())
+    })
+    .await;
+    for http in Http::BOTH {
+        let (feeder, body) = Outgoing::fed();
+        let sent = tokio::spawn(alice.over(http).patch(&session).body(body).try_send());
+        feeder.send(Ok(noise(1, 10_000))).await.unwrap();
+        let cut = within(PATIENCE, "the old time-out", sent).await.unwrap();
+        assert!(cut.is_ok_and(|answer| answer.status == 408) || http == Http::Two);
+        drop(feeder);
+    }
+}
+
+#[tokio::test]
+async fn a_new_host_name_is_in_force_at_once_and_told() {
+    let lab = Lab::builder()
+        .server("public_url = \"https://old.example.com\"")
+        .start()
+        .await;
+    let called = async |host: &str| {
+        let mut client = lab.user("alice");
+        client.authority = host.to_owned();
+        client.get("/v2/").send().await.status
+    };
+    assert_eq!(called("old.example.com").await, 200);
+    assert_eq!(called("new.example.com").await, 421);
+    let config = lab.config().replace("old.example.com", "new.example.com");
+    lab.folder.replace("portcullis.toml", config);
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(called("old.example.com").await, 421);
+    assert_eq!(called("new.example.com").await, 200);
+    let told = "`server.public_url` has changed and is in force";
+    crate::support::eventually("a line in the log", || {
+        lab.process.log().contains(told).then_some(())
+    })
+    .await;
+    assert!(!lab.process.log().contains("needs a restart"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_no_request_is_dropped() {
     let lab = Lab::start().await;

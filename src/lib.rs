@@ -26,6 +26,7 @@
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
 //! | [`supervisor`] | the service manager: sockets it hands over, what it is told |
 //! | [`admin`] | health, metrics and status, on an address of its own |
+//! | [`whole_file`] | files read up to a limit, or not at all |
 //! | [`page`] | HTML that needs nothing besides itself |
 //! | [`telemetry`] | the log |
 //! | `spans` | spans for an OpenTelemetry collector (feature `otlp`) |
@@ -66,3 +67,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod transport;
 pub mod upstream;
+pub mod whole_file;

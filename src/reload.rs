@@ -19,7 +19,7 @@ use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, Certificates, Memory};
-use crate::config::{Config, Errors, MAX_SECRET, MAX_USERS, StoreUrl, SyslogAddress, read_whole};
+use crate::config::{Config, Errors, StoreUrl, SyslogAddress};
 use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
 use crate::policy::PullLimits;
@@ -31,6 +31,7 @@ use crate::tls::{self, TlsError};
 use crate::token::{KeyError, Keys};
 use crate::transport;
 use crate::upstream::{Pool, Seal, Upstream};
+use crate::whole_file::{self, MAX_SECRET, MAX_USERS};
 
 /// Something that the configuration names and that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +210,7 @@ fn users(config: &Config, broken: BrokenLines) -> Result<Found, Vec<BuildError>>
     let Some(path) = &config.auth.htpasswd else {
         return Ok(None);
     };
-    let text = read_whole(path, MAX_USERS).map_err(|source| {
+    let text = whole_file::read(path, MAX_USERS).map_err(|source| {
         vec![BuildError::Read {
             path: path.clone(),
             source,
@@ -312,7 +313,7 @@ pub fn audit_plan(config: &Config) -> Result<Plan, BuildError> {
     };
     let mut plan = Plan::new(audit.clone());
     if let Some(path) = &audit.key_file {
-        let bytes = read_whole(path, MAX_SECRET).map(Zeroizing::new);
+        let bytes = whole_file::read(path, MAX_SECRET).map(Zeroizing::new);
         let bytes = bytes.map_err(|source| {
             let path = path.clone();
             BuildError::Read { path, source }

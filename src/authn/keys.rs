@@ -24,8 +24,9 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{Outcome, Rejection};
-use crate::config::{Diagnostic, Errors, RobotKey, Roles, read_all, robot_keys};
+use crate::config::{Diagnostic, Errors, RobotKey, Roles, robot_keys};
 use crate::identity::{Identity, KEY_PREFIX, Password, SHORTEST_KEY, Secret};
+use crate::whole_file;
 
 const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// Random letters of a key: 33 × log2(62) is 196 bits.
@@ -351,7 +352,7 @@ fn read(path: &Path, roles: &Roles) -> Result<(Stamp, Option<[u8; 32]>, Keys), E
         Err(error) => return Err(failed(error)),
     };
     let stamp = Stamp::of(&file.metadata().map_err(failed)?);
-    let bytes = read_all(&file, MAX_FILE).map_err(failed)?;
+    let bytes = whole_file::read_open(&file, MAX_FILE).map_err(failed)?;
     let digest = Sha256::digest(&bytes).into();
     let text =
         String::from_utf8(bytes).map_err(|_cause| failed(io::ErrorKind::InvalidData.into()))?;

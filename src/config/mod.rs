@@ -13,8 +13,8 @@ pub use crate::identity::CertificateField;
 use crate::identity::Secret;
 pub use crate::limit::{Quota, Rates};
 use crate::policy::{Policy, PullLimit};
-use crate::transport;
 use crate::upstream::{PassHeaders, RedirectHosts};
+use crate::{transport, whole_file};
 
 mod error;
 mod file;
@@ -27,7 +27,6 @@ mod policy_test;
 mod read;
 mod rules;
 mod value;
-mod whole;
 
 pub use error::{Diagnostic, Errors, Severity, Source, Warning};
 pub use file::schema;
@@ -35,7 +34,6 @@ pub use keys::{
     RobotKey, Roles, check_key_name, key_pattern, robot_keys, time_to_live, write_digest,
 };
 pub use policy_test::{Expected, PolicyTest};
-pub use whole::{MAX_SECRET, MAX_USERS, read_all, read_whole};
 
 /// A checked configuration. Paths are absolute; what is named by path still has to be opened, but
 /// for files with passwords, which have been read.
@@ -84,7 +82,7 @@ impl Config {
     /// The same for whoever looks for all that is wrong: what there is of a configuration, as far as
     /// it can be understood, beside the errors. With errors it must not be put in force.
     pub fn inspect(path: &Path) -> (Option<Self>, Vec<Diagnostic>) {
-        match whole::read_text(path, whole::MAX_CONFIG) {
+        match whole_file::read_text(path, whole_file::MAX_CONFIG) {
             Ok(text) => Self::understand(&text, path, &|name| std::env::var(name).ok()),
             Err(error) => {
                 let message = format!("the configuration cannot be read: {error}");

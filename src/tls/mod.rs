@@ -28,7 +28,8 @@ use certificate::next_update;
 pub use certificate::read_certificate;
 pub use ending::{Ending, endings};
 
-use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion, read_whole};
+use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
+use crate::whole_file;
 
 /// Key files are small; whatever is larger is not one.
 const MAX_PEM: u64 = 4 << 20;
@@ -361,7 +362,7 @@ pub fn public_key(path: &Path) -> Result<Vec<u8>, TlsError> {
 
 /// Reads a whole file: half a list revokes half of what it should.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, TlsError> {
-    read_whole(path, limit).map_err(|source| TlsError::Read {
+    whole_file::read(path, limit).map_err(|source| TlsError::Read {
         path: path.to_owned(),
         source,
     })

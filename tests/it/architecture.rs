@@ -12,10 +12,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("policy", &["identity", "registry", "limit"]),
     ("limit", &["identity"]),
     ("page", &[]),
+    ("whole_file", &[]),
     ("token", &["identity", "registry", "policy"]),
     // the outside; `config` lends them the values of their section
-    ("authn", &["identity", "token", "limit", "config"]),
-    ("tls", &["identity", "config"]),
+    (
+        "authn",
+        &["identity", "token", "limit", "config", "whole_file"],
+    ),
+    ("tls", &["identity", "config", "whole_file"]),
     (
         "upstream",
         &["policy", "registry", "tls", "identity", "trace", "config"],
@@ -68,6 +72,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "audit",
             "upstream",
             "transport",
+            "whole_file",
         ],
     ),
 ];

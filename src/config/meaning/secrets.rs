@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 use super::judge::Judge;
 use crate::config::file::{File, Text};
 use crate::config::value::Wrong;
-use crate::config::whole::{MAX_SECRET, read_text};
 use crate::identity::Secret;
+use crate::whole_file::{MAX_SECRET, read_text};
 
 /// A key's name and what is written there.
 pub(super) type Written<'a> = (&'static str, Option<&'a Text>);

@@ -8,19 +8,19 @@ use std::path::Path;
 use zeroize::Zeroize;
 
 /// Bytes of a configuration at most.
-pub(super) const MAX_CONFIG: u64 = 16 << 20;
+pub const MAX_CONFIG: u64 = 16 << 20;
 /// Bytes of a file with a password, or with the key of the audit chain, at most.
 pub const MAX_SECRET: u64 = 64 << 10;
 /// Bytes of an htpasswd file at most: some hundred thousand users.
 pub const MAX_USERS: u64 = 64 << 20;
 
 /// Reads a file of at most `limit` bytes.
-pub fn read_whole(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    read_all(&File::open(path)?, limit)
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_open(&File::open(path)?, limit)
 }
 
 /// The same of a file that is open.
-pub fn read_all(file: &File, limit: u64) -> io::Result<Vec<u8>> {
+pub fn read_open(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let one_more = limit.saturating_add(1);
     let length = file.take(one_more).read_to_end(&mut bytes)?;
@@ -33,8 +33,8 @@ pub fn read_all(file: &File, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Reads a text of at most `limit` bytes.
-pub(super) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
-    String::from_utf8(read_whole(path, limit)?).map_err(|error| {
+pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    String::from_utf8(read(path, limit)?).map_err(|error| {
         let message = error.utf8_error();
         error.into_bytes().zeroize();
         io::Error::new(io::ErrorKind::InvalidData, message)
@@ -43,7 +43,7 @@ pub(super) fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{read_text, read_whole};
+    use super::{read, read_text};
     use std::io::ErrorKind;
     use std::path::Path;
 
@@ -51,7 +51,7 @@ mod tests {
     fn a_file_is_read_whole_or_not_at_all() {
         let file = std::env::temp_dir().join(format!("portcullis-whole-{}", std::process::id()));
         std::fs::write(&file, b"1234\xff").unwrap();
-        assert_eq!(read_whole(&file, 5).unwrap(), b"1234\xff");
+        assert_eq!(read(&file, 5).unwrap(), b"1234\xff");
         let kind = |path: &Path, limit| read_text(path, limit).unwrap_err().kind();
         assert_eq!(kind(&file, 4), ErrorKind::FileTooLarge);
         assert_eq!(kind(&file, 5), ErrorKind::InvalidData);

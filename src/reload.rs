@@ -200,7 +200,7 @@ fn shown(config: &Config) -> Shown {
         when_unwritable: config.audit.when_unwritable,
         limits: config.limits.clone(),
         // What cannot be read has been told before, where it was opened for use.
-        endings: tls::endings(config).0,
+        endings: config.endings().0,
     }
 }
 

@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 
-use crate::config::{ClientCertificateMode, ClientCertificates};
 use crate::identity::{
     CertificateField, ClientCertificate, Identity, Name, Peer, PeerCertificate, Subject,
 };
+use crate::tls::{ClientCertificateMode, ClientCertificates};
 
 /// Why a certificate, or the lack of one, keeps a request out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,10 +155,10 @@ impl Certificates {
 #[cfg(test)]
 mod tests {
     use super::{CertificateError, Certificates};
-    use crate::config::{ClientCertificateMode, ClientCertificates};
     use crate::identity::{
         Accepted, CertificateField, ClientCertificate, Peer, PeerCertificate, TlsSession,
     };
+    use crate::tls::{ClientCertificateMode, ClientCertificates};
     use jiff::Timestamp;
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams,

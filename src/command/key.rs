@@ -13,10 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use portcullis::authn::keys::{digest, new_key};
-use portcullis::config::{
-    CertificateField, Config, RobotKey, check_key_name, key_pattern, robot_keys, time_to_live,
-};
-use portcullis::identity::Secret;
+use portcullis::config::{Config, RobotKey, check_key_name, key_pattern, robot_keys, time_to_live};
+use portcullis::identity::{CertificateField, Secret};
 use portcullis::policy::Pattern;
 use portcullis::tls;
 use serde_json::{Value, json};

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::authn::ldap::{Dn, UserFilter};
-pub use crate::identity::CertificateField;
 use crate::identity::Secret;
 pub use crate::limit::{Quota, Rates};
 use crate::policy::{Policy, PullLimit};
 use crate::upstream::{PassHeaders, RedirectHosts};
-use crate::{transport, whole_file};
+use crate::{tls, transport, whole_file};
 
+mod ending;
 mod error;
 mod file;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -44,7 +44,7 @@ pub struct Config {
     /// `[server]`
     pub server: transport::Settings,
     /// `[tls]`
-    pub tls: Tls,
+    pub tls: tls::Settings,
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[auth]`
@@ -134,55 +134,6 @@ fn usable(
         (Some(errors), _) => Err(errors),
         (None, None) => Err(Diagnostic::about_file(path, "this cannot be read").into()),
     }
-}
-
-/// The oldest TLS version accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2
-    Tls12,
-    /// TLS 1.3
-    Tls13,
-}
-
-/// `[tls]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// PEM, the chain.
-    pub certificate: PathBuf,
-    /// PEM, the key of its first certificate.
-    pub private_key: PathBuf,
-    /// The oldest version accepted.
-    pub min_version: TlsVersion,
-    /// `[tls.client_certificates]`
-    pub client_certificates: ClientCertificates,
-}
-
-/// Whether clients are asked for a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientCertificateMode {
-    /// They are not.
-    #[default]
-    Off,
-    /// They are, and may come without.
-    Optional,
-    /// Without one there is no connection.
-    Required,
-}
-
-/// `[tls.client_certificates]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientCertificates {
-    /// Whether clients are asked for one.
-    pub mode: ClientCertificateMode,
-    /// PEM, the authorities that issue them; there whenever `mode` is not off.
-    pub ca: Option<PathBuf>,
-    /// Revocation lists.
-    pub crl: Vec<PathBuf>,
-    /// Whom it names: the first kind present. Empty: it is a gate only.
-    pub username: Vec<CertificateField>,
-    /// Where it names groups.
-    pub groups: Option<CertificateField>,
 }
 
 /// Where the registry is.

@@ -6,7 +6,6 @@ use std::ops::Range;
 
 use jiff::Timestamp;
 
-use super::ClientCertificateMode;
 use super::Quota;
 use super::error::nearest;
 use super::file::{self, At, File, List, Text};
@@ -19,6 +18,7 @@ use crate::policy::{
     AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Pattern, Policy, PullLimit, Who,
 };
 use crate::registry::{Action, RepoName};
+use crate::tls::ClientCertificateMode;
 
 /// What the rules refer to.
 struct Names {

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::{
-    Anonymous, Backend, Challenge, ClientCertificateMode, Config, Errors, Expected, LogFormat,
-    TlsVersion, UpstreamUrl, Warning, WhenUnwritable,
+    Anonymous, Backend, Challenge, Config, Errors, Expected, LogFormat, UpstreamUrl, Warning,
+    WhenUnwritable,
 };
 use crate::identity::{Identity, Subject};
 use crate::registry::{Action, RepoName};
+use crate::tls::{ClientCertificateMode, TlsVersion};
 use crate::transport::ProxyProtocol;
 
 const LEAST: &str = r#"

@@ -1,11 +1,10 @@
-//! When what a configuration names will end: certificates, authorities, revocation lists.
+//! When certificates, authorities and revocation lists end.
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use super::{TlsError, certificates, read_certificate, revocation_ends};
-use crate::config::{ClientCertificateMode, Config};
 
 /// Something that ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,36 +17,21 @@ pub struct Ending {
     pub ends: Timestamp,
 }
 
-/// Everything that ends, and what cannot be read.
-pub fn endings(config: &Config) -> (Vec<Ending>, Vec<TlsError>) {
-    let clients = &config.tls.client_certificates;
-    let asks = clients.mode != ClientCertificateMode::Off;
-    let ldap = config.auth.ldap.as_ref();
-    let store = config.limits.store.as_ref();
-    let authorities = [
-        ("server certificate", Some(&config.tls.certificate)),
-        ("client CA", clients.ca.as_ref().filter(|_| asks)),
-        ("registry's CA", config.upstream.ca.as_ref()),
-        ("directory's CA", ldap.and_then(|ldap| ldap.ca.as_ref())),
-        ("store's CA", store.and_then(|store| store.ca.as_ref())),
-    ];
-    let named = authorities
-        .into_iter()
-        .filter_map(|(what, file)| Some((what, file?, first_end(file?))));
-    let lists = clients.crl.iter().filter(|_| asks);
-    let lists = lists.map(|file| ("revocation list", file, revocation_ends(file)));
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for (what, file, ends) in named.chain(lists) {
-        match ends {
-            Ok(ends) => found.push(Ending {
-                what,
-                file: file.clone(),
-                ends,
-            }),
-            Err(error) => errors.push(error),
-        }
+impl Ending {
+    /// The first of the certificates in a file.
+    pub fn of_certificates(what: &'static str, file: &Path) -> Result<Self, TlsError> {
+        first_end(file).map(|ends| Self::new(what, file, ends))
     }
-    (found, errors)
+
+    /// A file of revocation lists.
+    pub fn of_revocations(what: &'static str, file: &Path) -> Result<Self, TlsError> {
+        revocation_ends(file).map(|ends| Self::new(what, file, ends))
+    }
+
+    fn new(what: &'static str, file: &Path, ends: Timestamp) -> Self {
+        let file = file.to_owned();
+        Self { what, file, ends }
+    }
 }
 
 fn first_end(file: &Path) -> Result<Timestamp, TlsError> {

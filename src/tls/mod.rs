@@ -8,6 +8,7 @@ mod certificate;
 mod ending;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod settings;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
@@ -26,9 +27,9 @@ use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 
 use certificate::next_update;
 pub use certificate::read_certificate;
-pub use ending::{Ending, endings};
+pub use ending::Ending;
+pub use settings::{ClientCertificateMode, ClientCertificates, Settings, TlsVersion};
 
-use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
 use crate::whole_file;
 
 /// Key files are small; whatever is larger is not one.
@@ -122,7 +123,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// Loads certificate and key and makes the listener's configuration: TLS 1.2 and 1.3 or 1.3 alone,
 /// `h2` before `http/1.1`. What is wrong with either file is told of both.
 pub fn server_config(
-    tls: &Tls,
+    tls: &Settings,
     clients: Option<&Arc<dyn ClientCertVerifier>>,
 ) -> Result<Arc<ServerConfig>, Vec<TlsError>> {
     match (
@@ -135,7 +136,7 @@ pub fn server_config(
 }
 
 fn listener(
-    tls: &Tls,
+    tls: &Settings,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     clients: Option<&Arc<dyn ClientCertVerifier>>,
@@ -370,8 +371,8 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, TlsError> {
 
 #[cfg(test)]
 mod tests {
+    use super::{ClientCertificateMode, ClientCertificates, Settings, TlsVersion};
     use super::{TlsError, client_verifier, server_config, upstream_trust};
-    use crate::config::{ClientCertificateMode, ClientCertificates, Tls, TlsVersion};
     use std::path::{Path, PathBuf};
     use tempfile::{TempDir, tempdir};
 
@@ -386,8 +387,8 @@ mod tests {
         (made.cert.pem(), made.signing_key.serialize_pem())
     }
 
-    fn tls(certificate: &Path, private_key: &Path) -> Tls {
-        Tls {
+    fn tls(certificate: &Path, private_key: &Path) -> Settings {
+        Settings {
             certificate: certificate.into(),
             private_key: private_key.into(),
             min_version: TlsVersion::Tls12,

@@ -17,9 +17,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // the outside; `config` lends them the values of their section
     (
         "authn",
-        &["identity", "token", "limit", "config", "whole_file"],
+        &["identity", "token", "limit", "config", "whole_file", "tls"],
     ),
-    ("tls", &["identity", "config", "whole_file"]),
+    ("tls", &["identity", "whole_file"]),
     (
         "upstream",
         &["policy", "registry", "tls", "identity", "trace", "config"],

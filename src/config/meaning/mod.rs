@@ -17,11 +17,10 @@ use secrets::Password;
 use super::error::{Diagnostic, Source};
 use super::file::{self, At, File, List};
 use super::value::{self, Wrong};
-use super::{
-    Admin, CertificateField, ClientCertificateMode, ClientCertificates, Config, Log, LogFormat,
-    Telemetry, Tls, TlsVersion, Token, Upstream, UpstreamUrl, rules,
-};
+use super::{Admin, Config, Log, LogFormat, Telemetry, Token, Upstream, UpstreamUrl, rules};
 
+use crate::identity::CertificateField;
+use crate::tls::{self, ClientCertificateMode, ClientCertificates, TlsVersion};
 use crate::transport::{self, ProxyProtocol};
 use crate::upstream::{PassHeaders, RedirectHost, RedirectHosts};
 
@@ -159,10 +158,10 @@ impl Judge<'_> {
         }
     }
 
-    fn tls(&mut self, tls: &file::Tls) -> Tls {
+    fn tls(&mut self, tls: &file::Tls) -> tls::Settings {
         self.warn_if_readable(tls.private_key.as_ref());
         let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-        Tls {
+        tls::Settings {
             certificate: self.path(tls.certificate.as_ref()).unwrap_or_default(),
             private_key: self.path(tls.private_key.as_ref()).unwrap_or_default(),
             min_version: self.word(tls.min_version.as_ref(), &versions, TlsVersion::Tls12),

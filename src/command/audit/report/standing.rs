@@ -8,7 +8,6 @@ use jiff::{SignedDuration, Timestamp};
 use portcullis::authn::htpasswd::Users;
 use portcullis::config::{Config, RobotKey, robot_keys};
 use portcullis::identity::{Robot, Subject};
-use portcullis::tls;
 
 /// What is to be looked for.
 #[derive(Clone, Copy, Debug)]
@@ -182,7 +181,7 @@ impl Standing {
     }
 
     fn certificates(&mut self, config: &Config, terms: Terms) {
-        let (found, errors) = tls::endings(config);
+        let (found, errors) = config.endings();
         self.troubles.extend(errors.iter().map(ToString::to_string));
         let shown = found
             .into_iter()

@@ -18,7 +18,7 @@ use crate::audit::{AuditError, ChainKey, Event, Outcome, Plan, Record, Signer};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
-use crate::authn::{Authenticator, Certificates, Memory};
+use crate::authn::{Authenticator, AuthnState, Certificates};
 use crate::config::{Config, Errors, StoreUrl, SyslogAddress};
 use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
@@ -80,7 +80,7 @@ pub enum BuildError {
 /// What survives a reload and rules are built around.
 pub struct Foundation<'a> {
     /// Verified credentials and the threads that hash.
-    pub memory: &'a Arc<Memory>,
+    pub memory: &'a Arc<AuthnState>,
     /// Idle connections to the registry.
     pub pool: &'a Arc<Pool>,
     /// The store in force, if there is one.
@@ -229,7 +229,7 @@ fn users(config: &Config, broken: BrokenLines) -> Result<Found, Vec<BuildError>>
 }
 
 /// The directory that a configuration names, with its connections if nothing about it has changed.
-fn directory(config: &Config, memory: &Memory) -> Result<Option<Arc<Directory>>, TlsError> {
+fn directory(config: &Config, memory: &AuthnState) -> Result<Option<Arc<Directory>>, TlsError> {
     let Some(ldap) = &config.auth.ldap else {
         return Ok(None);
     };

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use crate::audit::Audit;
 use crate::authn::keys::{Keyring, Keys as RobotKeys};
-use crate::authn::{Authenticator, Certificates, Failure, Memory, Standing};
+use crate::authn::{Authenticator, AuthnState, Certificates, CredentialStatus, Failure};
 use crate::config::{Anonymous, Challenge, Limits, WhenUnwritable};
 use crate::identity::{Name, Robot};
 use crate::limit::lockout::{Lockout, Setting};
-use crate::limit::{Quotas, Rates, Shield};
+use crate::limit::{Quotas, Rates, SourceRateLimiter};
 use crate::policy::{Policy, PullLimits};
 use crate::store::{Counts, Store};
 use crate::tls::Ending;
@@ -89,8 +89,8 @@ impl Rules {
     pub(super) async fn credential_state(
         &self,
         user: &Name,
-    ) -> Result<Option<(String, Standing)>, Failure> {
-        let standing = self.authenticator.standing(user).await?;
+    ) -> Result<Option<(String, CredentialStatus)>, Failure> {
+        let standing = self.authenticator.credential_status(user).await?;
         Ok(standing.map(|standing| {
             let state = standing.entry.keyed(self.keys.credential_key());
             (format!("{:032x}", u128::from_be_bytes(state)), standing)
@@ -109,7 +109,7 @@ pub struct Retained {
     /// The audit trail.
     pub audit: Arc<Audit>,
     /// Verified credentials and the threads that hash.
-    pub memory: Arc<Memory>,
+    pub memory: Arc<AuthnState>,
     /// Idle connections to the registry.
     pub pool: Arc<Pool>,
     /// Wrong passwords, counted.
@@ -119,7 +119,7 @@ pub struct Retained {
     /// How often stores were asked.
     pub store_counts: Arc<Counts>,
     /// Everybody's requests and connections.
-    pub shield: Shield,
+    pub shield: SourceRateLimiter,
     /// Since when limits count; their clock never goes back.
     began: Instant,
     /// When the process started.
@@ -134,7 +134,7 @@ impl Retained {
     /// What there is at the start of a process.
     pub fn new(
         audit: Arc<Audit>,
-        memory: Arc<Memory>,
+        memory: Arc<AuthnState>,
         pool: Arc<Pool>,
         store_counts: Arc<Counts>,
         spare_key: zeroize::Zeroizing<Vec<u8>>,
@@ -152,7 +152,7 @@ impl Retained {
             lockout: Mutex::new(Lockout::new(secret)),
             quotas: Quotas::new(),
             store_counts,
-            shield: Shield::new(),
+            shield: SourceRateLimiter::new(),
             began: Instant::now(),
             started: Timestamp::now(),
             reloads: Reloads::default(),

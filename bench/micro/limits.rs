@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use portcullis::identity::{Password, Subject as Caller};
-use portcullis::limit::lockout::{Lockout, Setting, Standing};
-use portcullis::limit::{Bucket, Quota, Quotas, Rates, Shield, Source, Subject};
+use portcullis::limit::lockout::{ClientTrust, Lockout, Setting};
+use portcullis::limit::{Bucket, Quota, Quotas, Rates, Source, SourceRateLimiter, Subject};
 
 const QUOTA: Quota = Quota {
     count: 100,
@@ -80,11 +80,11 @@ fn refuse_a_pull() {
 
 #[divan::bench]
 fn pass_the_shield(bencher: Bencher<'_, '_>) {
-    let shield = Shield::new();
+    let limiter = SourceRateLimiter::new();
     let mut now = Duration::ZERO;
     bencher.bench_local(|| {
         now = now.saturating_add(Duration::from_micros(50));
-        shield.request(black_box(source(7)), RATES, now).is_ok()
+        limiter.request(black_box(source(7)), RATES, now).is_ok()
     });
 }
 
@@ -102,7 +102,7 @@ fn begin_a_login(bencher: Bencher<'_, '_>) {
     let alice = Caller::read("alice").ok();
     bencher.bench_local(|| {
         let (password, who) = (password.as_ref()?, alice.as_ref()?);
-        let attempt = lockout.attempt(Standing::Stranger, black_box(who), home, password)?;
+        let attempt = lockout.attempt(ClientTrust::Stranger, black_box(who), home, password)?;
         let is_free = lockout.begin(&attempt, setting, Duration::ZERO).is_ok();
         let right = portcullis::limit::lockout::Judged::Right;
         lockout.end(&attempt, right, setting, Duration::ZERO);

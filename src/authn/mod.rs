@@ -141,14 +141,14 @@ impl Failure {
 
 /// What outlives a reload: the hashing threads, the credentials verified lately and from where, and
 /// the directory while nothing about it changes.
-pub struct Memory {
+pub struct AuthnState {
     pool: HashingPool,
     cache: Cache,
     recent: RecentLogins,
     directory: Mutex<Option<Arc<Directory>>>,
 }
 
-impl Memory {
+impl AuthnState {
     /// Starts the threads; verified credentials will be remembered for `cache_ttl`, but never
     /// longer than a day. Zero remembers none.
     pub fn new(cache_ttl: Duration) -> Self {
@@ -204,7 +204,7 @@ impl Memory {
 
 /// What a token was given out for, as it is now.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct CredentialStatus {
     /// The user, as the back end spells it.
     pub name: Name,
     /// Of the user's entry: a token is good as long as this is what it was when it was minted.
@@ -220,13 +220,13 @@ pub struct Authenticator {
     users: Option<Arc<Users>>,
     directory: Option<Arc<Directory>>,
     order: Vec<Backend>,
-    memory: Arc<Memory>,
+    memory: Arc<AuthnState>,
 }
 
 impl Authenticator {
     /// `users` is the htpasswd file's content, if there is one. Without `order` it is the only
     /// back end.
-    pub fn new(users: Option<Users>, memory: Arc<Memory>) -> Self {
+    pub fn new(users: Option<Users>, memory: Arc<AuthnState>) -> Self {
         Self {
             users: users.map(Arc::new),
             directory: None,
@@ -343,12 +343,15 @@ impl Authenticator {
 
     /// How a user stands with the back end that decides about them; `None` once nobody knows the
     /// user. A directory is asked now and then, as long as the cache remembers.
-    pub async fn standing(&self, user: &Name) -> Result<Option<Standing>, Failure> {
+    pub async fn credential_status(
+        &self,
+        user: &Name,
+    ) -> Result<Option<CredentialStatus>, Failure> {
         for back_end in &self.order {
             match (back_end, &self.users, &self.directory) {
                 (Backend::Htpasswd, Some(users), _) => {
                     if let Some(entry) = users.fingerprint(user.as_str()) {
-                        return Ok(Some(Standing {
+                        return Ok(Some(CredentialStatus {
                             name: user.clone(),
                             entry,
                             groups: Arc::from([]),
@@ -361,7 +364,7 @@ impl Authenticator {
                         // Somebody else by now, if the directory or the file before it says so.
                         let name = &known.person.name;
                         let same = name.is(user) && !self.file_decides_about(name);
-                        return Ok(same.then(|| Standing {
+                        return Ok(same.then(|| CredentialStatus {
                             name: known.person.name.clone(),
                             entry: known.person.fingerprint,
                             groups: Arc::clone(&known.person.groups),
@@ -520,7 +523,7 @@ mod tests {
     use std::time::Duration;
 
     use super::htpasswd::Users;
-    use super::{Authenticator, Memory, Outcome, Rejection};
+    use super::{Authenticator, AuthnState, Outcome, Rejection};
     use crate::identity::{Authentication, Name, Origin, Password};
     use crate::limit::{Claimant, Trust};
 
@@ -529,11 +532,11 @@ mod tests {
     /// `other`, likewise.
     const OTHER: &str = "$2y$04$BZla5k5L/tJRNpEHDBlXjO1/l0Z6DS7Nb4Y9aGQ6LtfH2klHERqnO";
 
-    fn memory() -> Arc<Memory> {
-        Arc::new(Memory::new(Duration::from_hours(1)))
+    fn memory() -> Arc<AuthnState> {
+        Arc::new(AuthnState::new(Duration::from_hours(1)))
     }
 
-    fn authenticator(file: &str, memory: &Arc<Memory>) -> Arc<Authenticator> {
+    fn authenticator(file: &str, memory: &Arc<AuthnState>) -> Arc<Authenticator> {
         let (users, _) = Users::parse(file.as_bytes(), "htpasswd".as_ref()).unwrap();
         Arc::new(Authenticator::new(Some(users), Arc::clone(memory)))
     }
@@ -627,18 +630,18 @@ mod tests {
             login(&after, "bob", "secret").await,
             Err(Rejection::UnknownUser)
         );
-        let standing = async |to: &Authenticator, user: &'static str| {
-            to.standing(&Name::parse(user, Origin::Written).unwrap())
+        let status = async |to: &Authenticator, user: &'static str| {
+            to.credential_status(&Name::parse(user, Origin::Written).unwrap())
                 .await
                 .unwrap()
-                .map(|standing| standing.entry)
+                .map(|status| status.entry)
         };
         assert_eq!(
-            standing(&after, "alice").await,
-            standing(&before, "alice").await
+            status(&after, "alice").await,
+            status(&before, "alice").await
         );
-        assert!(standing(&before, "bob").await.is_some());
-        assert!(standing(&after, "bob").await.is_none());
+        assert!(status(&before, "bob").await.is_some());
+        assert!(status(&after, "bob").await.is_none());
 
         let changed = authenticator(&format!("alice:{OTHER}\nbob:{OTHER}"), &memory);
         assert_eq!(
@@ -646,10 +649,7 @@ mod tests {
             Err(Rejection::WrongPassword)
         );
         assert_eq!(login(&changed, "alice", "other").await, Ok(false));
-        assert_ne!(
-            standing(&changed, "bob").await,
-            standing(&before, "bob").await
-        );
+        assert_ne!(status(&changed, "bob").await, status(&before, "bob").await);
         // A request under the old rules still gets their answer.
         assert_eq!(login(&before, "bob", "secret").await, Ok(true));
     }
@@ -702,6 +702,6 @@ mod tests {
             Err(Rejection::NoBackEnd)
         );
         let alice = Name::parse("alice", Origin::Written).unwrap();
-        assert!(nobody.standing(&alice).await.unwrap().is_none());
+        assert!(nobody.credential_status(&alice).await.unwrap().is_none());
     }
 }

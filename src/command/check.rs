@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
-use portcullis::authn::Memory;
+use portcullis::authn::AuthnState;
 use portcullis::authn::htpasswd::LineWarning;
 use portcullis::config::{Config, Diagnostic};
 use portcullis::reload::{self, BrokenLines, BuildError, Foundation};
@@ -333,7 +333,7 @@ fn ask_store(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
 
 /// Opens and builds all that `serve` would.
 fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
-    let memory = Arc::new(Memory::new(config.auth.cache_ttl));
+    let memory = Arc::new(AuthnState::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
     let foundation = Foundation {
         memory: &memory,

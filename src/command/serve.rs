@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use portcullis::access::watch_locks;
 use portcullis::admin::{Admin, Move};
 use portcullis::audit::{Audit, Event, Outcome, Record};
-use portcullis::authn::Memory;
+use portcullis::authn::AuthnState;
 use portcullis::config::Config;
 use portcullis::proxy::Proxy;
 use portcullis::reload::{self, BrokenLines, Foundation, Process};
@@ -109,7 +109,7 @@ fn prepare_process(config: &Config) {
 async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCode> {
     // Signals first: from here on SIGHUP must not end the process.
     let mut signals = Signals::listen()?;
-    let memory = Arc::new(Memory::new(config.auth.cache_ttl));
+    let memory = Arc::new(AuthnState::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
     let store_counts = Arc::default();
     let spare_key = reload::spare_key()?;

@@ -43,7 +43,7 @@ pub const WAYS: usize = 8;
 /// counts anew.
 pub const REMEMBERED: usize = 32;
 /// When to come back if only attempts under way are in the way.
-const SOON: Duration = Duration::from_secs(1);
+const ATTEMPT_RETRY: Duration = Duration::from_secs(1);
 
 /// What is too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +54,17 @@ pub struct Setting {
     pub per: Duration,
 }
 
-/// What stands behind the connection that a password comes from.
+/// Trust in the connection that a password comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ClientTrust {
     /// Nothing that was verified.
     Stranger,
     /// A verified client certificate: whoever has one is known and is not counted.
     VerifiedCertificate,
 }
+
+/// The name by which access knows it, until it is rewritten.
+pub use ClientTrust as Standing;
 
 /// One attempt: who, from where, with which password, as keyed hashes.
 #[derive(Clone, Debug)]
@@ -155,14 +158,14 @@ impl Lockout {
     /// What an attempt is known by here; `None` if it is not to be counted.
     pub fn attempt(
         &self,
-        standing: Standing,
+        trust: ClientTrust,
         who: &Subject,
         from: IpAddr,
         password: &Password,
     ) -> Option<Attempt> {
-        match standing {
-            Standing::Stranger => {}
-            Standing::VerifiedCertificate => return None,
+        match trust {
+            ClientTrust::Stranger => {}
+            ClientTrust::VerifiedCertificate => return None,
         }
         let network = network(from);
         let user = same_for_all(who);
@@ -467,7 +470,7 @@ impl Entry {
         }
         let pending = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
         if self.count.saturating_add(pending) >= setting.count {
-            return Err(SOON);
+            return Err(ATTEMPT_RETRY);
         }
         self.pending.push((tag, 1));
         Ok(())

@@ -1,5 +1,5 @@
-//! What the shield turns away: the cheapest answer there is. And client certificates that are refused in
-//! the handshake, when there is no request to answer. The former are only counted, the latter when they
+//! What the rate limiter of sources turns away: the cheapest answer there is. And client certificates
+//! that are refused in the handshake, when there is no request to answer. The former are only counted, the latter when they
 //! are more than a source may have.
 
 use std::net::IpAddr;

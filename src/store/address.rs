@@ -17,7 +17,7 @@ use super::{Live, Question, Store, StoreError};
 use crate::config::{LimitStore, StoreUrl};
 
 /// Time to connect, besides the time for an answer. Nobody but the watch waits for it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CONNECT_GRACE: Duration = Duration::from_secs(1);
 
 /// In µs since 1970; no server's clock says less.
 const LONG_AGO: i64 = 1_500_000_000_000_000;
@@ -62,7 +62,7 @@ impl Store {
     /// something, or else a store that cannot be written to would pass.
     pub(super) async fn open(&self) -> Result<(Live, JoinHandle<()>), StoreError> {
         const COUNT: i64 = 9;
-        let limit = self.config.timeout.saturating_add(PATIENCE);
+        let limit = self.config.timeout.saturating_add(CONNECT_GRACE);
         let opened = tokio::time::timeout(limit, self.connect()).await;
         let (live, driver) = opened.unwrap_or(Err(StoreError::TimeOut(limit)))?;
         let trial = Question {

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use portcullis::audit::Audit;
-use portcullis::authn::Memory;
+use portcullis::authn::AuthnState;
 use portcullis::config::Config;
 use portcullis::proxy::Proxy;
 use portcullis::reload::{self, BrokenLines, Foundation};
@@ -172,7 +172,7 @@ fn serve(folder: &Path, upstream: SocketAddr) -> SocketAddr {
     );
     let parsed = Config::parse(&text, &folder.join("portcullis.toml"), &|_| None);
     let (config, _) = parsed.unwrap_or_else(|errors| panic!("{}", errors.render(false)));
-    let memory = Arc::new(Memory::new(config.auth.cache_ttl));
+    let memory = Arc::new(AuthnState::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
     let store_counts = Arc::default();
     let spare_key = reload::spare_key().expect("a key");

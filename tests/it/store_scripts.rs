@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use portcullis::identity::{Password, Subject as Caller};
-use portcullis::limit::lockout::{Became, Judged, Lockout, Setting, Standing};
+use portcullis::limit::lockout::{Became, ClientTrust, Judged, Lockout, Setting};
 use portcullis::limit::{Bucket, Quota, Quotas, Reservation, Source, Subject};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -176,7 +176,7 @@ async fn wrong_passwords_are_counted_as_in_one_process() {
                 let secret = Password::new(&tag).unwrap();
                 let attempt = lockout
                     .attempt(
-                        Standing::Stranger,
+                        ClientTrust::Stranger,
                         &Caller::read(&user).unwrap(),
                         from,
                         &secret,

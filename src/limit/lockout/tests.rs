@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{
-    Attempt, Became, Change, Judged, Lockout, SOURCE_FACTOR, Setting, Standing, Table, WAYS, Whom,
+    Attempt, Became, Change, ClientTrust, Judged, Lockout, SOURCE_FACTOR, Setting, Table, WAYS,
+    Whom,
 };
 use crate::identity::{Password, Subject};
 
@@ -46,7 +47,7 @@ impl World {
         let who = Subject::read(user).unwrap();
         let attempt = self
             .lockout
-            .attempt(Standing::Stranger, &who, from, &password);
+            .attempt(ClientTrust::Stranger, &who, from, &password);
         attempt.unwrap()
     }
 
@@ -329,7 +330,7 @@ fn who_has_a_certificate_is_not_counted_and_neither_is_anybody_without_a_limit()
     let password = Password::new("wrong").unwrap();
     let from = HERE.parse().unwrap();
     let alice = Subject::read("alice").unwrap();
-    let attempt = lockout.attempt(Standing::VerifiedCertificate, &alice, from, &password);
+    let attempt = lockout.attempt(ClientTrust::VerifiedCertificate, &alice, from, &password);
     assert!(attempt.is_none());
 
     let mut world = World::new();

@@ -1,6 +1,7 @@
-//! The shield: no source takes the whole service, however many requests and connections it makes.
+//! A rate for each source: none takes the whole service, however many requests and connections it
+//! makes.
 //!
-//! It is asked before anything else and costs two hashes and a few atomic additions. Its memory is
+//! The limiter is asked before anything else and costs two hashes and a few atomic additions. Its memory is
 //! fixed (1.5 MiB), whatever the number of sources: a count-min sketch of `pingora-limits`, which may
 //! count too many for a source (with a million requests of others in ten seconds, some 120), never
 //! too few. That crate's own `Rate` reads the clock itself and asserts that threads see it in
@@ -54,7 +55,7 @@ pub enum TooFast {
 }
 
 /// The counts of all sources. One for the life of the process.
-pub struct Shield {
+pub struct SourceRateLimiter {
     requests: Meter,
     connections: Meter,
     running: Inflight,
@@ -65,13 +66,13 @@ pub struct Shield {
 #[derive(Debug)]
 pub struct Running(#[expect(dead_code, reason = "held for its Drop")] Guard);
 
-impl Default for Shield {
+impl Default for SourceRateLimiter {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Shield {
+impl SourceRateLimiter {
     /// Has seen nobody yet.
     pub fn new() -> Self {
         Self {
@@ -192,7 +193,7 @@ fn millis(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Rates, Shield, TooFast, WEIGHT_OF_FAILURE};
+    use super::{Rates, SourceRateLimiter, TooFast, WEIGHT_OF_FAILURE};
     use crate::limit::Source;
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
@@ -211,40 +212,40 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    fn admitted(shield: &Shield, from: u32, tries: usize, now: f64) -> usize {
+    fn admitted(limiter: &SourceRateLimiter, from: u32, tries: usize, now: f64) -> usize {
         (0..tries)
-            .filter(|_| shield.request(source(from), RATES, at(now)).is_ok())
+            .filter(|_| limiter.request(source(from), RATES, at(now)).is_ok())
             .count()
     }
 
     #[test]
     fn a_burst_of_ten_seconds_worth_passes_and_then_the_rate() {
-        let shield = Shield::new();
-        assert_eq!(admitted(&shield, 1, 1000, 0.0), 100);
-        assert_eq!(admitted(&shield, 1, 10, 9.9), 0);
+        let limiter = SourceRateLimiter::new();
+        assert_eq!(admitted(&limiter, 1, 1000, 0.0), 100);
+        assert_eq!(admitted(&limiter, 1, 10, 9.9), 0);
         // Another source is another source.
-        assert_eq!(admitted(&shield, 2, 1000, 9.9), 100);
+        assert_eq!(admitted(&limiter, 2, 1000, 9.9), 100);
         // In the middle of the next period half of it lies back far enough.
-        assert_eq!(admitted(&shield, 1, 1000, 15.0), 50);
+        assert_eq!(admitted(&limiter, 1, 1000, 15.0), 50);
         // After a pause everything is forgotten.
-        assert_eq!(admitted(&shield, 1, 1000, 60.0), 100);
+        assert_eq!(admitted(&limiter, 1, 1000, 60.0), 100);
     }
 
     #[test]
     fn a_steady_rate_below_the_limit_is_never_refused() {
-        let shield = Shield::new();
+        let limiter = SourceRateLimiter::new();
         for request in 0..600_u32 {
             let now = f64::from(request) / 9.5;
-            assert_eq!(admitted(&shield, 1, 1, now), 1, "at {now} s");
+            assert_eq!(admitted(&limiter, 1, 1, now), 1, "at {now} s");
         }
     }
 
     #[test]
     fn a_flood_is_let_through_at_about_its_rate() {
-        let shield = Shield::new();
+        let limiter = SourceRateLimiter::new();
         let tenths = 0..1200_u32;
         let passed: usize = tenths
-            .map(|tenth| admitted(&shield, 1, 50, f64::from(tenth) / 10.0))
+            .map(|tenth| admitted(&limiter, 1, 50, f64::from(tenth) / 10.0))
             .sum();
         // Two minutes at ten a second.
         assert!((1150..=1300).contains(&passed), "{passed}");
@@ -252,51 +253,51 @@ mod tests {
 
     #[test]
     fn connections_requests_at_a_time_and_failures_have_limits_too() {
-        let shield = Shield::new();
-        let connect = || shield.connection(source(1), RATES, at(0.0));
+        let limiter = SourceRateLimiter::new();
+        let connect = || limiter.connection(source(1), RATES, at(0.0));
         assert!((0..20).all(|_| connect().is_ok()));
         assert_eq!(connect(), Err(TooFast::Connections));
 
-        let request = || shield.request(source(1), RATES, at(0.0));
+        let request = || limiter.request(source(1), RATES, at(0.0));
         let running: Vec<_> = (0..5).map(|_| request().unwrap()).collect();
         assert_eq!(request().unwrap_err(), TooFast::Concurrent);
         drop(running);
         assert!(request().is_ok());
 
         for _ in 0..100 / WEIGHT_OF_FAILURE {
-            shield.failure(source(3), at(0.0));
+            limiter.failure(source(3), at(0.0));
         }
-        assert_eq!(admitted(&shield, 3, 1000, 0.0), 10);
+        assert_eq!(admitted(&limiter, 3, 1000, 0.0), 10);
     }
 
     #[test]
     fn zero_is_without_limit() {
-        let shield = Shield::new();
+        let limiter = SourceRateLimiter::new();
         let off = Rates {
             requests_per_second: 0,
             connections_per_second: 0,
             concurrent_requests: 0,
         };
         for _ in 0..10_000 {
-            assert!(shield.request(source(1), off, at(0.0)).is_ok());
-            assert!(shield.connection(source(1), off, at(0.0)).is_ok());
+            assert!(limiter.request(source(1), off, at(0.0)).is_ok());
+            assert!(limiter.connection(source(1), off, at(0.0)).is_ok());
         }
     }
 
     #[test]
     fn a_flood_of_sources_does_not_spoil_the_count_of_one() {
-        let shield = Shield::new();
+        let limiter = SourceRateLimiter::new();
         let rates = Rates {
             requests_per_second: 100,
             ..RATES
         };
         for number in 0..1_000_000 {
-            drop(shield.request(source(number), rates, at(1.0)));
+            drop(limiter.request(source(number), rates, at(1.0)));
         }
         // Some 120 too many of a thousand at the most.
         let alone = source(0xFFFF_0000);
         let passed = (0..2000)
-            .filter(|_| shield.request(alone, rates, at(2.0)).is_ok())
+            .filter(|_| limiter.request(alone, rates, at(2.0)).is_ok())
             .count();
         assert!((850..=1000).contains(&passed), "{passed}");
     }

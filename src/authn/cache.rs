@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use moka::future::Cache as Moka;
 use zeroize::Zeroizing;
 
-use super::htpasswd::Fingerprint;
+use super::fingerprint::Fingerprint;
 use super::{Failure, Rejection};
 use crate::identity::{Name, Password};
 

@@ -18,7 +18,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::authn::Rejection;
+use super::Rejection;
+use super::fingerprint::Fingerprint;
 use crate::identity::{Name, Origin, Password};
 
 pub use edit::{only, removed, replaced};
@@ -43,56 +44,6 @@ pub struct Users {
 struct Entry {
     hash: Hash,
     fingerprint: Fingerprint,
-}
-
-/// A digest over a user's name and stored hash: another password, salt or cost gives another.
-///
-/// What was made for a fingerprint (a token, a remembered login) is void once the user's entry no
-/// longer has it. It does not depend on the process, the machine or the rest of the file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint([u8; 16]);
-
-impl Fingerprint {
-    fn new(user: &str, hash: &str) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("portcullis 2026 htpasswd entry");
-        hasher.update(&user.len().to_le_bytes());
-        hasher.update(user.as_bytes());
-        hasher.update(hash.as_bytes());
-        Self(first_half(&hasher))
-    }
-
-    /// A digest over what another back end knows of a user; `context` keeps the kinds apart.
-    pub(super) fn of(context: &str, parts: &[&[u8]]) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key(context);
-        for part in parts {
-            hasher.update(&part.len().to_le_bytes());
-            hasher.update(part);
-        }
-        Self(first_half(&hasher))
-    }
-
-    /// The fingerprint under a secret key, for what leaves the process. The bare digest must not:
-    /// for an unsalted hash it would let its reader try passwords.
-    pub fn keyed(&self, key: &[u8; 32]) -> [u8; 16] {
-        first_half(blake3::Hasher::new_keyed(key).update(&self.0))
-    }
-
-    /// The bare digest, for keyed hashes within this process.
-    pub(super) fn bare(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-fn first_half(hasher: &blake3::Hasher) -> [u8; 16] {
-    let mut half = [0; 16];
-    hasher.finalize_xof().fill(&mut half);
-    half
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fingerprint(****)")
-    }
 }
 
 impl fmt::Debug for Users {
@@ -246,7 +197,7 @@ fn enter<'a>(
     }
     let hash = Hash::parse(text)?;
     let weakness = hash.weakness();
-    let fingerprint = Fingerprint::new(user, text);
+    let fingerprint = Fingerprint::of_line(user, text);
     entries.insert(user.into(), Entry { hash, fingerprint });
     Ok((user, weakness))
 }

@@ -10,10 +10,12 @@
 
 mod cache;
 mod certificate;
+mod fingerprint;
 mod hashing;
 pub mod htpasswd;
 pub mod keys;
 pub mod ldap;
+mod outcome;
 mod recent;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,121 +25,17 @@ use rustls::ClientConfig;
 
 pub use certificate::{CertificateError, Certificates};
 pub use hashing::HashingPool;
+pub use outcome::{Failure, Outcome, Rejection};
 
 use cache::{Cache, Refused, Source, Verified};
-use htpasswd::{Fingerprint, Users};
+use fingerprint::Fingerprint;
+use htpasswd::Users;
 use ldap::Directory;
 use recent::RecentLogins;
 
 use crate::config::{Backend, Ldap};
 use crate::identity::{Authentication, Identity, Name, Password};
 use crate::limit::{self, Claimant, Trust};
-
-/// The answer to a credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// It is good.
-    Accept(Identity),
-    /// It is bad: 401.
-    Reject(Rejection),
-    /// Nobody knows: 503, never 401.
-    Fail(Failure),
-}
-
-/// Why a credential is bad; for the log and the audit record, never for the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// The directory knows the user and lets nobody in: locked, perhaps, or disabled.
-    AccountRefused,
-    /// The directory has several entries for the user, or an entry of several users.
-    Ambiguous,
-    /// A robot key whose time is over.
-    ExpiredKey,
-    /// A robot key that is not for use from that address.
-    KeyElsewhere,
-    /// A robot key with a wrong checksum.
-    MistypedKey,
-    /// Nothing is configured that verifies passwords.
-    NoBackEnd,
-    /// bcrypt would ignore the end of the password.
-    PasswordTooLong,
-    /// What the directory calls the user is no name that anybody can have.
-    UnfitName,
-    /// No robot key is called like that.
-    UnknownKey,
-    /// No back end knows the user.
-    UnknownUser,
-    /// The robot key of that name is another.
-    WrongKey,
-    /// The user is known, the password is another.
-    WrongPassword,
-}
-
-/// Why nobody knows whether a credential is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// More logins at a time than there are cores to verify them.
-    Busy,
-    /// Verifying ended without an answer; a fault of ours.
-    Crashed,
-    /// No server of the directory answers in time.
-    DirectoryDown,
-    /// The directory's answer is of no use; a fault of its set-up or ours.
-    DirectoryOdd,
-}
-
-impl Rejection {
-    /// The words of the log and the audit record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AccountRefused => "account refused by the directory",
-            Self::Ambiguous => "several entries in the directory",
-            Self::ExpiredKey => "key expired",
-            Self::KeyElsewhere => "key not for this address",
-            Self::MistypedKey => "key mistyped",
-            Self::NoBackEnd => "passwords are not accepted",
-            Self::PasswordTooLong => "password too long",
-            Self::UnfitName => "unfit name in the directory",
-            Self::UnknownKey => "unknown key",
-            Self::UnknownUser => "unknown user",
-            Self::WrongKey => "wrong key",
-            Self::WrongPassword => "wrong password",
-        }
-    }
-}
-
-impl Rejection {
-    /// Whether it is about an account or a key that there is.
-    pub fn is_of_somebody(self) -> bool {
-        match self {
-            Self::AccountRefused
-            | Self::Ambiguous
-            | Self::ExpiredKey
-            | Self::KeyElsewhere
-            | Self::UnfitName
-            | Self::WrongKey
-            | Self::WrongPassword => true,
-            Self::MistypedKey
-            | Self::NoBackEnd
-            | Self::PasswordTooLong
-            | Self::UnknownKey
-            | Self::UnknownUser => false,
-        }
-    }
-}
-
-impl Failure {
-    /// The words of the log and the audit record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Busy => "too many logins at a time",
-            Self::Crashed => "verifying the password failed",
-            Self::DirectoryDown => "directory down",
-            Self::DirectoryOdd => "directory answers oddly",
-        }
-    }
-}
 
 /// What outlives a reload: the hashing threads, the credentials verified lately and from where, and
 /// the directory while nothing about it changes.

@@ -515,7 +515,10 @@ fn a_fingerprint_is_of_one_user_with_one_hash() {
     assert_eq!(before, print(&format!("# moved\nalice:{SHA}"), "alice"));
     assert_ne!(before, print(&format!("bob:{SHA}"), "bob"));
     assert_ne!(before, print(&format!("alice:{BCRYPT}"), "alice"));
-    assert_ne!(Fingerprint::new("ab", "c"), Fingerprint::new("a", "bc"));
+    assert_ne!(
+        Fingerprint::of_line("ab", "c"),
+        Fingerprint::of_line("a", "bc")
+    );
     assert_ne!(before.keyed(&[1; 32]), before.keyed(&[2; 32]));
     assert_eq!(before.keyed(&[1; 32]), before.keyed(&[1; 32]));
 }

@@ -34,7 +34,7 @@ pub use journal::Step;
 pub use name::{FilterError, UserFilter};
 
 use super::cache::{Key, Refused, Verified};
-use super::htpasswd::Fingerprint;
+use super::fingerprint::Fingerprint;
 use super::{Failure, Rejection};
 use crate::config::Ldap;
 use crate::identity::{Name, Origin, Password};

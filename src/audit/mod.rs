@@ -17,10 +17,11 @@ mod writer;
 
 pub use entry::{Certificate, Entry, Flaw, Lines};
 pub use journal::chain::{ChainKey, ShortKey};
+pub use journal::error::AuditError;
 pub use journal::sign::{PublicKey, Signer, SigningError};
 pub use journal::trail::SinkState;
 pub use open_record::Record;
 pub use record::event::{Event, Outcome};
 pub use record::served::{ActionTimes, BUCKETS, Request, Served};
 pub use record::tally::{Refused, Tally, Watch};
-pub use writer::{Audit, AuditError, Known, NotNow, Plan, Prepared, Purpose, Reservation};
+pub use writer::{Audit, Known, NotNow, Plan, Prepared, Purpose, Reservation};

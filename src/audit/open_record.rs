@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::journal::error::AuditError;
 use super::record::event::{Event, Outcome};
 use super::record::fields::{Fields, Shown, bounded};
 use super::suppress::Marks;
-use super::writer::{Audit, AuditError, Reservation};
+use super::writer::{Audit, Reservation};
 use crate::identity::{Authentication, Claim, ClientCertificate, Identity, recorded};
 use crate::limit::{Claimant, Place};
 use crate::registry::{Call, Digest, References};

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::record::event::{Event, Outcome};
+use super::record::fields::Fields;
 
 /// How long refusals are counted before a record tells of them.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -191,6 +192,46 @@ impl Suppressor {
     /// How long a source has to wait until its next permitted record can be afforded.
     pub(super) fn debt(&self, client: IpAddr, now: Duration) -> Duration {
         self.shares.debt(client, now)
+    }
+}
+
+impl Suppressed {
+    /// The members of their record.
+    pub(super) fn fields(&self) -> Fields {
+        let Self {
+            kind,
+            count,
+            reference,
+            users,
+            repositories,
+            reasons,
+        } = self;
+        let event = kind.event.as_str();
+        let whence = if kind.source.is_some() {
+            ""
+        } else {
+            " from many sources"
+        };
+        let mut reason = format!("{count} {event} records like this one{whence}");
+        for (number, (why, times)) in reasons.iter().enumerate() {
+            let mark = if number == 0 { ": " } else { ", " };
+            reason.extend([mark, why, &format!(" ({times})")]);
+        }
+        let only = |names: &[String]| match names {
+            [one] => Some(one.clone()),
+            _ => None,
+        };
+        Fields {
+            reference_id: reference.clone(),
+            client: kind.source,
+            user: only(users),
+            repository: only(repositories),
+            users: users.clone(),
+            repositories: repositories.clone(),
+            status: kind.status,
+            count: Some(*count),
+            ..Fields::of_our_own(Event::Suppressed, kind.outcome, &reason)
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,12 +18,14 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
+use super::journal::batch::{Order, Target};
 use super::journal::chain::ChainKey;
+use super::journal::error::AuditError;
 use super::journal::file::{FileTarget, Stream, Syncer};
 use super::journal::lock::Lock;
 use super::journal::resume::resume;
 use super::journal::sign::Signer;
-use super::journal::sink::{self, Order, Target};
+use super::journal::sink;
 use super::journal::syslog::Syslog;
 use super::journal::trail::{Ack, SinkState, Trail};
 use super::record::event::Outcome;
@@ -42,29 +43,6 @@ const WAITING: usize = 32 * 1024;
 const LONGEST_DEBT: Duration = Duration::from_secs(5);
 /// How often it is looked whether a sink hangs, a checkpoint is due or a flood is over.
 const TICK: Duration = Duration::from_millis(100);
-
-/// The audit trail cannot take a record.
-#[derive(Debug, thiserror::Error)]
-pub enum AuditError {
-    /// The file cannot be opened.
-    #[error("cannot open the audit file {}: {source}", path.display())]
-    Open {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another process writes it.
-    #[error(
-        "the audit trail {} is written by another process; give each proxy an `audit.file` of its \
-         own, or end the other one",
-        .0.display()
-    )]
-    Locked(PathBuf),
-    /// The trail cannot be written at the moment.
-    #[error("the audit trail cannot be written")]
-    Unwritable,
-}
 
 /// Why a request is not served now, as far as its record is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -440,7 +418,7 @@ impl Audit {
     fn tell(&self, now: Option<Duration>) {
         let over = self.suppressor().take(now);
         for suppressed in over {
-            self.write(&Fields::of_suppressed(&suppressed), None, None);
+            self.write(&suppressed.fields(), None, None);
         }
     }
 
@@ -480,7 +458,7 @@ impl Audit {
                     known.unknown_repositories();
                 }
                 if let Some(suppressed) = full {
-                    self.write(&Fields::of_suppressed(&suppressed), None, None);
+                    self.write(&suppressed.fields(), None, None);
                 }
                 Some(reference)
             }

@@ -14,9 +14,9 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use serde::Deserialize;
 
-use super::super::writer::AuditError;
+use super::batch::{Batch, Target};
 use super::chain_file::Head;
-use super::sink::{Batch, Target};
+use super::error::AuditError;
 use crate::config::{AuditSync, Rotate};
 
 /// Names tried for a rotated file.
@@ -317,9 +317,9 @@ impl Syncer {
 #[cfg(test)]
 mod tests {
     use super::{FileTarget, Syncer, rotate};
+    use crate::audit::journal::batch::{Batch, Target as _};
     use crate::audit::journal::chain::{ChainKey, Link};
     use crate::audit::journal::chain_file::{self, Beside};
-    use crate::audit::journal::sink::{Batch, Target as _};
     use crate::config::{AuditSync, Rotate};
     use std::path::PathBuf;
     use std::sync::Arc;

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::super::writer::AuditError;
 use super::chain::Link;
 use super::chain_file::{Head, path_of};
+use super::error::AuditError;
 
 /// How long a start waits for one that has been told to stop, and how often it looks.
 const HANDOVER: Duration = Duration::from_secs(1);

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::super::record::event::Event;
 use super::chain::{ChainKey, Line, Link};
 use super::chain_file::{self, Beside};
+use crate::audit::record::event::Event;
 
 /// The last record is looked for in this many bytes.
 const TAIL: u64 = 1 << 20;

@@ -9,9 +9,11 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
 
-use super::super::record::members::{Members, key};
+use crate::audit::record::checkpoint::Checkpoint;
+
+/// Records from one checkpoint to the next at most; a minute without one ends the wait as well.
+pub(in crate::audit) const CHECKPOINT_EVERY: u64 = 1000;
 
 /// Why a key cannot sign or verify checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,28 +30,6 @@ pub enum SigningError {
          openssl pkey -in FILE -pubout"
     )]
     NotPublic,
-}
-
-/// The member `checkpoint` of a record.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-pub(in crate::audit) struct Checkpoint {
-    /// `EdDSA` or `ES256`.
-    pub(in crate::audit) algorithm: String,
-    /// The name of the public key.
-    pub(in crate::audit) key: String,
-    /// Of [`signed_text`], base64 without padding.
-    pub(in crate::audit) signature: String,
-}
-
-impl Checkpoint {
-    /// As it stands in a record.
-    pub(in crate::audit) fn write(&self) -> String {
-        let mut to = Members::new();
-        to.text(key!("algorithm"), Some(&self.algorithm));
-        to.text(key!("key"), Some(&self.key));
-        to.text(key!("signature"), Some(&self.signature));
-        format!("{{{}}}", to.into_text())
-    }
 }
 
 /// What is signed: number and hash of the record before the checkpoint, and with it everything

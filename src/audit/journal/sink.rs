@@ -1,92 +1,17 @@
 //! What every sink does, wherever it writes: take what has gathered, write it, and try again until
 //! that succeeds.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::chain::{Line, Link};
+use super::batch::{Batch, Target};
 use super::trail::Trail;
 
 /// How often a failing sink is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 /// How often one is that takes nothing just now.
 const AGAIN: Duration = Duration::from_millis(10);
-
-/// Where lines go.
-pub(in crate::audit) trait Target: Send {
-    /// Writes what is left of a batch and says in it how far that went. `WouldBlock` means that
-    /// nothing is wrong and nothing is taken just now.
-    fn write(&mut self, batch: &mut Batch) -> io::Result<()>;
-}
-
-/// To go on elsewhere.
-pub(in crate::audit) struct Order {
-    pub(in crate::audit) target: Box<dyn Target>,
-    /// Told when everything written before is in the old place.
-    pub(in crate::audit) ack: Option<oneshot::Sender<()>>,
-}
-
-impl fmt::Debug for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Order")
-    }
-}
-
-/// Whole lines on their way.
-#[derive(Default)]
-pub(in crate::audit) struct Batch {
-    text: String,
-    done: usize,
-}
-
-impl Batch {
-    pub(in crate::audit) fn new(text: String) -> Self {
-        Self { text, done: 0 }
-    }
-
-    pub(in crate::audit) fn is_empty(&self) -> bool {
-        self.text.is_empty()
-    }
-
-    pub(in crate::audit) fn len(&self) -> usize {
-        self.text.len()
-    }
-
-    /// What has not been written yet.
-    pub(in crate::audit) fn rest(&self) -> &str {
-        self.text.get(self.done..).unwrap_or_default()
-    }
-
-    /// So many bytes more are written.
-    pub(in crate::audit) fn advance(&mut self, bytes: usize) {
-        self.done = self.done.saturating_add(bytes).min(self.text.len());
-    }
-
-    /// So many bytes are not written after all.
-    pub(in crate::audit) fn take_back(&mut self, bytes: usize) {
-        self.done = self.done.saturating_sub(bytes);
-    }
-
-    /// Goes back to the beginning of the line that is written in part.
-    pub(in crate::audit) fn rewind_line(&mut self) {
-        let done = self.text.get(..self.done).unwrap_or_default();
-        self.done = done.rfind('\n').map_or(0, |end| end.saturating_add(1));
-    }
-
-    /// The end of the chain in it.
-    pub(in crate::audit) fn link(&self) -> Option<Link> {
-        let last = self.text.trim_end().rsplit('\n').next()?;
-        let line = Line::parse(last.as_bytes())?;
-        Some(Link {
-            next: line.seq.saturating_add(1),
-            hash: String::from_utf8_lossy(line.hash).into_owned(),
-        })
-    }
-}
 
 /// Starts the thread of a sink.
 pub(in crate::audit) fn start(
@@ -142,22 +67,5 @@ fn attempt(
             trail.failed(id, &error.to_string());
             Some(RETRY)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Batch;
-
-    #[test]
-    fn a_batch_goes_back_to_the_start_of_a_line() {
-        let mut batch = Batch::new("one\ntwo\n".to_owned());
-        batch.advance(6);
-        assert_eq!(batch.rest(), "o\n");
-        batch.rewind_line();
-        assert_eq!(batch.rest(), "two\n");
-        batch.advance(4);
-        batch.rewind_line();
-        assert_eq!(batch.rest(), "");
     }
 }

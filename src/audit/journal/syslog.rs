@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde::Deserialize;
 use socket2::SockRef;
 
-use super::sink::{Batch, Target};
+use super::batch::{Batch, Target};
 use crate::config::SyslogAddress;
 
 /// Facility "security/authorization messages, private" (RFC 5424 section 6.2.1).
@@ -242,7 +242,7 @@ pub(in crate::audit) fn message(line: &str, host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Syslog, message};
-    use crate::audit::journal::sink::{Batch, Target as _};
+    use crate::audit::journal::batch::{Batch, Target as _};
     use crate::config::SyslogAddress;
     use std::io::{ErrorKind, Read as _};
     use std::net::TcpListener;

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::super::record::event::{Event, Outcome};
-use super::super::record::fields::Fields;
-use super::super::verify::CHECKPOINT_EVERY;
-use super::super::writer::AuditError;
+use crate::audit::record::event::{Event, Outcome};
+use crate::audit::record::fields::Fields;
+
+use super::batch::{Batch, Order};
 use super::chain::{ChainKey, Link};
-use super::sign::Signer;
-use super::sink::{Batch, Order};
+use super::error::AuditError;
+use super::sign::{CHECKPOINT_EVERY, Signer};
 use crate::limit::Place;
 
 /// Bytes kept for a sink that fails; what is more is counted.

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::super::journal::sign::Checkpoint;
-use super::super::suppress::Suppressed;
+use super::checkpoint::Checkpoint;
 use super::event::{Event, Outcome};
 use super::members::{Members, key};
 use super::served::Request;
@@ -149,44 +148,6 @@ impl Fields {
         Self {
             checkpoint: Some(checkpoint),
             ..Self::of_our_own(Event::Checkpoint, Outcome::Allowed, reason)
-        }
-    }
-
-    /// Refusals of one kind that have no record of their own.
-    pub(in crate::audit) fn of_suppressed(suppressed: &Suppressed) -> Self {
-        let Suppressed {
-            kind,
-            count,
-            reference,
-            users,
-            repositories,
-            reasons,
-        } = suppressed;
-        let event = kind.event.as_str();
-        let whence = if kind.source.is_some() {
-            ""
-        } else {
-            " from many sources"
-        };
-        let mut reason = format!("{count} {event} records like this one{whence}");
-        for (number, (why, times)) in reasons.iter().enumerate() {
-            let mark = if number == 0 { ": " } else { ", " };
-            reason.extend([mark, why, &format!(" ({times})")]);
-        }
-        let only = |names: &[String]| match names {
-            [one] => Some(one.clone()),
-            _ => None,
-        };
-        Self {
-            reference_id: reference.clone(),
-            client: kind.source,
-            user: only(users),
-            repository: only(repositories),
-            users: users.clone(),
-            repositories: repositories.clone(),
-            status: kind.status,
-            count: Some(*count),
-            ..Self::of_our_own(Event::Suppressed, kind.outcome, &reason)
         }
     }
 

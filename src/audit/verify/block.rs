@@ -1,9 +1,10 @@
 //! One block of whole lines: everything that can be said about it without the lines before. Pure,
 //! so that blocks can be looked at side by side.
 
-use super::super::journal::chain::{ChainKey, Line};
-use super::super::journal::sign::{Checkpoint, PublicKey};
-use super::Problem;
+use super::problem::Problem;
+use crate::audit::journal::chain::{ChainKey, Line};
+use crate::audit::journal::sign::PublicKey;
+use crate::audit::record::checkpoint::Checkpoint;
 
 /// What is needed to look at a block.
 pub(super) struct Means<'a> {

@@ -4,23 +4,22 @@
 //! What the chain proves and what it does not stands in SECURITY.md, "The audit trail".
 
 mod block;
+mod problem;
 mod read;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::journal::chain::ChainKey;
 use super::journal::chain_file::{self, Beside};
-use super::journal::sign::PublicKey;
+use super::journal::sign::{CHECKPOINT_EVERY, PublicKey};
 use block::{Block, End, Means, follows};
+pub use problem::{Finding, Problem, VerifyError};
+use problem::{found, unreadable};
 use read::{Reader, Tail};
-
-/// A checkpoint comes after so many records, and earlier when a minute has passed.
-pub(super) const CHECKPOINT_EVERY: u64 = 1000;
 
 /// Whether these whole lines are the chain from one end to another, each a number and a hash.
 #[cfg(any(test, feature = "fuzzing"))]
@@ -49,149 +48,6 @@ pub struct Proofs {
     pub keys: Vec<ChainKey>,
     /// The public keys of checkpoints. Empty: signatures are not looked at.
     pub public: Vec<PublicKey>,
-}
-
-/// The first place where a trail is not as it was written.
-#[derive(Debug, thiserror::Error)]
-#[error("{}:{line}: {problem}", file.display())]
-pub struct Finding {
-    /// The file.
-    pub file: PathBuf,
-    /// The line, from 1.
-    pub line: u64,
-    /// What is wrong.
-    pub problem: Problem,
-}
-
-/// What is wrong with a line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// The hash does not fit.
-    #[error("record {seq} was changed: its hash is not that of the line{}",
-        if *keyed { ", with none of the keys given" } else { " (or it is hashed with a key: give --key-file)" })]
-    Changed {
-        /// Its number.
-        seq: u64,
-        /// Whether keys were given.
-        keyed: bool,
-    },
-    /// Records are missing.
-    #[error("record {found} stands where record {expected} should: {} missing or moved",
-        records(found.saturating_sub(*expected)))]
-    Gap {
-        /// The one that should stand here.
-        expected: u64,
-        /// The one that does.
-        found: u64,
-    },
-    /// A record for the second time, or out of order.
-    #[error("record {found} stands where record {expected} should: it is here twice or moved")]
-    Repeated {
-        /// The one that should stand here.
-        expected: u64,
-        /// The one that does.
-        found: u64,
-    },
-    /// The record before is another one than when this was written.
-    #[error("record {seq} was not written after the record before it: that one was replaced")]
-    Replaced {
-        /// Its number.
-        seq: u64,
-    },
-    /// The line is no record at all.
-    #[error(
-        "this line is not a record: a record begins with {{\"seq\": and ends with prev and hash"
-    )]
-    NotARecord,
-    /// The last line has no end.
-    #[error(
-        "the last line is torn after {bytes} bytes: it has no newline (the next start of the proxy \
-         sets it aside)"
-    )]
-    Torn {
-        /// What is there of it.
-        bytes: usize,
-    },
-    /// The trail ends before its end.
-    #[error("the end is cut off: {} says that the last record is {expected}, and the last one here \
-        is {}", beside.display(), found.map_or("none".to_owned(), |seq| seq.to_string()))]
-    CutOff {
-        /// The file that says so.
-        beside: PathBuf,
-        /// The number it names.
-        expected: u64,
-        /// The number of the last record.
-        found: Option<u64>,
-    },
-    /// The file beside the trail names this record with another hash.
-    #[error(
-        "record {seq} is not the one that the .chain file beside the trail names: it was replaced"
-    )]
-    NotTheEnd {
-        /// Its number.
-        seq: u64,
-    },
-    /// The file beside the trail makes no sense.
-    #[error("{} beside it was changed: it does not name the end of a chain", .0.display())]
-    JunkBeside(PathBuf),
-    /// A checkpoint that nobody signed who may.
-    #[error("checkpoint {seq} is not signed by any of the public keys given (it names key {key})")]
-    Signature {
-        /// Its number.
-        seq: u64,
-        /// The key it names.
-        key: String,
-    },
-    /// Too many records without a checkpoint.
-    #[error(
-        "no checkpoint follows record {after} within {CHECKPOINT_EVERY} records: what is here was \
-         written anew, or without the signing key"
-    )]
-    Unsigned {
-        /// The last checkpoint.
-        after: u64,
-    },
-    /// No checkpoint at all.
-    #[error(
-        "no checkpoint in all of the records: they were written anew, or without a signing key"
-    )]
-    NeverSigned,
-    /// No record is hashed with a key that was given.
-    #[error("no record is hashed with a key given: they were written anew, or without a key")]
-    NeverKeyed,
-    /// After records that are hashed with a key.
-    #[error(
-        "record {seq} is hashed without a key, and those before it with one: it was written without \
-         the key"
-    )]
-    KeyGone {
-        /// Its number.
-        seq: u64,
-    },
-}
-
-fn records(count: u64) -> String {
-    if count == 1 {
-        "1 record is".to_owned()
-    } else {
-        format!("{count} records are")
-    }
-}
-
-/// Why a trail cannot be verified at all, or what is wrong with it.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// Not as it was written.
-    #[error(transparent)]
-    Broken(#[from] Box<Finding>),
-    /// A file that cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// One end of a trail that holds.
@@ -258,21 +114,6 @@ pub fn verify(
         trail.file(&file, progress)?;
     }
     trail.end(&ends)
-}
-
-fn unreadable(path: &Path, source: io::Error) -> VerifyError {
-    VerifyError::Read {
-        path: path.to_owned(),
-        source,
-    }
-}
-
-fn found(file: &Path, line: u64, problem: Problem) -> VerifyError {
-    VerifyError::Broken(Box::new(Finding {
-        file: file.to_owned(),
-        line,
-        problem,
-    }))
 }
 
 /// The trail so far.

@@ -5,8 +5,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::journal::chain::Line;
-use super::{Problem, VerifyError, found, unreadable};
+use super::problem::{Problem, VerifyError, found, unreadable};
+use crate::audit::journal::chain::Line;
 
 /// Bytes of a block.
 const BLOCK: usize = 4 << 20;

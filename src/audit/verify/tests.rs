@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::super::journal::chain::{ChainKey, Link};
-use super::super::journal::chain_file::Head;
-use super::super::journal::sign::{PublicKey, Signer};
 use super::{Finding, Problem, Proofs, Verified, VerifyError, verify};
+use crate::audit::journal::chain::{ChainKey, Link};
+use crate::audit::journal::chain_file::Head;
+use crate::audit::journal::sign::{PublicKey, Signer};
 
 struct Folder(PathBuf);
 

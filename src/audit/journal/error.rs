@@ -1,0 +1,27 @@
+//! What can be wrong with the trail.
+
+use std::io;
+use std::path::PathBuf;
+
+/// The audit trail cannot take a record.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The file cannot be opened.
+    #[error("cannot open the audit file {}: {source}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process writes it.
+    #[error(
+        "the audit trail {} is written by another process; give each proxy an `audit.file` of its \
+         own, or end the other one",
+        .0.display()
+    )]
+    Locked(PathBuf),
+    /// The trail cannot be written at the moment.
+    #[error("the audit trail cannot be written")]
+    Unwritable,
+}

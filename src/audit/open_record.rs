@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::journal::error::AuditError;
 use super::record::event::{Event, Outcome};
-use super::record::fields::{Fields, Shown, bounded};
+use super::record::fields::{CertificateMember, Fields, bounded};
 use super::suppress::Marks;
 use super::writer::{Audit, Reservation};
 use crate::identity::{Authentication, Claim, ClientCertificate, Identity, recorded};
@@ -29,18 +29,18 @@ pub struct Record {
     place: Arc<Mutex<Option<Place>>>,
     is_permitted: bool,
     marks: Marks,
-    line: Line,
+    disposition: Disposition,
 }
 
 /// Where a record is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+enum Disposition {
     /// Not decided yet.
-    Open,
+    Undecided,
     /// In a line of its own.
     Own,
     /// In that of many like it.
-    Shared,
+    Suppressed,
 }
 
 impl Record {
@@ -56,7 +56,7 @@ impl Record {
             place: Arc::default(),
             is_permitted: false,
             marks: Marks::default(),
-            line: Line::Open,
+            disposition: Disposition::Undecided,
         }
     }
 
@@ -148,7 +148,7 @@ impl Record {
 
     /// Notes the certificate of the connection.
     pub fn certificate(&mut self, shown: Option<&ClientCertificate>) {
-        let shown = shown.map(|certificate| Shown {
+        let shown = shown.map(|certificate| CertificateMember {
             subject: bounded(&certificate.subject),
             sha256: blake3::Hash::from_bytes(certificate.fingerprint)
                 .to_hex()
@@ -282,17 +282,21 @@ impl Record {
     /// Lets what got no permit be counted, if its source has had enough records. Its reference becomes
     /// that of the record that tells of all of them.
     pub fn settle_reference(&mut self) {
-        let Some(fields) = self.fields.as_ref().filter(|_| self.line == Line::Open) else {
+        let Some(fields) = self
+            .fields
+            .as_ref()
+            .filter(|_| self.disposition == Disposition::Undecided)
+        else {
             return;
         };
         let is_request = matches!(fields.event, Event::Login | Event::Request | Event::Token);
-        self.line = Line::Own;
+        self.disposition = Disposition::Own;
         if self.is_permitted || !is_request {
             return;
         }
         if let Some(reference) = self.audit.suppress(fields, self.marks) {
             self.set(|fields| fields.reference_id = reference);
-            self.line = Line::Shared;
+            self.disposition = Disposition::Suppressed;
         }
     }
 
@@ -328,7 +332,7 @@ impl Record {
         fields.bytes_in = self.bytes_in.load(Ordering::Relaxed);
         fields.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.audit.tally().add(fields.entry());
-        if self.line == Line::Shared {
+        if self.disposition == Disposition::Suppressed {
             // Whoever waited may have gone.
             let _gone = ack.is_some_and(|ack| ack.send(Ok(())).is_err());
             return;

@@ -82,11 +82,11 @@ pub(super) struct Named<'a> {
 
 /// Where a refusal is told of.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Verdict {
     /// In a record of its own.
-    Alone,
+    Record,
     /// In the record of this reference, with others.
-    Among {
+    Suppress {
         reference: String,
         /// That record, if it must be written now.
         full: Option<Box<Suppressed>>,
@@ -111,7 +111,7 @@ pub(super) struct Suppressed {
 pub(super) struct Suppressor {
     shares: Shares,
     runs: HashMap<Kind, Run>,
-    dice: Dice,
+    rng: SampleRng,
 }
 
 #[derive(Debug)]
@@ -130,14 +130,14 @@ impl Suppressor {
         Self {
             shares: Shares::default(),
             runs: HashMap::new(),
-            dice: Dice(seed),
+            rng: SampleRng(seed),
         }
     }
 
     /// Decides whether a refusal has a record of its own, and counts it if not.
-    pub(super) fn judge(&mut self, refusal: &Refusal<'_>, now: Duration) -> Told {
+    pub(super) fn judge(&mut self, refusal: &Refusal<'_>, now: Duration) -> Verdict {
         if !refusal.is_one_of_many && self.shares.take(refusal.client, refusal.bytes, now) {
-            return Told::Alone;
+            return Verdict::Record;
         }
         let mut kind = Kind {
             source: Some(source_of(refusal.client)),
@@ -157,17 +157,17 @@ impl Suppressor {
             reasons: Vec::new(),
         });
         run.count = run.count.saturating_add(1);
-        run.users.add(refusal.user, &mut self.dice);
-        run.repositories.add(refusal.repository, &mut self.dice);
+        run.users.add(refusal.user, &mut self.rng);
+        run.repositories.add(refusal.repository, &mut self.rng);
         run.reason(refusal.reason);
         let reference = run.reference.clone();
         let full = if run.users.is_full() || run.repositories.is_full() {
             let run = self.runs.remove(&kind);
-            run.map(|run| Box::new(run.told(kind)))
+            run.map(|run| Box::new(run.suppressed(kind)))
         } else {
             None
         };
-        Told::Among { reference, full }
+        Verdict::Suppress { reference, full }
     }
 
     /// Takes out what is to be told now: the runs whose time is over, or all of them (`None`).
@@ -181,7 +181,7 @@ impl Suppressor {
             now.is_none_or(|now| now.saturating_sub(run.began) >= window)
         };
         let over = self.runs.extract_if(|kind, run| is_over(kind, run));
-        over.map(|(kind, run)| run.told(kind)).collect()
+        over.map(|(kind, run)| run.suppressed(kind)).collect()
     }
 
     /// Notes a record of something that got a permit.
@@ -245,7 +245,7 @@ impl Run {
         }
     }
 
-    fn told(self, kind: Kind) -> Suppressed {
+    fn suppressed(self, kind: Kind) -> Suppressed {
         let Self {
             began: _,
             count,
@@ -258,8 +258,8 @@ impl Run {
             kind,
             count,
             reference,
-            users: users.told(),
-            repositories: repositories.told(),
+            users: users.into_list(),
+            repositories: repositories.into_list(),
             reasons,
         }
     }
@@ -276,7 +276,7 @@ struct Names {
 }
 
 impl Names {
-    fn add(&mut self, named: Option<Named<'_>>, dice: &mut Dice) {
+    fn add(&mut self, named: Option<Named<'_>>, rng: &mut SampleRng) {
         let Some(Named { name, exists }) = named else {
             return;
         };
@@ -298,7 +298,7 @@ impl Names {
         self.drawn = self.drawn.saturating_add(1);
         if self.sample.len() < SAMPLE {
             self.sample.push(name.to_owned());
-        } else if let Some(place) = dice
+        } else if let Some(place) = rng
             .below(self.drawn)
             .and_then(|place| usize::try_from(place).ok())
             && let Some(place) = self.sample.get_mut(place)
@@ -311,7 +311,7 @@ impl Names {
         self.known.len() >= KNOWN
     }
 
-    fn told(self) -> Vec<String> {
+    fn into_list(self) -> Vec<String> {
         let rest = self.first.into_iter().chain(self.sample);
         self.known.into_iter().chain(rest).collect()
     }
@@ -319,9 +319,9 @@ impl Names {
 
 /// A generator of numbers that nobody's safety depends on (splitmix64).
 #[derive(Debug)]
-struct Dice(u64);
+struct SampleRng(u64);
 
-impl Dice {
+impl SampleRng {
     /// A number below `end`; `None` where there is none.
     fn below(&mut self, end: u64) -> Option<u64> {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

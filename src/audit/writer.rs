@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
-use super::journal::batch::{Order, Target};
+use super::journal::batch::{Retarget, Target};
 use super::journal::chain::ChainKey;
 use super::journal::error::AuditError;
 use super::journal::file::{FileTarget, Stream, Syncer};
@@ -31,7 +31,7 @@ use super::journal::trail::{Ack, SinkState, Trail};
 use super::record::event::Outcome;
 use super::record::fields::Fields;
 use super::record::tally::Tally;
-use super::suppress::{Marks, Named, Refusal, Suppressor, Told};
+use super::suppress::{Marks, Named, Refusal, Suppressor, Verdict};
 use crate::config::{self, WhenUnwritable};
 use crate::limit::{Claimant, Place, Shared, Trust, Usage};
 
@@ -42,7 +42,7 @@ const WAITING: usize = 32 * 1024;
 /// How long a source waits that makes more records than can be afforded, until it is refused.
 const LONGEST_DEBT: Duration = Duration::from_secs(5);
 /// How often it is looked whether a sink hangs, a checkpoint is due or a flood is over.
-const TICK: Duration = Duration::from_millis(100);
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why a request is not served now, as far as its record is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +65,11 @@ pub trait Known: Send + Sync {
 
 /// Holds whoever knows, once there is somebody.
 #[derive(Default)]
-struct Knows(OnceLock<Box<dyn Known>>);
+struct KnownNames(OnceLock<Box<dyn Known>>);
 
-impl std::fmt::Debug for Knows {
+impl std::fmt::Debug for KnownNames {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Knows")
+        f.debug_tuple("KnownNames")
             .field(&self.0.get().is_some())
             .finish()
     }
@@ -171,7 +171,7 @@ pub struct Audit {
     /// Whoever holds it is alone in writing the trail.
     lock: Mutex<Option<Arc<Lock>>>,
     suppressor: Mutex<Suppressor>,
-    known: Knows,
+    known: KnownNames,
     begun: Instant,
     places: Arc<Shared>,
     mode: AtomicU8,
@@ -188,7 +188,7 @@ impl Audit {
             path: path.clone(),
             source,
         };
-        let lock = Lock::first(&path)?;
+        let lock = Lock::acquire(&path)?;
         let resumed = resume(&plan.config.file, &plan.key).map_err(failed)?;
         let trail = Trail::new(resumed.link, plan.key.clone(), plan.config.timeout);
         let mixer = RandomState::new();
@@ -199,7 +199,7 @@ impl Audit {
             plan: Mutex::new(plan.clone()),
             lock: Mutex::new(lock),
             suppressor: Mutex::new(Suppressor::new(mixer.hash_one("sample"))),
-            known: Knows::default(),
+            known: KnownNames::default(),
             begun: Instant::now(),
             places: Shared::new(PLACES, WAITING),
             mode: AtomicU8::new(mode_number(plan.config.when_unwritable)),
@@ -212,10 +212,10 @@ impl Audit {
         sink::start(&audit.trail, FILE_NAME, required, Box::new(file)).map_err(failed)?;
         audit.other_sinks(&plan).map_err(failed)?;
         for (event, note) in &resumed.notes {
-            audit.trail.say(*event, Outcome::Error, note);
+            audit.trail.record_event(*event, Outcome::Error, note);
         }
         if !resumed.same_key {
-            audit.trail.say_key();
+            audit.trail.record_key();
         }
         audit
             .trail
@@ -230,9 +230,9 @@ impl Audit {
         let watch = move || {
             while let Some(audit) = weak.upgrade() {
                 audit.trail.tick(Instant::now());
-                audit.tell(Some(audit.begun.elapsed()));
+                audit.record_suppressed(Some(audit.begun.elapsed()));
                 drop(audit);
-                std::thread::sleep(TICK);
+                std::thread::sleep(WATCH_INTERVAL);
             }
         };
         std::thread::Builder::new()
@@ -258,15 +258,15 @@ impl Audit {
     /// takes longer than a sink may.
     pub async fn adopt(&self, prepared: Prepared) {
         let Prepared { plan, file, lock } = prepared;
-        self.tell_floods();
+        self.flush_suppressed();
         let mode = mode_number(plan.config.when_unwritable);
         self.mode.store(mode, Ordering::Relaxed);
         let (ack, done) = oneshot::channel();
-        let order = Order {
+        let retarget = Retarget {
             target: Box::new(file),
             ack: Some(ack),
         };
-        self.trail.order(FILE, plan.config.required, order);
+        self.trail.retarget(FILE, plan.config.required, retarget);
         if let Err(error) = self.other_sinks(&plan) {
             tracing::error!(%error, "an audit sink cannot be started");
         }
@@ -336,7 +336,8 @@ impl Audit {
         let target = make(&wanted)?;
         let id = match current {
             Some(id) => {
-                self.trail.order(id, required, Order { target, ack: None });
+                self.trail
+                    .retarget(id, required, Retarget { target, ack: None });
                 id
             }
             None => sink::start(&self.trail, name, required, target)?,
@@ -411,11 +412,11 @@ impl Audit {
     }
 
     /// Writes what has not been written yet about floods of refusals.
-    pub fn tell_floods(&self) {
-        self.tell(None);
+    pub fn flush_suppressed(&self) {
+        self.record_suppressed(None);
     }
 
-    fn tell(&self, now: Option<Duration>) {
+    fn record_suppressed(&self, now: Option<Duration>) {
         let over = self.suppressor().take(now);
         for suppressed in over {
             self.write(&suppressed.fields(), None, None);
@@ -447,10 +448,10 @@ impl Audit {
             bytes: fields.size(),
             is_one_of_many: marks.is_one_of_many || fields.outcome == Outcome::Challenged,
         };
-        let told = self.suppressor().judge(&refusal, self.begun.elapsed());
-        match told {
-            Told::Alone => None,
-            Told::Among { reference, full } => {
+        let verdict = self.suppressor().judge(&refusal, self.begun.elapsed());
+        match verdict {
+            Verdict::Record => None,
+            Verdict::Suppress { reference, full } => {
                 // An ordinary challenge is no reason to ask the registry anything.
                 if let (Some(known), Some(Named { exists: false, .. })) = (known, repository)
                     && fields.outcome != Outcome::Challenged

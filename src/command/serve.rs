@@ -182,7 +182,7 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     tracing::info!(?drain_timeout, "stopping; requests in flight may finish");
     stop.send(true).context("the server has ended by itself")?;
     let cut = serving.await.context("the server failed")?;
-    audit.tell_floods();
+    audit.flush_suppressed();
     watching.abort();
     watching_keys.abort();
     alive.abort();

@@ -15,15 +15,15 @@ pub(in crate::audit) trait Target: Send {
 }
 
 /// To go on elsewhere.
-pub(in crate::audit) struct Order {
+pub(in crate::audit) struct Retarget {
     pub(in crate::audit) target: Box<dyn Target>,
     /// Told when everything written before is in the old place.
     pub(in crate::audit) ack: Option<oneshot::Sender<()>>,
 }
 
-impl fmt::Debug for Order {
+impl fmt::Debug for Retarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Order")
+        f.write_str("Retarget")
     }
 }
 

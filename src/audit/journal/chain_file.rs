@@ -18,8 +18,8 @@ use super::chain::Link;
 /// Bytes of the file, the newline included.
 const LENGTH: usize = 160;
 /// How often, and how long, a file is read again that is being written just now.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(5);
+const READ_ATTEMPTS: u32 = 20;
+const READ_PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Deserialize, Serialize)]
 struct Written {
@@ -31,13 +31,13 @@ struct Written {
 
 /// What stands beside a trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::audit) enum Beside {
+pub(in crate::audit) enum ChainEnd {
     /// The end of the chain.
     Link(Link),
     /// A file that says nothing sensible.
-    Junk,
+    Damaged,
     /// Nothing.
-    Nothing,
+    Missing,
 }
 
 /// The file's name for a trail.
@@ -48,26 +48,28 @@ pub(in crate::audit) fn path_of(trail: &Path) -> PathBuf {
 }
 
 /// Whether there can be one beside what is there. A device has nothing beside it.
-pub(in crate::audit) fn has_one(trail: &Metadata) -> bool {
+pub(in crate::audit) fn applies_to(trail: &Metadata) -> bool {
     trail.is_file() || trail.file_type().is_fifo()
 }
 
 /// Reads what stands beside a trail.
-pub(in crate::audit) fn read(trail: &Path) -> io::Result<Beside> {
+pub(in crate::audit) fn read(trail: &Path) -> io::Result<ChainEnd> {
     let path = path_of(trail);
-    for _ in 0..TRIES {
+    for _ in 0..READ_ATTEMPTS {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Beside::Nothing),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(Beside::Junk),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ChainEnd::Missing),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Ok(ChainEnd::Damaged);
+            }
             Err(error) => return Err(error),
         };
         if let Some(link) = parse(&text) {
-            return Ok(Beside::Link(link));
+            return Ok(ChainEnd::Link(link));
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(READ_PAUSE);
     }
-    Ok(Beside::Junk)
+    Ok(ChainEnd::Damaged)
 }
 
 pub(in crate::audit) fn parse(text: &str) -> Option<Link> {
@@ -84,9 +86,9 @@ fn check(link: &Link) -> String {
 
 /// The open file.
 #[derive(Debug)]
-pub(in crate::audit) struct Head(File);
+pub(in crate::audit) struct ChainFile(File);
 
-impl Head {
+impl ChainFile {
     /// Opens or makes the file beside a trail.
     pub(in crate::audit) fn open(trail: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
@@ -118,7 +120,7 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
-    use super::{Beside, Head, LENGTH, path_of, read};
+    use super::{ChainEnd, ChainFile, LENGTH, path_of, read};
     use crate::audit::journal::chain::Link;
 
     #[test]
@@ -126,15 +128,15 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("portcullis-head-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let trail = folder.join("audit.jsonl");
-        assert_eq!(read(&trail).unwrap(), Beside::Nothing);
-        let head = Head::open(&trail).unwrap();
+        assert_eq!(read(&trail).unwrap(), ChainEnd::Missing);
+        let head = ChainFile::open(&trail).unwrap();
         for next in [1, 1000, u64::MAX, 7] {
             let link = Link {
                 next,
                 hash: "a".repeat(64),
             };
             head.write(&link).unwrap();
-            assert_eq!(read(&trail).unwrap(), Beside::Link(link));
+            assert_eq!(read(&trail).unwrap(), ChainEnd::Link(link));
             let length = std::fs::metadata(path_of(&trail)).unwrap().len();
             assert_eq!(length, LENGTH as u64);
         }
@@ -145,7 +147,7 @@ mod tests {
             String::new(),
         ] {
             std::fs::write(path_of(&trail), forged).unwrap();
-            assert_eq!(read(&trail).unwrap(), Beside::Junk);
+            assert_eq!(read(&trail).unwrap(), ChainEnd::Damaged);
         }
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -15,7 +15,7 @@ use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use serde::Deserialize;
 
 use super::batch::{Batch, Target};
-use super::chain_file::Head;
+use super::chain_file::ChainFile;
 use super::error::AuditError;
 use crate::config::{AuditSync, Rotate};
 
@@ -27,7 +27,7 @@ pub(in crate::audit) struct FileTarget {
     path: PathBuf,
     /// `None` while a FIFO has no reader.
     file: Option<File>,
-    head: Option<Head>,
+    chain_file: Option<ChainFile>,
     rotate: Rotate,
     /// When the first record of the file was written.
     since: Option<Timestamp>,
@@ -59,21 +59,21 @@ impl FileTarget {
         let mut target = Self {
             path: path.to_owned(),
             file,
-            head: None,
+            chain_file: None,
             rotate,
             since: first_time(path),
             sync,
             syncer: Arc::clone(syncer),
         };
-        target.head = target.open_head();
+        target.chain_file = target.open_chain_file();
         Ok(target)
     }
 
-    fn open_head(&self) -> Option<Head> {
-        if !super::chain_file::has_one(&std::fs::metadata(&self.path).ok()?) {
+    fn open_chain_file(&self) -> Option<ChainFile> {
+        if !super::chain_file::applies_to(&std::fs::metadata(&self.path).ok()?) {
             return None;
         }
-        Head::open(&self.path)
+        ChainFile::open(&self.path)
             .inspect_err(|error| {
                 tracing::warn!(
                     path = %super::chain_file::path_of(&self.path).display(), %error,
@@ -168,16 +168,16 @@ impl Target for FileTarget {
         self.append(batch)?;
         match (self.sync, &self.file) {
             (AuditSync::Always, Some(file)) => file.sync_data().or_else(not_for_this_kind)?,
-            (AuditSync::Second, Some(file)) => self.syncer.note(file),
+            (AuditSync::Second, Some(file)) => self.syncer.mark_dirty(file),
             (AuditSync::Never, _) | (_, None) => {}
         }
         self.since.get_or_insert_with(Timestamp::now);
         // After the trail, so that a crash leaves it behind and never ahead.
-        if let (Some(head), Some(link)) = (&self.head, batch.link())
-            && let Err(error) = head.write(&link)
+        if let (Some(chain_file), Some(link)) = (&self.chain_file, batch.link())
+            && let Err(error) = chain_file.write(&link)
         {
             tracing::warn!(%error, "the end of the audit chain cannot be kept beside the trail");
-            self.head = None;
+            self.chain_file = None;
         }
         Ok(())
     }
@@ -284,7 +284,7 @@ pub(in crate::audit) struct Syncer {
 
 impl Syncer {
     /// There is something new in a file.
-    fn note(&self, file: &File) {
+    fn mark_dirty(&self, file: &File) {
         if self.is_dirty.load(Ordering::Acquire) {
             return;
         }
@@ -319,7 +319,7 @@ mod tests {
     use super::{FileTarget, Syncer, rotate};
     use crate::audit::journal::batch::{Batch, Target as _};
     use crate::audit::journal::chain::{ChainKey, Link};
-    use crate::audit::journal::chain_file::{self, Beside};
+    use crate::audit::journal::chain_file::{self, ChainEnd};
     use crate::config::{AuditSync, Rotate};
     use std::path::PathBuf;
     use std::sync::Arc;
@@ -360,7 +360,7 @@ mod tests {
         let names = names(&folder);
         assert_eq!(names.len(), 4, "{names:?}");
         assert!(names[0].starts_with("audit-2"));
-        assert_eq!(chain_file::read(&path).unwrap(), Beside::Link(link));
+        assert_eq!(chain_file::read(&path).unwrap(), ChainEnd::Link(link));
         let files: Vec<_> = names
             .iter()
             .filter(|name| name.ends_with("jsonl"))

@@ -15,12 +15,12 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::chain::Link;
-use super::chain_file::{Head, path_of};
+use super::chain_file::{ChainFile, path_of};
 use super::error::AuditError;
 
 /// How long a start waits for one that has been told to stop, and how often it looks.
-const HANDOVER: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(20);
+const HANDOVER_WAIT: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The lock of a trail, until it is dropped.
 #[derive(Debug)]
@@ -35,12 +35,12 @@ type Place = (u64, u64);
 
 impl Lock {
     /// Takes the lock of a trail as soon as another process that is ending gives it back.
-    pub(in crate::audit) fn first(trail: &Path) -> Result<Option<Arc<Self>>, AuditError> {
+    pub(in crate::audit) fn acquire(trail: &Path) -> Result<Option<Arc<Self>>, AuditError> {
         let begun = Instant::now();
         loop {
             match Self::take(trail, None) {
-                Err(AuditError::Locked(_)) if begun.elapsed() < HANDOVER => {
-                    std::thread::sleep(LOOK);
+                Err(AuditError::Locked(_)) if begun.elapsed() < HANDOVER_WAIT => {
+                    std::thread::sleep(POLL_INTERVAL);
                 }
                 taken => return taken,
             }
@@ -53,7 +53,7 @@ impl Lock {
         trail: &Path,
         held: Option<Arc<Self>>,
     ) -> Result<Option<Arc<Self>>, AuditError> {
-        if std::fs::metadata(trail).is_ok_and(|meta| !super::chain_file::has_one(&meta)) {
+        if std::fs::metadata(trail).is_ok_and(|meta| !super::chain_file::applies_to(&meta)) {
             return Ok(None);
         }
         let found = open(trail).and_then(|file| {
@@ -89,7 +89,7 @@ fn open(trail: &Path) -> io::Result<File> {
     options.write(true).mode(0o640);
     match options.clone().create_new(true).open(&path) {
         Ok(file) => {
-            Head::of(file.try_clone()?).write(&Link::default())?;
+            ChainFile::of(file.try_clone()?).write(&Link::default())?;
             Ok(file)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(&path),
@@ -101,7 +101,7 @@ fn open(trail: &Path) -> io::Result<File> {
 mod tests {
     use super::Lock;
     use crate::audit::journal::chain::Link;
-    use crate::audit::journal::chain_file::{Beside, path_of, read};
+    use crate::audit::journal::chain_file::{ChainEnd, path_of, read};
     use std::sync::Arc;
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
         let trail = folder.join("audit.jsonl");
         let take = |held| Lock::take(&trail, held).map(|lock| lock.expect("a lock"));
         let first = take(None).unwrap();
-        assert_eq!(read(&trail).unwrap(), Beside::Link(Link::default()));
+        assert_eq!(read(&trail).unwrap(), ChainEnd::Link(Link::default()));
         let refused = take(None).unwrap_err().to_string();
         assert!(refused.contains("`audit.file`"), "{refused}");
         // A reload takes no second one, whatever became of the trail meanwhile.
@@ -125,7 +125,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &new));
         let next = std::thread::spawn({
             let trail = trail.clone();
-            move || Lock::first(&trail).unwrap()
+            move || Lock::acquire(&trail).unwrap()
         });
         drop(new);
         assert!(next.join().unwrap().is_some());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::chain::{ChainKey, Line, Link};
-use super::chain_file::{self, Beside};
+use super::chain_file::{self, ChainEnd};
 use crate::audit::record::event::Event;
 
 /// The last record is looked for in this many bytes.
@@ -32,12 +32,12 @@ pub(in crate::audit) fn resume(path: &Path, key: &ChainKey) -> io::Result<Resume
         resumed.read(path, key)?;
     }
     match chain_file::read(path) {
-        Ok(Beside::Link(beside)) => resumed.compare(beside, key),
-        Ok(Beside::Junk) => resumed.notes.push((
+        Ok(ChainEnd::Link(beside)) => resumed.compare(beside, key),
+        Ok(ChainEnd::Damaged) => resumed.notes.push((
             Event::Audit,
             "the .chain file beside the trail was not readable and is made anew".to_owned(),
         )),
-        Ok(Beside::Nothing) => {}
+        Ok(ChainEnd::Missing) => {}
         Err(error) => tracing::warn!(%error, "the .chain file beside the trail cannot be read"),
     }
     if resumed.link.last() == 0 {

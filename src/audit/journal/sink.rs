@@ -9,9 +9,9 @@ use super::batch::{Batch, Target};
 use super::trail::Trail;
 
 /// How often a failing sink is tried again.
-const RETRY: Duration = Duration::from_millis(200);
+const FAILED_RETRY: Duration = Duration::from_millis(200);
 /// How often one is that takes nothing just now.
-const AGAIN: Duration = Duration::from_millis(10);
+const BLOCKED_RETRY: Duration = Duration::from_millis(10);
 
 /// Starts the thread of a sink.
 pub(in crate::audit) fn start(
@@ -26,14 +26,14 @@ pub(in crate::audit) fn start(
         .name(format!("audit-{name}"))
         .spawn(move || {
             let mut batch = Batch::default();
-            while let Some(orders) = trail.next(id, &mut batch) {
+            while let Some(retargets) = trail.next(id, &mut batch) {
                 let mut wait = attempt(&trail, id, &mut batch, &mut *target);
-                for order in orders {
-                    target = order.target;
+                for retarget in retargets {
+                    target = retarget.target;
                     batch.rewind_line();
                     wait = attempt(&trail, id, &mut batch, &mut *target);
                     // Whoever asked may have gone; it is done all the same.
-                    let _gone = order.ack.is_some_and(|ack| ack.send(()).is_err());
+                    let _gone = retarget.ack.is_some_and(|ack| ack.send(()).is_err());
                 }
                 if let Some(wait) = wait
                     && !trail.pause(id, wait)
@@ -62,10 +62,10 @@ fn attempt(
             trail.wrote(id, seq);
             None
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(AGAIN),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(BLOCKED_RETRY),
         Err(error) => {
             trail.failed(id, &error.to_string());
-            Some(RETRY)
+            Some(FAILED_RETRY)
         }
     }
 }

@@ -14,18 +14,18 @@ use tokio::sync::oneshot;
 use crate::audit::record::event::{Event, Outcome};
 use crate::audit::record::fields::Fields;
 
-use super::batch::{Batch, Order};
+use super::batch::{Batch, Retarget};
 use super::chain::{ChainKey, Link};
 use super::error::AuditError;
 use super::sign::{CHECKPOINT_EVERY, Signer};
 use crate::limit::Place;
 
 /// Bytes kept for a sink that fails; what is more is counted.
-const KEPT: usize = 16 << 20;
+const MAX_PENDING: usize = 16 << 20;
 /// How long a sink's thread dozes before it takes what nobody waits for. To wake a thread for each
 /// record costs more than everything else about it; while it dozes, nobody need wake it. A process
 /// that is killed loses no more of its reads than this.
-const GATHER: Duration = Duration::from_millis(5);
+const COMMIT_WINDOW: Duration = Duration::from_millis(5);
 /// A checkpoint is written so long after a record that none covers yet.
 const CHECKPOINT_AFTER: Duration = Duration::from_mins(1);
 
@@ -47,7 +47,7 @@ struct State {
     /// Records since the last checkpoint, and when the first of them was written.
     unsigned: u64,
     unsigned_since: Option<Instant>,
-    outlets: Vec<Outlet>,
+    queues: Vec<SinkQueue>,
     waiting: VecDeque<Waiting>,
     timeout: Duration,
     /// Records that found no room and never became part of the chain.
@@ -65,11 +65,11 @@ struct Waiting {
 
 /// The near side of a sink.
 #[derive(Debug)]
-struct Outlet {
+struct SinkQueue {
     name: &'static str,
     required: bool,
     pending: String,
-    pace: Pace,
+    flush: FlushState,
     /// Bytes that its thread has in hand.
     in_hand: usize,
     /// The last record that it has written.
@@ -77,20 +77,20 @@ struct Outlet {
     busy: Option<Instant>,
     failing: Option<Failing>,
     lost: u64,
-    orders: VecDeque<Order>,
-    ends: bool,
+    retargets: VecDeque<Retarget>,
+    is_ending: bool,
     wake: Arc<Condvar>,
 }
 
 /// When a sink's thread takes what is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
+enum FlushState {
     /// It had nothing to do, and sleeps until it is woken.
-    Asleep,
+    Idle,
     /// When records have gathered for a while.
-    Dozing,
+    Lingering,
     /// At once: somebody waits.
-    Hurried,
+    Now,
 }
 
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl Trail {
             signer: None,
             unsigned: 0,
             unsigned_since: None,
-            outlets: Vec::new(),
+            queues: Vec::new(),
             waiting: VecDeque::new(),
             timeout,
             lost: 0,
@@ -138,44 +138,44 @@ impl Trail {
     pub(in crate::audit) fn add(&self, name: &'static str, required: bool) -> usize {
         let mut state = self.state();
         let written = state.link.last();
-        state.outlets.push(Outlet {
+        state.queues.push(SinkQueue {
             name,
             required,
             pending: String::new(),
-            pace: Pace::Dozing,
+            flush: FlushState::Lingering,
             in_hand: 0,
             written,
             busy: None,
             failing: None,
             lost: 0,
-            orders: VecDeque::new(),
-            ends: false,
+            retargets: VecDeque::new(),
+            is_ending: false,
             wake: Arc::default(),
         });
-        state.outlets.len().saturating_sub(1)
+        state.queues.len().saturating_sub(1)
     }
 
     /// Tells a sink to go on elsewhere.
-    pub(in crate::audit) fn order(&self, id: usize, required: bool, order: Order) {
+    pub(in crate::audit) fn retarget(&self, id: usize, required: bool, retarget: Retarget) {
         let mut state = self.state();
-        if let Some(outlet) = state.outlets.get_mut(id) {
-            outlet.required = required;
-            outlet.orders.push_back(order);
-            outlet.wake.notify_all();
+        if let Some(queue) = state.queues.get_mut(id) {
+            queue.required = required;
+            queue.retargets.push_back(retarget);
+            queue.wake.notify_all();
         }
-        self.judge(&mut state);
+        self.update_failing(&mut state);
     }
 
     /// Tells a sink that it is not wanted any more.
     pub(in crate::audit) fn end(&self, id: usize) {
         let mut state = self.state();
-        if let Some(outlet) = state.outlets.get_mut(id) {
-            outlet.required = false;
-            outlet.ends = true;
-            outlet.failing = None;
-            outlet.wake.notify_all();
+        if let Some(queue) = state.queues.get_mut(id) {
+            queue.required = false;
+            queue.is_ending = true;
+            queue.failing = None;
+            queue.wake.notify_all();
         }
-        self.judge(&mut state);
+        self.update_failing(&mut state);
     }
 
     /// Takes another key, signer and time-out; a record says so where the key is another one.
@@ -189,15 +189,15 @@ impl Trail {
         state.timeout = timeout;
         if state.key != key {
             state.key = key;
-            state.tell_key();
+            state.record_key();
         }
         state.signer = signer;
         state.checkpoint();
     }
 
     /// Says with which key the chain goes on.
-    pub(in crate::audit) fn say_key(&self) {
-        self.state().tell_key();
+    pub(in crate::audit) fn record_key(&self) {
+        self.state().record_key();
     }
 
     /// Chains a record and sends it on its way.
@@ -217,7 +217,7 @@ impl Trail {
             let _gone = ack.is_some_and(|ack| ack.send(answer).is_err());
         } else {
             if ack.is_some() {
-                state.hurry();
+                state.flush_now();
             }
             let seq = state.link.last();
             state.waiting.push_back(Waiting { seq, ack, place });
@@ -226,8 +226,8 @@ impl Trail {
     }
 
     /// Writes what the trail has to say itself.
-    pub(in crate::audit) fn say(&self, event: Event, outcome: Outcome, reason: &str) {
-        self.state().own(event, outcome, reason);
+    pub(in crate::audit) fn record_event(&self, event: Event, outcome: Outcome, reason: &str) {
+        self.state().record_event(event, outcome, reason);
     }
 
     /// Signs what is not signed yet.
@@ -237,73 +237,73 @@ impl Trail {
 
     /// What a sink's thread does next: waits until there is something in hand, or an order. `None`
     /// when it is not wanted any more.
-    pub(in crate::audit) fn next(&self, id: usize, batch: &mut Batch) -> Option<Vec<Order>> {
+    pub(in crate::audit) fn next(&self, id: usize, batch: &mut Batch) -> Option<Vec<Retarget>> {
         let mut state = self.state();
-        let wake = Arc::clone(&state.outlets.get(id)?.wake);
+        let wake = Arc::clone(&state.queues.get(id)?.wake);
         if batch.is_empty() {
-            state = doze(state, id, &wake);
+            state = linger(state, id, &wake);
         }
         loop {
-            let outlet = state.outlets.get_mut(id)?;
-            if batch.is_empty() && !outlet.pending.is_empty() {
-                outlet.pace = Pace::Dozing;
-                *batch = Batch::new(std::mem::take(&mut outlet.pending));
-                outlet.in_hand = batch.len();
+            let queue = state.queues.get_mut(id)?;
+            if batch.is_empty() && !queue.pending.is_empty() {
+                queue.flush = FlushState::Lingering;
+                *batch = Batch::new(std::mem::take(&mut queue.pending));
+                queue.in_hand = batch.len();
             }
-            if !batch.is_empty() || !outlet.orders.is_empty() {
+            if !batch.is_empty() || !queue.retargets.is_empty() {
                 if !batch.is_empty() {
-                    outlet.busy.get_or_insert_with(Instant::now);
+                    queue.busy.get_or_insert_with(Instant::now);
                 }
-                return Some(outlet.orders.drain(..).collect());
+                return Some(queue.retargets.drain(..).collect());
             }
-            if outlet.ends {
+            if queue.is_ending {
                 return None;
             }
-            outlet.pace = Pace::Asleep;
+            queue.flush = FlushState::Idle;
             state = wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state = doze(state, id, &wake);
+            state = linger(state, id, &wake);
         }
     }
 
     /// Lets a while pass, or less if there is an order. Whether to go on.
     pub(in crate::audit) fn pause(&self, id: usize, time: Duration) -> bool {
         let state = self.state();
-        let Some(wake) = state.outlets.get(id).map(|outlet| Arc::clone(&outlet.wake)) else {
+        let Some(wake) = state.queues.get(id).map(|queue| Arc::clone(&queue.wake)) else {
             return false;
         };
         let idle = |state: &mut State| {
-            let outlet = state.outlets.get(id);
-            outlet.is_some_and(|outlet| outlet.orders.is_empty() && !outlet.ends)
+            let queue = state.queues.get(id);
+            queue.is_some_and(|queue| queue.retargets.is_empty() && !queue.is_ending)
         };
         let (state, _timeout) = wake
             .wait_timeout_while(state, time, idle)
             .unwrap_or_else(PoisonError::into_inner);
-        state.outlets.get(id).is_some_and(|outlet| !outlet.ends)
+        state.queues.get(id).is_some_and(|queue| !queue.is_ending)
     }
 
     /// A sink has written everything up to a record.
     pub(in crate::audit) fn wrote(&self, id: usize, seq: u64) {
         let mut state = self.state();
-        let Some(outlet) = state.outlets.get_mut(id) else {
+        let Some(queue) = state.queues.get_mut(id) else {
             return;
         };
-        outlet.written = seq;
-        outlet.in_hand = 0;
-        outlet.busy = None;
-        if let Some(failing) = outlet.failing.take() {
+        queue.written = seq;
+        queue.in_hand = 0;
+        queue.busy = None;
+        if let Some(failing) = queue.failing.take() {
             self.recovered(&mut state, id, &failing);
         }
         state.acknowledge();
     }
 
     fn recovered(&self, state: &mut State, id: usize, failing: &Failing) {
-        let Some(outlet) = state.outlets.get(id) else {
+        let Some(queue) = state.queues.get(id) else {
             return;
         };
-        let (name, required) = (outlet.name, outlet.required);
-        let mut lost = outlet.lost.saturating_sub(failing.lost_before);
+        let (name, required) = (queue.name, queue.required);
+        let mut lost = queue.lost.saturating_sub(failing.lost_before);
         let mut refused = 0;
-        self.judge(state);
+        self.update_failing(state);
         if required && !self.failing() {
             lost = lost.saturating_add(std::mem::take(&mut state.lost));
             refused = self.refused.swap(0, Ordering::Relaxed);
@@ -326,7 +326,7 @@ impl Trail {
              refused, {lost} records lost",
             failing.why
         );
-        state.own(Event::Audit, outcome, &reason);
+        state.record_event(Event::Audit, outcome, &reason);
     }
 
     /// A sink fails. It is tried again until it does not.
@@ -336,37 +336,37 @@ impl Trail {
     }
 
     fn fail(&self, state: &mut State, id: usize, why: &str) {
-        let Some(outlet) = state.outlets.get_mut(id) else {
+        let Some(queue) = state.queues.get_mut(id) else {
             return;
         };
-        if outlet.failing.is_some() || outlet.ends {
+        if queue.failing.is_some() || queue.is_ending {
             return;
         }
-        outlet.failing = Some(Failing {
+        queue.failing = Some(Failing {
             since: Instant::now(),
             why: why.to_owned(),
-            lost_before: outlet.lost,
+            lost_before: queue.lost,
         });
-        let (name, required) = (outlet.name, outlet.required);
+        let (name, required) = (queue.name, queue.required);
         tracing::error!(
             sink = name,
             required,
             why,
             "the audit sink cannot be written"
         );
-        self.judge(state);
+        self.update_failing(state);
         if !self.failing() {
             let reason = format!("the audit {name} cannot be written: {why}");
-            state.own(Event::Audit, Outcome::Error, &reason);
+            state.record_event(Event::Audit, Outcome::Error, &reason);
         }
     }
 
     /// Whether requests are to be refused, and what that means for those who wait.
-    fn judge(&self, state: &mut State) {
+    fn update_failing(&self, state: &mut State) {
         let failing = state
-            .outlets
+            .queues
             .iter()
-            .any(|outlet| outlet.required && outlet.failing.is_some());
+            .any(|queue| queue.required && queue.failing.is_some());
         self.failing.store(failing, Ordering::Relaxed);
         if failing {
             for waiting in state.waiting.drain(..) {
@@ -385,9 +385,9 @@ impl Trail {
         let mut state = self.state();
         let timeout = state.timeout;
         let since = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| now.duration_since(at));
-        let hangs = |outlet: &Outlet| outlet.failing.is_none() && since(outlet.busy) >= timeout;
-        let hanging: Vec<_> = (0..state.outlets.len())
-            .filter(|id| state.outlets.get(*id).is_some_and(hangs))
+        let hangs = |queue: &SinkQueue| queue.failing.is_none() && since(queue.busy) >= timeout;
+        let hanging: Vec<_> = (0..state.queues.len())
+            .filter(|id| state.queues.get(*id).is_some_and(hangs))
             .collect();
         for id in hanging {
             let why = format!("it has taken nothing for {} ms", timeout.as_millis());
@@ -415,15 +415,15 @@ impl Trail {
     /// How the sinks are.
     pub(in crate::audit) fn sinks(&self) -> Vec<SinkState> {
         let state = self.state();
-        let wanted = state.outlets.iter().filter(|outlet| !outlet.ends);
+        let wanted = state.queues.iter().filter(|queue| !queue.is_ending);
         wanted
-            .map(|outlet| SinkState {
-                name: outlet.name,
-                required: outlet.required,
-                failing: outlet.failing.as_ref().map(|failing| failing.why.clone()),
-                lost: outlet
+            .map(|queue| SinkState {
+                name: queue.name,
+                required: queue.required,
+                failing: queue.failing.as_ref().map(|failing| failing.why.clone()),
+                lost: queue
                     .lost
-                    .saturating_add(if outlet.required { state.lost } else { 0 }),
+                    .saturating_add(if queue.required { state.lost } else { 0 }),
             })
             .collect()
     }
@@ -432,17 +432,17 @@ impl Trail {
     pub(in crate::audit) fn is_drained(&self) -> bool {
         let state = self.state();
         let mut wanted = state
-            .outlets
+            .queues
             .iter()
-            .filter(|outlet| !outlet.ends && (outlet.required || outlet.failing.is_none()));
-        wanted.all(|outlet| outlet.pending.is_empty() && outlet.in_hand == 0)
+            .filter(|queue| !queue.is_ending && (queue.required || queue.failing.is_none()));
+        wanted.all(|queue| queue.pending.is_empty() && queue.in_hand == 0)
     }
 
     /// Records that a sink which must work does not have; with the process they are gone.
     pub(in crate::audit) fn unwritten(&self) -> u64 {
         let state = self.state();
-        let required = state.outlets.iter().filter(|outlet| outlet.required);
-        let behind = required.map(|outlet| state.link.last().saturating_sub(outlet.written));
+        let required = state.queues.iter().filter(|queue| queue.required);
+        let behind = required.map(|queue| state.link.last().saturating_sub(queue.written));
         behind.max().unwrap_or(0).saturating_add(state.lost)
     }
 
@@ -483,18 +483,18 @@ impl State {
     }
 
     /// Has everything written at once that is pending.
-    fn hurry(&mut self) {
-        for outlet in &mut self.outlets {
-            outlet.pace = Pace::Hurried;
-            outlet.wake.notify_all();
+    fn flush_now(&mut self) {
+        for queue in &mut self.queues {
+            queue.flush = FlushState::Now;
+            queue.wake.notify_all();
         }
     }
 
     /// Tells those whose records all required sinks have.
     fn acknowledge(&mut self) {
-        let required = self.outlets.iter().filter(|outlet| outlet.required);
+        let required = self.queues.iter().filter(|queue| queue.required);
         let safe = required
-            .map(|outlet| outlet.written)
+            .map(|queue| queue.written)
             .min()
             .unwrap_or(u64::MAX);
         while self.waiting.front().is_some_and(|first| first.seq <= safe) {
@@ -506,16 +506,16 @@ impl State {
         }
     }
 
-    fn own(&mut self, event: Event, outcome: Outcome, reason: &str) {
+    fn record_event(&mut self, event: Event, outcome: Outcome, reason: &str) {
         self.append(&Fields::of_our_own(event, outcome, reason).write());
     }
 
-    fn tell_key(&mut self) {
+    fn record_key(&mut self) {
         let reason = match self.key.name() {
             Some(name) => format!("the chain goes on with key {name}"),
             None => "the chain goes on without a key".to_owned(),
         };
-        self.own(Event::Rekey, Outcome::Allowed, &reason);
+        self.record_event(Event::Rekey, Outcome::Allowed, &reason);
     }
 
     /// Makes a line and lays it into every queue that has room. What a required sink has no room
@@ -523,40 +523,40 @@ impl State {
     fn chain(&mut self, fields: &str) {
         self.line.clear();
         self.link.append(&self.key, fields, &mut self.line);
-        for outlet in &mut self.outlets {
-            if outlet.ends {
+        for queue in &mut self.queues {
+            if queue.is_ending {
                 continue;
             }
-            if !outlet.required && outlet.held() >= KEPT {
-                outlet.lost = outlet.lost.saturating_add(1);
+            if !queue.required && queue.held() >= MAX_PENDING {
+                queue.lost = queue.lost.saturating_add(1);
                 continue;
             }
-            outlet.pending.push_str(&self.line);
-            if outlet.pace == Pace::Asleep {
-                outlet.pace = Pace::Dozing;
-                outlet.wake.notify_all();
+            queue.pending.push_str(&self.line);
+            if queue.flush == FlushState::Idle {
+                queue.flush = FlushState::Lingering;
+                queue.wake.notify_all();
             }
         }
     }
 
     fn is_full(&self) -> bool {
-        let mut required = self.outlets.iter().filter(|outlet| outlet.required);
-        required.any(|outlet| outlet.held() >= KEPT)
+        let mut required = self.queues.iter().filter(|queue| queue.required);
+        required.any(|queue| queue.held() >= MAX_PENDING)
     }
 }
 
 /// Lets records gather that nobody waits for.
-fn doze<'a>(state: MutexGuard<'a, State>, id: usize, wake: &Condvar) -> MutexGuard<'a, State> {
-    let may = |state: &mut State| state.outlets.get(id).is_some_and(Outlet::may_doze);
+fn linger<'a>(state: MutexGuard<'a, State>, id: usize, wake: &Condvar) -> MutexGuard<'a, State> {
+    let may = |state: &mut State| state.queues.get(id).is_some_and(SinkQueue::may_linger);
     let (state, _timeout) = wake
-        .wait_timeout_while(state, GATHER, may)
+        .wait_timeout_while(state, COMMIT_WINDOW, may)
         .unwrap_or_else(PoisonError::into_inner);
     state
 }
 
-impl Outlet {
-    fn may_doze(&self) -> bool {
-        self.pace != Pace::Hurried && self.orders.is_empty() && !self.ends
+impl SinkQueue {
+    fn may_linger(&self) -> bool {
+        self.flush != FlushState::Now && self.retargets.is_empty() && !self.is_ending
     }
 
     fn held(&self) -> usize {

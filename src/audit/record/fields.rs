@@ -36,7 +36,7 @@ pub(in crate::audit) struct Fields {
     pub(in crate::audit) auth: Option<&'static str>,
     pub(in crate::audit) proof: Vec<&'static str>,
     pub(in crate::audit) cached: bool,
-    pub(in crate::audit) certificate: Option<Shown>,
+    pub(in crate::audit) certificate: Option<CertificateMember>,
     pub(in crate::audit) tls: Option<Box<str>>,
     pub(in crate::audit) method: Option<String>,
     pub(in crate::audit) action: Option<&'static str>,
@@ -81,7 +81,7 @@ pub(in crate::audit) struct Fields {
 
 /// The certificate of a connection, as a record names it.
 #[derive(Clone, Debug)]
-pub(in crate::audit) struct Shown {
+pub(in crate::audit) struct CertificateMember {
     pub(in crate::audit) subject: String,
     pub(in crate::audit) sha256: String,
 }
@@ -297,7 +297,7 @@ impl Fields {
     }
 }
 
-impl Shown {
+impl CertificateMember {
     fn write(&self) -> String {
         let mut to = Members::new();
         to.text(key!("subject"), Some(&self.subject));

@@ -8,7 +8,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{FIRST, KNOWN, Named, Refusal, SAMPLE, SOURCES, Suppressed, Suppressor, Told, WINDOW};
+use super::{
+    FIRST, KNOWN, Named, Refusal, SAMPLE, SOURCES, Suppressed, Suppressor, Verdict, WINDOW,
+};
 use crate::audit::{Event, Outcome};
 
 const BYTES: u64 = 1024;
@@ -39,7 +41,7 @@ fn second(number: u64) -> Duration {
 /// Refuses until something is counted; how many had a record of their own.
 fn until_counted(to: &mut Suppressor, client: IpAddr, now: Duration) -> u64 {
     let mut alone = 0;
-    while to.judge(&refusal(client), now) == Told::Alone {
+    while to.judge(&refusal(client), now) == Verdict::Record {
         alone += 1;
         assert!(alone < 1_000_000);
     }
@@ -94,7 +96,7 @@ fn all_sources_together_have_a_share_and_no_more_memory_than_that() {
     let mut alone = 0;
     for number in 0..100_000_u32 {
         let client = IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number));
-        alone += u64::from(to.judge(&refusal(client), second(0)) == Told::Alone);
+        alone += u64::from(to.judge(&refusal(client), second(0)) == Verdict::Record);
     }
     assert_eq!(alone, (1 << 20) / BYTES);
     assert!(to.shares.refused.len() <= SOURCES);
@@ -155,7 +157,7 @@ fn a_record_with_many_existing_names_is_written_and_another_begun() {
             repository: Some(named(&name, true)),
             ..refusal(client)
         };
-        if let Told::Among {
+        if let Verdict::Suppress {
             full: Some(told), ..
         } = to.judge(&one, second(0))
         {
@@ -182,7 +184,7 @@ fn challenges_are_counted_for_a_minute_and_cost_no_share() {
     for _ in 0..100 {
         assert!(matches!(
             to.judge(&challenge, second(0)),
-            Told::Among { full: None, .. }
+            Verdict::Suppress { full: None, .. }
         ));
     }
     assert!(to.take(Some(second(59))).is_empty());

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::journal::chain::ChainKey;
-use super::journal::chain_file::{self, Beside};
+use super::journal::chain_file::{self, ChainEnd};
 use super::journal::sign::{CHECKPOINT_EVERY, PublicKey};
 use block::{Block, End, Means, follows};
 pub use problem::{Finding, Problem, VerifyError};
@@ -93,9 +93,9 @@ pub fn verify(
     for file in files {
         let beside = chain_file::path_of(file);
         match chain_file::read(file).map_err(|source| unreadable(&beside, source))? {
-            Beside::Nothing => {}
-            Beside::Junk => return Err(found(file, 1, Problem::JunkBeside(beside))),
-            Beside::Link(link) => ends.push((beside, link)),
+            ChainEnd::Missing => {}
+            ChainEnd::Damaged => return Err(found(file, 1, Problem::DamagedChainFile(beside))),
+            ChainEnd::Link(link) => ends.push((beside, link)),
         }
     }
     let known: Vec<_> = ends
@@ -260,10 +260,10 @@ impl<'a> Trail<'a> {
     ) -> Result<Verified, VerifyError> {
         let last = self.last.as_ref().map(|last| last.seq);
         let (file, line) = &self.place;
-        for (beside, link) in ends {
+        for (chain_file, link) in ends {
             if link.last() > last.unwrap_or(0) {
                 let problem = Problem::CutOff {
-                    beside: beside.clone(),
+                    chain_file: chain_file.clone(),
                     expected: link.last(),
                     found: last,
                 };

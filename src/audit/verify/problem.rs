@@ -68,10 +68,10 @@ pub enum Problem {
     },
     /// The trail ends before its end.
     #[error("the end is cut off: {} says that the last record is {expected}, and the last one here \
-        is {}", beside.display(), found.map_or("none".to_owned(), |seq| seq.to_string()))]
+        is {}", chain_file.display(), found.map_or("none".to_owned(), |seq| seq.to_string()))]
     CutOff {
         /// The file that says so.
-        beside: PathBuf,
+        chain_file: PathBuf,
         /// The number it names.
         expected: u64,
         /// The number of the last record.
@@ -87,7 +87,7 @@ pub enum Problem {
     },
     /// The file beside the trail makes no sense.
     #[error("{} beside it was changed: it does not name the end of a chain", .0.display())]
-    JunkBeside(PathBuf),
+    DamagedChainFile(PathBuf),
     /// A checkpoint that nobody signed who may.
     #[error("checkpoint {seq} is not signed by any of the public keys given (it names key {key})")]
     Signature {

@@ -13,8 +13,8 @@ const BLOCK: usize = 4 << 20;
 /// No line is longer.
 const LONGEST: u64 = 16 << 20;
 /// How often, and how long, a last line is waited for that is being written just now.
-const TRIES: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(5);
+const READ_ATTEMPTS: u32 = 10;
+const READ_PAUSE: Duration = Duration::from_millis(5);
 
 /// The files in the order of their first records. Empty ones say nothing.
 pub(super) fn in_order(files: &[PathBuf]) -> Result<Vec<PathBuf>, VerifyError> {
@@ -81,13 +81,13 @@ impl Reader {
                 return Ok(Some(block));
             }
             let is_long = u64::try_from(block.len()).is_ok_and(|length| length > LONGEST);
-            if block.is_empty() || is_long || (read == 0 && waited >= TRIES) {
+            if block.is_empty() || is_long || (read == 0 && waited >= READ_ATTEMPTS) {
                 self.rest = block;
                 return Ok(None);
             }
             if read == 0 {
                 waited = waited.saturating_add(1);
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(READ_PAUSE);
             }
         }
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{Finding, Problem, Proofs, Verified, VerifyError, verify};
 use crate::audit::journal::chain::{ChainKey, Link};
-use crate::audit::journal::chain_file::Head;
+use crate::audit::journal::chain_file::ChainFile;
 use crate::audit::journal::sign::{PublicKey, Signer};
 
 struct Folder(PathBuf);
@@ -201,7 +201,7 @@ fn the_end_is_proven_by_the_file_beside_the_trail() {
     let chain = Chain::default().records(5);
     let file = folder.write("audit.jsonl", chain.text.as_bytes());
     let files = [file.clone()];
-    Head::open(&file).unwrap().write(&chain.link).unwrap();
+    ChainFile::open(&file).unwrap().write(&chain.link).unwrap();
     let verified = check(&files, &Proofs::default()).unwrap();
     assert_eq!(verified.end_proven, Some(5));
     // A trail that has gone on since.
@@ -227,7 +227,7 @@ fn the_end_is_proven_by_the_file_beside_the_trail() {
     folder.write("audit.jsonl", chain.text.as_bytes());
     folder.write("audit.jsonl.chain", b"{\"seq\":5}");
     let (_, problem) = check(&files, &Proofs::default()).unwrap_err();
-    assert!(matches!(problem, Problem::JunkBeside(_)));
+    assert!(matches!(problem, Problem::DamagedChainFile(_)));
 }
 
 #[test]
@@ -370,7 +370,10 @@ impl Whole {
             folder.write("audit-1.jsonl", old.text.as_bytes()),
             folder.write("audit.jsonl", new.text.as_bytes()),
         ];
-        Head::open(&files[1]).unwrap().write(&new.link).unwrap();
+        ChainFile::open(&files[1])
+            .unwrap()
+            .write(&new.link)
+            .unwrap();
         let proofs = Proofs {
             keys: Vec::new(),
             public: vec![public],

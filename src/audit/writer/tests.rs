@@ -331,7 +331,7 @@ async fn refusals_of_one_source_are_counted_beyond_its_share() {
     permitted.permitted();
     permitted.answer(Outcome::Allowed, 200);
     permitted.close();
-    audit.tell_floods();
+    audit.flush_suppressed();
     audit.finish().await;
     let records = records(&file);
     let suppressed = records.last().unwrap();

@@ -24,6 +24,7 @@
 //! | [`access`] | from a request's head to a permit or a refusal; the token service |
 //! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
+//! | [`report`] | what reads the trail: the report, its last records, decisions of the past |
 //! | [`supervisor`] | the service manager: sockets it hands over, what it is told |
 //! | [`admin`] | health, metrics and status, on an address of its own |
 //! | [`whole_file`] | files read up to a limit, or not at all |
@@ -57,6 +58,7 @@ pub mod fuzz;
 pub mod page;
 pub mod proxy;
 pub mod reload;
+pub mod report;
 pub mod request;
 #[cfg(feature = "otlp")]
 pub mod spans;

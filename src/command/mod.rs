@@ -13,7 +13,6 @@ mod files;
 mod key;
 mod man;
 mod passwd;
-mod replay;
 mod schema;
 mod serve;
 mod service;

@@ -1,17 +1,7 @@
 //! `portcullis audit report`: what happened, for people who are answerable for it.
 
-mod bounded;
-mod gather;
-mod html;
-mod json;
-mod plot;
-mod standing;
-mod text;
-mod time;
-mod view;
-
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -19,17 +9,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::ValueHint;
 use jiff::{SignedDuration, Timestamp};
-use portcullis::audit::Lines;
 use portcullis::config::{Config, time_to_live};
+use portcullis::report::terminal::tame;
+use portcullis::report::{Gathered, JSON_KEYS, Look, Period, Summary, Terms, size};
 
 use super::super::files::{self, Existing, Readers};
 use super::super::{WRONG_CONFIGURATION, colours, complain, say, terminal};
-use gather::{Gathered, Period};
-use standing::{Standing, Terms};
-use text::Look;
 
-/// How much is read at a time.
-const BUFFER: usize = 256 * 1024;
 /// How often progress is shown.
 const TICK: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -38,7 +24,7 @@ const TICK: std::time::Duration = std::time::Duration::from_millis(200);
 /// Reads any number of trail files, of any size, in any order. Lines that are no records are counted
 /// and named. Exit code 0, also when there is something to look at.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = json::KEYS)]
+#[command(after_long_help = JSON_KEYS)]
 pub(crate) struct Report {
     /// Files of the trail, also rotated ones; `-` is standard input; by default the one of --config
     #[arg(value_name = "FILE", required_unless_present = "config", value_hint = ValueHint::FilePath)]
@@ -109,21 +95,6 @@ fn span(text: &str) -> Result<SignedDuration, String> {
     SignedDuration::try_from(time).map_err(|error| error.to_string())
 }
 
-/// Everything there is to show.
-struct Summary {
-    gathered: Gathered,
-    standing: Standing,
-    terms: Terms,
-    files: Vec<String>,
-    top: usize,
-}
-
-impl Summary {
-    fn unused_days(&self) -> i64 {
-        self.terms.unused.as_hours().div_euclid(24)
-    }
-}
-
 impl Report {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
@@ -136,17 +107,17 @@ impl Report {
         };
         let summary = self.summary(config.as_ref(), Timestamp::now())?;
         if let Some(path) = &self.html {
-            let page = html::html(&summary);
+            let page = summary.html();
             files::write(path, page.as_bytes(), Readers::Owner, Existing::Replace)?;
             complain(&format!("wrote {}", path.display()));
         } else if self.json {
-            say(&format!("{:#}\n", json::json(&summary)))?;
+            say(&format!("{:#}\n", summary.json()))?;
         } else {
             let look = Look {
                 width: terminal::width(),
                 colours: terminal::colours(),
             };
-            say(&text::text(&summary, look))?;
+            say(&summary.text(look))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -168,17 +139,7 @@ impl Report {
             unused: self.unused,
             soon: self.expiring,
         };
-        let standing = Standing::of(config, &gathered.last_use, gathered.first, terms);
-        Ok(Summary {
-            gathered,
-            standing,
-            terms,
-            files: paths
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect(),
-            top: self.top.into(),
-        })
+        Ok(Summary::new(gathered, config, terms, self.top.into()))
     }
 }
 
@@ -191,20 +152,10 @@ fn gather_file(path: &Path, gathered: &mut Gathered) -> Result<()> {
         let length = file.metadata().map(|metadata| metadata.len()).ok();
         (Box::new(file), length)
     };
-    let mut lines = Lines::new(BufReader::with_capacity(BUFFER, from));
     let mut progress = Progress::new(&name, length);
-    while let Some(line) = lines
-        .read()
-        .with_context(|| format!("cannot read {name}"))?
-    {
-        match line {
-            Ok(entry) => gathered.add(&entry),
-            Err(flaw) => gathered.skip(&name, lines.number(), flaw),
-        }
-        if lines.number().is_multiple_of(4096) {
-            progress.show(lines.bytes());
-        }
-    }
+    gathered
+        .read(&name, from, |bytes| progress.show(bytes))
+        .with_context(|| format!("cannot read {name}"))?;
     progress.clear();
     Ok(())
 }
@@ -238,9 +189,9 @@ impl<'a> Progress<'a> {
                 let part = bytes.saturating_mul(100).checked_div(length);
                 format!("{:3} %", part.unwrap_or_default())
             }
-            Some(_) | None => view::size(bytes),
+            Some(_) | None => size(bytes),
         };
-        let name = terminal::tame(self.name);
+        let name = tame(self.name);
         // Nobody is left to tell when that fails.
         let _told = write!(io::stderr(), "\r\u{1b}[Kreading {name} {done}").is_ok();
     }
@@ -253,4 +204,28 @@ impl<'a> Progress<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use jiff::Timestamp;
+
+    use super::moment;
+
+    #[test]
+    fn moments_are_days_times_and_ages() {
+        let now: Timestamp = "2026-05-11T00:00:00Z".parse().unwrap();
+        for (text, time) in [
+            ("2026-05-01", "2026-05-01T00:00:00Z"),
+            ("2026-05-01T06:00:00+02:00", "2026-05-01T04:00:00Z"),
+            ("10d", "2026-05-01T00:00:00Z"),
+            ("36h", "2026-05-09T12:00:00Z"),
+        ] {
+            assert_eq!(
+                moment(text).unwrap().before(now).to_string(),
+                time,
+                "{text}"
+            );
+        }
+        for text in ["", "yesterday", "2026-13-01", "never", "1y"] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
+}

@@ -6,14 +6,15 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use portcullis::audit::Lines;
 use portcullis::config::Config;
+use portcullis::report::replay::{Asked, Today};
+use portcullis::report::terminal::tame;
 use serde_json::{Value, json};
 
-use super::super::replay::{Asked, Today};
-use super::super::terminal::tame;
+use super::super::colours;
 
 /// Kinds of changes that are told apart; what is beyond is counted.
 const MOST: usize = 10_000;
@@ -50,7 +51,8 @@ pub(super) struct Changes {
 impl Changes {
     /// Reads trails, and decides everything in them again.
     pub(super) fn of(config: &Config, files: &[impl AsRef<Path>], now: Timestamp) -> Result<Self> {
-        let today = Today::new(config, now)?;
+        let today =
+            Today::new(config, now).map_err(|errors| anyhow!("{}", errors.render(colours())))?;
         let mut changes = Self::default();
         for path in files {
             let path = path.as_ref();

@@ -5,14 +5,15 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use portcullis::audit::{Entry, Lines};
 use portcullis::config::Config;
+use portcullis::report::replay::{Asked, Today};
+use portcullis::report::terminal::tame;
 use serde_json::{Value, json};
 
-use super::super::replay::{Asked, Today};
-use super::super::terminal::tame;
+use super::super::colours;
 use super::{passed_over, rule_json};
 
 /// What is to be said, and whether today's answer is to allow.
@@ -40,7 +41,8 @@ pub(super) fn replay(
             tame(reason)
         );
     };
-    let today = Today::new(config, now)?;
+    let today =
+        Today::new(config, now).map_err(|errors| anyhow!("{}", errors.render(colours())))?;
     let answer = today.answer(&asked);
     let explained = today.explain(&asked);
     let word = |allowed| if allowed { "allow" } else { "deny" };

@@ -13,8 +13,8 @@ use super::view::{Mark, findings};
 /// Slices of time at most.
 const SLICES: usize = 400;
 
-/// What `--help` says of the keys.
-pub(super) const KEYS: &str = "\
+/// The keys of the document, as `--help` shows them.
+pub const KEYS: &str = "\
 Keys of --json: generated, first, last, files, records, outside_period, skipped {torn, foreign,
 too_long, places}, logins, challenges, suppressed, lockouts, outcomes {allowed, denied, failed,
 limited, error, aborted}, traffic {pulls, pushes, deletes, bytes_in, bytes_out}, events [{event,
@@ -65,7 +65,7 @@ pub(super) fn json(report: &Summary) -> Value {
         "generated": report.terms.now.to_string(),
         "first": time(found.first),
         "last": time(found.last),
-        "files": report.files,
+        "files": found.files,
         "records": found.records,
         "outside_period": found.outside,
         "skipped": {

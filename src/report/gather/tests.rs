@@ -1,5 +1,5 @@
 use super::{Gathered, Period};
-use portcullis::audit::{Entry, Flaw};
+use crate::audit::{Entry, Flaw};
 
 fn entry(time: &str, fields: &str) -> Entry {
     let line = format!("{{\"time\":\"{time}\",{fields}}}");

@@ -1,10 +1,9 @@
 //! The report as one page that can be mailed, archived and printed.
 
-use portcullis::page::Page;
-
 use super::Summary;
 use super::plot;
 use super::view::{Body, Cell, Mark, Section, Table, figures, findings, moment, sections};
+use crate::page::Page;
 
 /// The whole page.
 pub(super) fn html(report: &Summary) -> String {

@@ -7,39 +7,42 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
 use jiff::Timestamp;
-use portcullis::audit::{Entry, Outcome};
-use portcullis::authn::keys::{Keyring, Keys};
-use portcullis::config::Config;
-use portcullis::identity::{Identity, Proof, Subject};
-use portcullis::policy::{Decision, Explanation};
-use portcullis::registry::{Action, RepoName};
 
-use super::colours;
+use crate::audit::{Entry, Outcome};
+use crate::authn::keys::{Keyring, Keys};
+use crate::config::{Config, Errors};
+use crate::identity::{Identity, Proof, Subject};
+use crate::policy::{Decision, Explanation};
+use crate::registry::{Action, RepoName};
 
 /// Why the tag of a manifest could not be moved, in the words of a record.
 const TAG_EXISTS: &str = "tag exists, overwrite not allowed";
 
-/// What was asked once, and what came of it.
-pub(crate) struct Asked {
-    pub(crate) action: Action,
-    pub(crate) repository: RepoName,
-    pub(crate) user: Option<String>,
+/// A question of the past, and the answer that it got.
+#[derive(Debug)]
+pub struct Asked {
+    /// The right that was needed.
+    pub action: Action,
+    /// The repository; any one for the catalog.
+    pub repository: RepoName,
+    /// The user, as the record spells it.
+    pub user: Option<String>,
     /// `None` for somebody who cannot be any more.
     subject: Option<Subject>,
-    pub(crate) address: IpAddr,
+    /// The client's address.
+    pub address: IpAddr,
     outside_groups: Vec<String>,
     proof: Proof,
-    /// Whether it was allowed then.
-    pub(crate) allowed: bool,
+    /// Allowed then.
+    pub allowed: bool,
     /// The rule that decided then.
-    pub(crate) rule: Option<String>,
+    pub rule: Option<String>,
 }
 
 impl Asked {
     /// The question of a record; `None` if the policy decided nothing in it.
-    pub(crate) fn in_record(entry: &Entry) -> Option<Self> {
+    pub fn in_record(entry: &Entry) -> Option<Self> {
         let (action, allowed) = decided(entry)?;
         let repository = match (&entry.repository, action) {
             (Some(name), _) => RepoName::parse(name)?,
@@ -123,25 +126,27 @@ fn decided(entry: &Entry) -> Option<(Action, bool)> {
     }
 }
 
-/// What today's configuration says.
-pub(crate) struct Today<'a> {
+/// Today's configuration.
+#[derive(Debug)]
+pub struct Today<'a> {
     config: &'a Config,
     keys: Arc<Keys>,
     now: Timestamp,
 }
 
 /// The answer of today.
-pub(crate) struct Answer {
-    pub(crate) allowed: bool,
+#[derive(Debug)]
+pub struct Answer {
+    /// Allowed today.
+    pub allowed: bool,
     /// The rule, or why there is none.
-    pub(crate) by: String,
+    pub by: String,
 }
 
 impl<'a> Today<'a> {
     /// Opens what a decision needs.
-    pub(crate) fn new(config: &'a Config, now: Timestamp) -> Result<Self> {
-        let keys = Keyring::open(&config.auth.keys, &config.roles)
-            .map_err(|errors| anyhow!("{}", errors.render(colours())))?;
+    pub fn new(config: &'a Config, now: Timestamp) -> Result<Self, Errors> {
+        let keys = Keyring::open(&config.auth.keys, &config.roles)?;
         Ok(Self {
             config,
             keys: keys.current(),
@@ -150,7 +155,7 @@ impl<'a> Today<'a> {
     }
 
     /// Decides again.
-    pub(crate) fn answer(&self, asked: &Asked) -> Answer {
+    pub fn answer(&self, asked: &Asked) -> Answer {
         let who = match asked.who(&self.keys) {
             Ok(who) => who,
             Err(why) => {
@@ -175,7 +180,7 @@ impl<'a> Today<'a> {
     }
 
     /// Decides again, with all reasons and the groups that count.
-    pub(crate) fn explain(&self, asked: &Asked) -> Result<(Explanation, Vec<String>), String> {
+    pub fn explain(&self, asked: &Asked) -> Result<(Explanation, Vec<String>), String> {
         let who = asked.who(&self.keys)?;
         let policy = &self.config.policy;
         let (address, action) = (asked.address, asked.action);
@@ -194,9 +199,9 @@ fn by(decision: &Decision) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Asked, Today};
+    use crate::audit::Entry;
+    use crate::config::Config;
     use jiff::Timestamp;
-    use portcullis::audit::Entry;
-    use portcullis::config::Config;
     use std::path::Path;
 
     const CONFIG: &str = r#"

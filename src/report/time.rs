@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use portcullis::audit::Entry;
 
 use super::gather::{Counts, Traffic};
+use crate::audit::Entry;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -144,9 +144,9 @@ impl Week {
 #[cfg(test)]
 mod tests {
     use super::{MOST, Slice, Timeline, Week};
-    use crate::command::audit::report::gather::Traffic;
+    use crate::audit::Entry;
+    use crate::report::gather::Traffic;
     use jiff::Timestamp;
-    use portcullis::audit::Entry;
 
     fn entry(second: i64) -> Entry {
         let time = Timestamp::from_second(second).unwrap();

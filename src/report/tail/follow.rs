@@ -12,7 +12,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const LONGEST: usize = 1 << 20;
 
 /// Reads what is added to a file, whatever file has its name.
-pub(super) struct Follow {
+#[derive(Debug)]
+pub struct Follow {
     path: PathBuf,
     file: File,
     at: u64,
@@ -22,7 +23,7 @@ pub(super) struct Follow {
 
 impl Follow {
     /// Goes on in `file`, which stood at `path`, after so many bytes.
-    pub(super) fn new(path: PathBuf, file: File, at: u64) -> Self {
+    pub fn new(path: PathBuf, file: File, at: u64) -> Self {
         Self {
             path,
             file,
@@ -32,7 +33,7 @@ impl Follow {
     }
 
     /// Waits for lines, and hands out all there are.
-    pub(super) fn next(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    pub fn next(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         loop {
             if self.look(&mut take)? {
                 return Ok(());

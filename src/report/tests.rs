@@ -1,19 +1,14 @@
 //! The report as people and machines see it, of a small trail.
 
-use clap::Parser;
-use jiff::Timestamp;
-use portcullis::config::Config;
+use std::fs::File;
 
-use super::text::Look;
-use super::{Report, html, json, moment, text};
+use jiff::{SignedDuration, Timestamp};
 use tempfile::{TempDir, tempdir};
 
-#[derive(Debug, Parser)]
-struct Line {
-    #[command(flatten)]
-    report: Report,
-}
+use super::{Gathered, JSON_KEYS, Look, Period, Summary, Terms};
+use crate::config::Config;
 
+const DAY: SignedDuration = SignedDuration::from_hours(24);
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\\u001b[31m\\u202e";
 
 /// Ten days of three users, an attacker and a flood.
@@ -78,15 +73,21 @@ fn now() -> Timestamp {
     "2026-05-11T00:00:00Z".parse().unwrap()
 }
 
-fn report(folder: &TempDir, more: &[&str]) -> super::Summary {
+fn report(folder: &TempDir, period: Period, top: usize) -> Summary {
     let file = trail(folder);
-    let words = ["report", &file].into_iter().chain(more.iter().copied());
-    let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
-    let config = configured(folder);
-    let mut summary = line.report.summary(Some(&config), now()).unwrap();
+    let mut gathered = Gathered::new(period);
+    gathered
+        .read(&file, File::open(&file).unwrap(), |_| {})
+        .unwrap();
+    let terms = Terms {
+        now: now(),
+        unused: DAY * 90,
+        soon: DAY * 30,
+    };
+    let mut summary = Summary::new(gathered, Some(&configured(folder)), terms, top);
     // Where the folder is must not decide how wide columns are.
     let short = |text: &mut String| *text = without_folder(text, folder);
-    summary.files.iter_mut().for_each(short);
+    summary.gathered.files.iter_mut().for_each(short);
     let standing = &mut summary.standing;
     standing.troubles.iter_mut().for_each(short);
     for one in &mut standing.weak {
@@ -136,13 +137,13 @@ fn without_folder(text: &str, folder: &TempDir) -> String {
 #[test]
 fn the_text_has_everything_in_eighty_columns_or_more() {
     let folder = tempdir().unwrap();
-    let summary = report(&folder, &[]);
+    let summary = report(&folder, Period::default(), 20);
     for width in [80, 160] {
         let look = Look {
             width,
             colours: false,
         };
-        let shown = text::text(&summary, look);
+        let shown = summary.text(look);
         assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown}");
         insta::assert_snapshot!(format!("text_{width}"), shown);
     }
@@ -150,27 +151,27 @@ fn the_text_has_everything_in_eighty_columns_or_more() {
         width: 80,
         colours: true,
     };
-    assert!(text::text(&summary, look).contains("\u{1b}[31m"));
+    assert!(summary.text(look).contains("\u{1b}[31m"));
 }
 
 #[test]
 fn the_json_has_the_keys_that_help_names() {
     let folder = tempdir().unwrap();
-    let mut value = json::json(&report(&folder, &["--top", "2"]));
+    let mut value = report(&folder, Period::default(), 2).json();
     for list in ["/timeline/slices", "/week"] {
         let list = value.pointer_mut(list).unwrap().as_array_mut().unwrap();
         list.truncate(1);
     }
     insta::assert_snapshot!("json", format!("{value:#}"));
     for key in value.as_object().unwrap().keys() {
-        assert!(json::KEYS.contains(key.as_str()), "{key} is not documented");
+        assert!(JSON_KEYS.contains(key.as_str()), "{key} is not documented");
     }
 }
 
 #[test]
 fn the_page_is_whole_and_names_stay_text() {
     let folder = tempdir().unwrap();
-    let page = html::html(&report(&folder, &[]));
+    let page = report(&folder, Period::default(), 20).html();
     for text in [
         "Audit report",
         "What needs attention",
@@ -192,31 +193,20 @@ fn the_page_is_whole_and_names_stay_text() {
 #[test]
 fn an_empty_trail_is_a_report_too() {
     let folder = tempdir().unwrap();
-    let summary = report(&folder, &["--until", "2020-01-01"]);
+    let period = Period {
+        until: Some("2020-01-01T00:00:00Z".parse().unwrap()),
+        ..Period::default()
+    };
+    let summary = report(&folder, period, 20);
     let look = Look {
         width: 80,
         colours: false,
     };
-    assert!(text::text(&summary, look).contains("there are no records in this period"));
-    assert!(html::html(&summary).contains("None."));
-    assert_eq!(json::json(&summary)["records"], 0);
-}
-
-#[test]
-fn moments_are_days_times_and_ages() {
-    for (text, time) in [
-        ("2026-05-01", "2026-05-01T00:00:00Z"),
-        ("2026-05-01T06:00:00+02:00", "2026-05-01T04:00:00Z"),
-        ("10d", "2026-05-01T00:00:00Z"),
-        ("36h", "2026-05-09T12:00:00Z"),
-    ] {
-        assert_eq!(
-            moment(text).unwrap().before(now()).to_string(),
-            time,
-            "{text}"
-        );
-    }
-    for text in ["", "yesterday", "2026-13-01", "never", "1y"] {
-        assert!(moment(text).is_err(), "{text}");
-    }
+    assert!(
+        summary
+            .text(look)
+            .contains("there are no records in this period")
+    );
+    assert!(summary.html().contains("None."));
+    assert_eq!(summary.json()["records"], 0);
 }

@@ -1,19 +1,20 @@
 //! A record in one line, in columns.
 
-use portcullis::audit::{Entry, Outcome};
+use super::super::terminal::{fitted, tame};
+use crate::audit::{Entry, Outcome};
 
-use super::super::super::terminal::{fitted, tame};
-
-/// How lines are to look.
+/// Look of the lines.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Columns {
-    pub(super) width: usize,
-    pub(super) colours: bool,
+pub struct Columns {
+    /// Columns of the terminal.
+    pub width: usize,
+    /// Colours, or none.
+    pub colours: bool,
 }
 
 impl Columns {
-    /// What the columns are.
-    pub(super) fn head() -> String {
+    /// The names of the columns.
+    pub fn head() -> String {
         let line = [
             fitted("TIME", 19),
             fitted("REF", 6),
@@ -119,7 +120,7 @@ pub(super) fn ascii(line: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Columns, ascii};
-    use portcullis::audit::Entry;
+    use crate::audit::Entry;
 
     #[test]
     fn records_are_lines_and_escapes_are_text() {

@@ -5,10 +5,10 @@
 )]
 
 use jiff::Timestamp;
-use portcullis::page::Page;
 
 use super::time::{Slice, Week};
 use super::view::{grouped, size};
+use crate::page::Page;
 
 /// Of the plot over time, in its own units.
 const WIDTH: f64 = 1000.0;

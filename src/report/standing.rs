@@ -5,18 +5,20 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
-use portcullis::authn::htpasswd::Users;
-use portcullis::config::{Config, RobotKey, robot_keys};
-use portcullis::identity::{Robot, Subject};
 
-/// What is to be looked for.
+use crate::authn::htpasswd::Users;
+use crate::config::{Config, RobotKey, robot_keys};
+use crate::identity::{Robot, Subject};
+
+/// Terms of what needs attention.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
-    pub(super) now: Timestamp,
-    /// Unused for so long is unused.
-    pub(super) unused: SignedDuration,
-    /// So near an end is soon.
-    pub(super) soon: SignedDuration,
+pub struct Terms {
+    /// The time of the report.
+    pub now: Timestamp,
+    /// Time without a use after which a credential is called unused.
+    pub unused: SignedDuration,
+    /// Time before its end from which a key or certificate is pointed out.
+    pub soon: SignedDuration,
 }
 
 /// Everything found.

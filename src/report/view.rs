@@ -531,7 +531,7 @@ fn skipped(report: &Summary) -> Section {
         count("lines too long to be records", skipped.too_long),
     ];
     rows.extend(skipped.places.iter().map(|place| count(place, 1)));
-    let files: Vec<_> = report.files.iter().map(String::as_str).collect();
+    let files: Vec<_> = found.files.iter().map(String::as_str).collect();
     table(
         "trail",
         "The trail itself",
@@ -612,7 +612,7 @@ pub(super) fn grouped(number: u64) -> String {
 
 /// Bytes in the unit that fits.
 #[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
-pub(super) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");

@@ -1,16 +1,21 @@
-//! What the records of a trail add up to. Values in, values out: no file, no clock.
+//! What the records of a trail add up to. Bytes in, values out: no clock.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::io::{self, BufReader, Read};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
-use portcullis::audit::{Entry, Event, Flaw, Outcome};
 
 use super::bounded::{Bounded, Few, Sum};
 use super::time::{Timeline, Week};
+use crate::audit::{Entry, Event, Flaw, Lines, Outcome};
 
+/// Bytes read at a time.
+const BUFFER: usize = 256 * 1024;
+/// Lines between two reports of progress.
+const PROGRESS: u64 = 4096;
 /// Names that are surely kept of each kind.
 const NAMES: usize = 10_000;
 /// Users whose last use is remembered.
@@ -244,14 +249,17 @@ pub(super) struct Skipped {
 
 /// From when to when; both ends optional, the second exclusive.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Period {
-    pub(super) since: Option<Timestamp>,
-    pub(super) until: Option<Timestamp>,
+pub struct Period {
+    /// The first moment that counts.
+    pub since: Option<Timestamp>,
+    /// The first moment after those that count.
+    pub until: Option<Timestamp>,
 }
 
-/// Everything.
+/// Sums over all records read so far.
 #[derive(Debug)]
-pub(super) struct Gathered {
+pub struct Gathered {
+    pub(super) files: Vec<String>,
     pub(super) records: u64,
     /// Records outside of the period that was asked for.
     pub(super) outside: u64,
@@ -278,8 +286,10 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    pub(super) fn new(period: Period) -> Self {
+    /// Counts the records of a period.
+    pub fn new(period: Period) -> Self {
         Self {
+            files: Vec::new(),
             records: 0,
             outside: 0,
             first: None,
@@ -302,6 +312,28 @@ impl Gathered {
             last_use: HashMap::new(),
             period,
         }
+    }
+
+    /// Counts the records of the file called `name`. Lines that are no records are counted apart.
+    /// `progress` is called now and then with the number of bytes read.
+    pub fn read(
+        &mut self,
+        name: &str,
+        from: impl Read,
+        mut progress: impl FnMut(u64),
+    ) -> io::Result<()> {
+        self.files.push(name.to_owned());
+        let mut lines = Lines::new(BufReader::with_capacity(BUFFER, from));
+        while let Some(line) = lines.read()? {
+            match line {
+                Ok(entry) => self.add(&entry),
+                Err(flaw) => self.skip(name, lines.number(), flaw),
+            }
+            if lines.number().is_multiple_of(PROGRESS) {
+                progress(lines.bytes());
+            }
+        }
+        Ok(())
     }
 
     /// Counts a line that is no record.

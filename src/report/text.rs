@@ -3,15 +3,17 @@
 use std::fmt::Write as _;
 
 use super::Summary;
+use super::terminal::{bar, fitted, tame};
 use super::time::{Slice, Week};
 use super::view::{Body, Cell, Mark, Section, Table, figures, findings, grouped, moment, sections};
-use crate::command::terminal::{bar, fitted, tame};
 
-/// How it is to look.
+/// Look of a text.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
-    pub(super) width: usize,
-    pub(super) colours: bool,
+pub struct Look {
+    /// Columns of the terminal.
+    pub width: usize,
+    /// Colours, or none.
+    pub colours: bool,
 }
 
 /// Slices of time that fit well under each other.

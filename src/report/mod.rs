@@ -1,0 +1,75 @@
+//! What reads the trail: the report of who used which credential, what was refused, pulled and pushed,
+//! for people and for machines; the last records and those that come ([`tail`]); and decisions of the
+//! past, decided again ([`replay`]).
+//!
+//! It prints nothing and takes the time as an argument.
+
+pub mod replay;
+pub mod tail;
+pub mod terminal;
+
+mod bounded;
+mod gather;
+mod html;
+mod json;
+mod plot;
+mod standing;
+mod text;
+mod time;
+mod view;
+
+use serde_json::Value;
+
+use crate::config::Config;
+
+use self::standing::Standing;
+
+pub use gather::{Gathered, Period};
+pub use json::KEYS as JSON_KEYS;
+pub use standing::Terms;
+pub use text::Look;
+pub use view::size;
+
+/// Everything that a report shows.
+#[derive(Debug)]
+pub struct Summary {
+    gathered: Gathered,
+    standing: Standing,
+    terms: Terms,
+    top: usize,
+}
+
+impl Summary {
+    /// Sums up what was read; tables have `top` rows. A configuration adds its users, keys,
+    /// certificates and password hashes, whose files are read here.
+    pub fn new(gathered: Gathered, config: Option<&Config>, terms: Terms, top: usize) -> Self {
+        Self {
+            standing: Standing::of(config, &gathered.last_use, gathered.first, terms),
+            gathered,
+            terms,
+            top,
+        }
+    }
+
+    /// The report for a terminal.
+    pub fn text(&self, look: Look) -> String {
+        text::text(self, look)
+    }
+
+    /// The report for machines; [`JSON_KEYS`] lists its keys.
+    pub fn json(&self) -> Value {
+        json::json(self)
+    }
+
+    /// The report as one self-contained page.
+    pub fn html(&self) -> String {
+        html::html(self)
+    }
+
+    fn unused_days(&self) -> i64 {
+        self.terms.unused.as_hours().div_euclid(24)
+    }
+}
+
+#[cfg(test)]
+mod tests;

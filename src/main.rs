@@ -1,11 +1,11 @@
-//! `portcullis`: arguments in, exit code out. What each command does is in `command`.
+//! `portcullis`: arguments in, exit code out. What each command does is in `cli`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-mod command;
+mod cli;
 
 fn main() -> ExitCode {
-    command::Cli::parse().run()
+    cli::Cli::parse().run()
 }

@@ -9,7 +9,7 @@ use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 use rustix::process::{getegid, geteuid};
 
 use super::Readers;
-use crate::command::account::{Map, group_name, stands_in, user_name};
+use crate::cli::account::{Map, group_name, stands_in, user_name};
 
 /// The access list of a file, where it has one beyond its mode.
 const ACCESS_LIST: &str = "system.posix_acl_access";

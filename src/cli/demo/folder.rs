@@ -11,8 +11,8 @@ use portcullis::authn::htpasswd::{SOUND_COST, hash_password};
 use portcullis::identity::Password;
 use zeroize::Zeroizing;
 
-use crate::command::certs::make::{Authority, Validity};
-use crate::command::files::{self, Existing, Readers};
+use crate::cli::certs::make::{Authority, Validity};
+use crate::cli::files::{self, Existing, Readers};
 
 /// The user's name.
 pub(super) const USER: &str = "demo";

@@ -5,7 +5,7 @@ use std::path::Path;
 use portcullis::config::{Config, Diagnostic};
 
 use super::{key_of, named_files};
-use crate::command::service::Service;
+use crate::cli::service::Service;
 
 /// Everything the server would fail to read or write for want of rights.
 pub(super) fn findings(config: &Config, service: &Service) -> Vec<Diagnostic> {

@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::command::{WRONG_CONFIGURATION, colours, complain};
+use crate::cli::{WRONG_CONFIGURATION, colours, complain};
 
 const DAY: i64 = 24 * 60 * 60;
 

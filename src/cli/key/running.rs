@@ -11,8 +11,8 @@ use portcullis::config::Config;
 use rustix::process::geteuid;
 use serde_json::Value;
 
-use crate::command::complain;
-use crate::command::service::Service;
+use crate::cli::complain;
+use crate::cli::service::Service;
 
 /// For a server of this machine.
 const TIMEOUT: Duration = Duration::from_secs(5);

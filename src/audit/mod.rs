@@ -5,6 +5,7 @@
 //! before its record is on its way to disk (pushes, deletes, logins, tokens), the closer waits for
 //! the writer's acknowledgement.
 
+mod budget;
 mod entry;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;

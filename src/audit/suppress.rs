@@ -1,34 +1,25 @@
-//! Refusals and requests that were given up, beyond what one source may have on record: they are
-//! counted, and one record tells how many they were, whom they named and what they asked for.
+//! The suppressor: counts refusals and requests that were given up, beyond the budget that their source
+//! has of the trail. One record has their number, and the users and repositories that they named.
 //!
 //! Only what got no permit comes here, so nothing that was done or seen is ever without a record of its
-//! own. A source has a share of the trail: a burst and a rate, in bytes, at each of its prefixes, and
-//! all sources together have one. What is beyond that is counted by source, event and status. Names of
-//! what exists are always told; of the rest the first few and a sample. Pure; the caller has the clock.
+//! own. Suppressed requests are counted by source, event, outcome and status. Names of what exists are
+//! always recorded; of other names the first few and a sample. Pure; the caller has the clock.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use super::budget::Budget;
 use super::record::event::{Event, Outcome};
 use super::record::fields::Fields;
+use crate::limit::Source;
 
 /// How long refusals are counted before a record tells of them.
 const WINDOW: Duration = Duration::from_secs(10);
 /// The same for requests that were asked for a credential, which is how most logins begin.
 const CHALLENGED_WINDOW: Duration = Duration::from_mins(1);
-/// Bytes of the trail that one source may have at once, and in a second.
-const BURST: u64 = 64 << 10;
-const RATE: u64 = 2 << 10;
-/// The same for all sources together.
-const BURST_OF_ALL: u64 = 1 << 20;
-const RATE_OF_ALL: u64 = 1 << 20;
-/// The same for what got a permit: beyond it a source waits.
-const PERMITTED_RATE: u64 = 8 << 20;
 /// Runs counted at a time. What is more is counted without its source.
 const RUNS: usize = 4096;
-/// Sources whose shares are remembered.
-const SOURCES: usize = 16 << 10;
 /// Names of what does not exist: so many of the first, and so many of the others.
 const FIRST: usize = 8;
 const SAMPLE: usize = 8;
@@ -106,10 +97,10 @@ pub(super) struct Suppressed {
     pub(super) reasons: Vec<(String, u64)>,
 }
 
-/// Everybody's shares, and the runs that are going on.
+/// The budget of the trail, and the runs that are going on.
 #[derive(Debug)]
 pub(super) struct Suppressor {
-    shares: Shares,
+    budget: Budget,
     runs: HashMap<Kind, Run>,
     rng: SampleRng,
 }
@@ -128,7 +119,7 @@ impl Suppressor {
     /// `seed` decides which names make the sample.
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            shares: Shares::default(),
+            budget: Budget::default(),
             runs: HashMap::new(),
             rng: SampleRng(seed),
         }
@@ -136,11 +127,11 @@ impl Suppressor {
 
     /// Decides whether a refusal has a record of its own, and counts it if not.
     pub(super) fn judge(&mut self, refusal: &Refusal<'_>, now: Duration) -> Verdict {
-        if !refusal.is_one_of_many && self.shares.take(refusal.client, refusal.bytes, now) {
+        if !refusal.is_one_of_many && self.budget.take(refusal.client, refusal.bytes, now) {
             return Verdict::Record;
         }
         let mut kind = Kind {
-            source: Some(source_of(refusal.client)),
+            source: Some(Source::of(refusal.client).address()),
             event: refusal.event,
             outcome: refusal.outcome,
             status: refusal.status,
@@ -186,12 +177,12 @@ impl Suppressor {
 
     /// Notes a record of something that got a permit.
     pub(super) fn charge(&mut self, client: IpAddr, bytes: u64, now: Duration) {
-        self.shares.charge(client, bytes, now);
+        self.budget.charge(client, bytes, now);
     }
 
     /// How long a source has to wait until its next permitted record can be afforded.
     pub(super) fn debt(&self, client: IpAddr, now: Duration) -> Duration {
-        self.shares.debt(client, now)
+        self.budget.debt(client, now)
     }
 }
 
@@ -330,112 +321,6 @@ impl SampleRng {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (mixed ^ (mixed >> 31)).checked_rem(end)
     }
-}
-
-/// How much of the trail each source has had. A share is kept as the time at which all of it is
-/// there again (the generic cell rate algorithm).
-#[derive(Debug, Default)]
-struct Shares {
-    /// By prefix and its length.
-    refused: HashMap<(u8, IpAddr), Duration>,
-    permitted: HashMap<IpAddr, Duration>,
-    all: Duration,
-    /// When the full shares were forgotten last.
-    swept: Duration,
-}
-
-impl Shares {
-    /// Takes from the shares of a source, if there is enough in each.
-    fn take(&mut self, client: IpAddr, bytes: u64, now: Duration) -> bool {
-        self.sweep(now);
-        let after = |full: Duration, rate| full.max(now).saturating_add(time_of(bytes, rate));
-        let fits = |then: Duration, burst, rate| then.saturating_sub(now) <= time_of(burst, rate);
-        let all = after(self.all, RATE_OF_ALL);
-        if !fits(all, BURST_OF_ALL, RATE_OF_ALL) {
-            return false;
-        }
-        let prefixes = prefixes(client);
-        let new = prefixes
-            .iter()
-            .filter(|prefix| !self.refused.contains_key(prefix));
-        if self.refused.len().saturating_add(new.count()) > SOURCES {
-            return false;
-        }
-        let mut shares = Vec::with_capacity(prefixes.len());
-        for prefix in prefixes {
-            let full = self.refused.get(&prefix).copied().unwrap_or_default();
-            let then = after(full, RATE);
-            if !fits(then, BURST, RATE) {
-                return false;
-            }
-            shares.push((prefix, then));
-        }
-        self.refused.extend(shares);
-        self.all = all;
-        true
-    }
-
-    fn charge(&mut self, client: IpAddr, bytes: u64, now: Duration) {
-        self.sweep(now);
-        let source = source_of(client);
-        if self.permitted.len() >= SOURCES && !self.permitted.contains_key(&source) {
-            return;
-        }
-        let full = self.permitted.entry(source).or_default();
-        *full = (*full)
-            .max(now)
-            .saturating_add(time_of(bytes, PERMITTED_RATE));
-    }
-
-    /// A second's worth is free.
-    fn debt(&self, client: IpAddr, now: Duration) -> Duration {
-        let full = self.permitted.get(&source_of(client));
-        let debt = full.map_or(Duration::ZERO, |full| full.saturating_sub(now));
-        debt.saturating_sub(Duration::from_secs(1))
-    }
-
-    /// Forgets the shares that are full again, now and then.
-    fn sweep(&mut self, now: Duration) {
-        if now.saturating_sub(self.swept) < Duration::from_secs(1) {
-            return;
-        }
-        self.swept = now;
-        self.refused.retain(|_, full| *full > now);
-        self.permitted.retain(|_, full| *full > now);
-    }
-}
-
-/// The time in which so many bytes come together at a rate.
-fn time_of(bytes: u64, rate: u64) -> Duration {
-    let nanos = u128::from(bytes)
-        .saturating_mul(1_000_000_000)
-        .checked_div(u128::from(rate))
-        .unwrap_or_default();
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
-/// What counts as one source: an IPv4 address, or the /64 of an IPv6 one.
-pub(super) fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => IpAddr::V6(prefix(v6, 64)),
-    }
-}
-
-/// The networks that share with a client. A customer is given a /64, a /56 or a /48 (RFC 6177).
-fn prefixes(client: IpAddr) -> Vec<(u8, IpAddr)> {
-    match client.to_canonical() {
-        v4 @ IpAddr::V4(_) => vec![(32, v4)],
-        IpAddr::V6(v6) => [64, 56, 48]
-            .map(|length| (length, IpAddr::V6(prefix(v6, length))))
-            .to_vec(),
-    }
-}
-
-fn prefix(address: Ipv6Addr, length: u8) -> Ipv6Addr {
-    let rest = 128_u32.saturating_sub(u32::from(length));
-    let mask = u128::MAX.checked_shl(rest).unwrap_or(0);
-    Ipv6Addr::from_bits(address.to_bits() & mask)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Source {
     }
 
     /// The IPv4 address, or the first address of the /64.
-    pub(super) fn address(self) -> IpAddr {
+    pub fn address(self) -> IpAddr {
         self.0
     }
 }

@@ -15,7 +15,7 @@ use socket2::SockRef;
 const ADMIN: &str = "admin";
 
 /// Between signs of life, whatever is asked for.
-const SHORTEST: Duration = Duration::from_millis(10);
+const MIN_WATCHDOG_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A socket that was handed over and cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +176,7 @@ pub async fn watchdog() {
     let Some(patience) = sd_notify::watchdog_enabled() else {
         return;
     };
-    let mut beat = tokio::time::interval(patience.div_f32(2.0).max(SHORTEST));
+    let mut beat = tokio::time::interval(patience.div_f32(2.0).max(MIN_WATCHDOG_INTERVAL));
     loop {
         beat.tick().await;
         tell(&[NotifyState::Watchdog]);

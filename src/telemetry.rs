@@ -10,7 +10,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 use crate::config::LogFormat;
 
 /// What is logged unless `RUST_LOG` says otherwise.
-const DEFAULT: &str = "info";
+const DEFAULT_FILTER: &str = "info";
 
 type Format = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -19,7 +19,8 @@ static FORMAT: OnceLock<reload::Handle<Format, Registry>> = OnceLock::new();
 
 /// Starts logging. Called once, before anything else happens.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(DEFAULT));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(DEFAULT_FILTER));
     let (layer, handle) = reload::Layer::new(layer(format));
     tracing_subscriber::registry()
         .with(layer)

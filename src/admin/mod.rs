@@ -41,9 +41,9 @@ use crate::proxy::Proxy;
 use crate::transport::{Room, Seat};
 
 /// Connections at a time: a handful of scrapers and browsers.
-const CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// Time for a request's head, and for the registry to answer when it is asked for its health.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -53,7 +53,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// Serves until it is dropped. Nobody who holds a connection for nothing keeps others out: the oldest
 /// of the largest source goes for a new one.
 async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
-    let room = Room::new(CONNECTIONS, usize::MAX);
+    let room = Room::new(MAX_CONNECTIONS, usize::MAX);
     loop {
         let Ok((stream, from)) = listener.accept().await else {
             room.shrink().await;
@@ -62,11 +62,11 @@ async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
         let Ok(seat) = room.seat(from.ip(), Origin::Client).await else {
             continue;
         };
-        tokio::spawn(converse(stream, seat, Arc::clone(&proxy)));
+        tokio::spawn(serve_connection(stream, seat, Arc::clone(&proxy)));
     }
 }
 
-async fn converse(stream: TcpStream, seat: Seat, proxy: Arc<Proxy>) {
+async fn serve_connection(stream: TcpStream, seat: Seat, proxy: Arc<Proxy>) {
     let occupant = seat.occupant();
     let service = service_fn(|request: Request<Incoming>| {
         let (proxy, busy) = (Arc::clone(&proxy), occupant.begin());
@@ -78,7 +78,7 @@ async fn converse(stream: TcpStream, seat: Seat, proxy: Arc<Proxy>) {
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(ANSWER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         // How a scraper leaves is its own affair.
@@ -158,10 +158,10 @@ async fn health(proxy: &Proxy) -> Health {
     let rules = proxy.rules();
     let directory = async {
         let known = Arc::clone(rules.authenticator.directory()?);
-        let asked = tokio::time::timeout(PATIENCE, known.diagnose(None)).await;
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, known.diagnose(None)).await;
         Some(asked.unwrap_or_default())
     };
-    let registry = tokio::time::timeout(PATIENCE, rules.upstream.probe());
+    let registry = tokio::time::timeout(ANSWER_TIMEOUT, rules.upstream.probe());
     let (registry, directory) = tokio::join!(registry, directory);
     let upstream = match registry {
         Ok(Ok(_any_answer)) => "ok".to_owned(),

@@ -15,7 +15,7 @@ use crate::state::Reload;
 
 const DAY: i64 = 24 * 60 * 60;
 /// What ends within this many days is pointed out.
-const SOON: i64 = 30;
+const SOON_DAYS: i64 = 30;
 
 /// Everything on the page; `/status.json` is this as it is.
 #[derive(Debug, Serialize)]
@@ -420,7 +420,7 @@ fn ending(one: &crate::tls::Ending, now: Timestamp) -> Ending {
         days_left,
         state: match days_left {
             ..0 => "over",
-            0..=SOON => "soon",
+            0..=SOON_DAYS => "soon",
             _ => "good",
         },
     }

@@ -24,7 +24,7 @@ use serde_json::json;
 
 use super::check_ldap::Answers;
 use super::service::Service;
-use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
+use super::{ConfigFile, WRONG_CONFIGURATION, colours, print, print_error};
 use against::Changes;
 
 /// How long before its end a certificate or revocation list earns a warning.
@@ -115,24 +115,24 @@ impl Check {
             if let (Some(answers), Some(report)) = (directory_says, report.as_object_mut()) {
                 report.insert("directory".to_owned(), answers.to_json());
             }
-            say(&format!("{report:#}\n"))?;
+            print(&format!("{report:#}\n"))?;
         } else {
             if let Some(answers) = directory_says {
-                say(&answers.text())?;
+                print(&answers.text())?;
             }
             if let Some(note) = blobs {
-                say(&format!("{note}\n"))?;
+                print(&format!("{note}\n"))?;
             }
             let shown: Vec<_> = found.iter().map(|one| one.render(colours())).collect();
             if !shown.is_empty() {
-                complain(&format!("{}\n", shown.join("\n\n")));
+                print_error(&format!("{}\n", shown.join("\n\n")));
             }
             match summary.filter(|_| good) {
-                Some(summary) => say(&format!("{} is good: {summary}\n", path.display()))?,
-                None => complain(&format!("\n{}", count(&found))),
+                Some(summary) => print(&format!("{} is good: {summary}\n", path.display()))?,
+                None => print_error(&format!("\n{}", count(&found))),
             }
             if let Some(changes) = &changes {
-                say(&changes.text())?;
+                print(&changes.text())?;
             }
         }
         Ok(match (good && same, fits) {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, say};
+use super::{Cli, print};
 
 /// Print a shell's completion script
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ impl Completions {
         // Into memory first: the generator panics where the reader goes away.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "portcullis", &mut script);
-        say(&String::from_utf8(script)?)?;
+        print(&String::from_utf8(script)?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

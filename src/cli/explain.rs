@@ -19,7 +19,7 @@ use portcullis::policy::{Decision, Explanation, Judged, RuleKind, Verdict};
 use portcullis::registry::{Action, RepoName};
 use serde_json::{Value, json};
 
-use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
+use super::{ConfigFile, WRONG_CONFIGURATION, colours, print, print_error};
 
 /// The policy says no.
 const DENIED: u8 = 3;
@@ -92,7 +92,7 @@ impl Explain {
         let question = match self.question() {
             Ok(question) => question,
             Err(wrong) => {
-                complain(&format!(
+                print_error(&format!(
                     "error: {wrong}\n\nFor more information, try '--help'."
                 ));
                 return Ok(USAGE.into());
@@ -101,7 +101,7 @@ impl Explain {
         let (config, _) = match Config::load(&self.config.config) {
             Ok(loaded) => loaded,
             Err(errors) => {
-                complain(&errors.render(colours()));
+                print_error(&errors.render(colours()));
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };
@@ -146,7 +146,7 @@ impl Explain {
         };
         let now = Timestamp::now();
         let replayed = from_audit::replay(config, reference, files, self.json, now)?;
-        say(&replayed.text)?;
+        print(&replayed.text)?;
         Ok(if replayed.allowed {
             ExitCode::SUCCESS
         } else {
@@ -191,9 +191,9 @@ impl Explain {
         } else {
             let user = self.user.as_deref().unwrap_or("anonymous");
             let question = format!("{user}, {} {name}, from {}", action.as_str(), self.address);
-            told(&question, &groups, &found, only_new_tags)?
+            as_text(&question, &groups, &found, only_new_tags)?
         };
-        say(&text)?;
+        print(&text)?;
         Ok(if found.decision.is_allow() {
             ExitCode::SUCCESS
         } else {
@@ -225,7 +225,7 @@ impl Explain {
         } else {
             matrix_text(&names, &rows)?
         };
-        say(&text)?;
+        print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -276,7 +276,7 @@ fn htpasswd_users(config: &Config) -> Vec<String> {
         .ok()
         .and_then(|text| Users::parse(&text, path).ok());
     let Some((users, _)) = users else {
-        complain(&format!(
+        print_error(&format!(
             "warning: the users of {} are left out, `portcullis check` says why",
             path.display()
         ));
@@ -305,7 +305,7 @@ fn deciding(decision: &Decision) -> Option<&str> {
     }
 }
 
-fn told(
+fn as_text(
     question: &str,
     groups: &[&str],
     found: &Explanation,
@@ -425,7 +425,7 @@ fn matrix_text(names: &[RepoName], rows: &[(&str, Vec<[bool; 4]>)]) -> Result<St
 
 #[cfg(test)]
 mod tests {
-    use super::{Explain, Question, matrix_text, told};
+    use super::{Explain, Question, as_text, matrix_text};
     use clap::Parser;
     use insta::assert_snapshot;
     use jiff::Timestamp;
@@ -484,7 +484,7 @@ ci = ["pull", "push"]
         let found = config
             .policy
             .explain(&who, from, action, &name, Timestamp::UNIX_EPOCH);
-        told("the question", &["ops"], &found, only_new).unwrap()
+        as_text("the question", &["ops"], &found, only_new).unwrap()
     }
 
     #[test]

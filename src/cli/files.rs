@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 
 use self::place::Place;
 use self::rights::{Given, Rights};
-use super::complain;
+use super::print_error;
 
 /// Who may read a new file that replaces none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub(crate) fn write(
         .with_context(cannot)?;
     match given {
         Some(given) => {
-            tell(&place, &rights, &given);
+            warn_of_missing(&place, &rights, &given);
             Ok(())
         }
         None => Err(taken(path)),
@@ -102,7 +102,7 @@ pub(crate) fn edit(
     let given = given
         .with_context(|| format!("cannot replace {}; it is unchanged", place.path().display()))?;
     if let Some(given) = given {
-        tell(&place, &rights, &given);
+        warn_of_missing(&place, &rights, &given);
     }
     Ok(())
 }
@@ -147,9 +147,9 @@ fn beside(place: &Place, readers: Readers, named: Option<&Path>) -> Option<Right
 }
 
 /// Says what a file should have had and could not be given.
-fn tell(place: &Place, wanted: &Rights, given: &Given) {
+fn warn_of_missing(place: &Place, wanted: &Rights, given: &Given) {
     if let Some(warning) = given.missing(wanted, place.path()) {
-        complain(&warning);
+        print_error(&warning);
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use self::running::Taken;
 use super::files::edit;
-use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain, say};
+use super::{ConfigFile, WRONG_CONFIGURATION, colours, print, print_error};
 
 /// Make, list and revoke robot keys
 #[derive(Debug, clap::Args)]
@@ -138,7 +138,7 @@ impl Key {
         let config = match Config::load(path) {
             Ok((config, _)) => config,
             Err(errors) => {
-                complain(&errors.render(colours()));
+                print_error(&errors.render(colours()));
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };
@@ -148,7 +148,7 @@ impl Key {
             Action::Revoke { name, .. } => {
                 revoke(&config, &name)?;
                 let taken = Taken::by_the_server(&config);
-                complain(&format!("revoked key `{name}`\n{}", taken.after_revoking()));
+                print_error(&format!("revoked key `{name}`\n{}", taken.after_revoking()));
                 if taken != Taken::Yes {
                     running::warn_if_unreadable(&config);
                 }
@@ -182,7 +182,7 @@ impl Create {
             Some(host) if self.kube_secret => kube_secret(self.name(), &host, &key),
             Some(host) => format!("{:#}\n", docker_config(self.name(), &host, &key)),
         };
-        say(&told).with_context(|| {
+        print(&told).with_context(|| {
             let name = self.name();
             format!("the key is lost; portcullis key revoke {name}, and make another")
         })?;
@@ -192,7 +192,7 @@ impl Create {
         );
         let (name, shown) = (self.name(), file.display());
         let taken = Taken::by_the_server(config);
-        complain(&format!(
+        print_error(&format!(
             "made key `{name}` in {shown}, good {end}\n\
              This is the only time it is shown. User name: {name}. Password: the key.\n\
              {}",
@@ -331,10 +331,10 @@ fn list(config: &Config, as_json: bool, now: Timestamp) -> Result<()> {
     let rows = rows(config)?;
     if as_json {
         let rows: Value = rows.iter().map(|row| row.json(now)).collect();
-        return say(&format!("{rows:#}\n"));
+        return print(&format!("{rows:#}\n"));
     }
     if rows.is_empty() {
-        complain(&format!("no keys in {}", config.auth.keys.display()));
+        print_error(&format!("no keys in {}", config.auth.keys.display()));
         return Ok(());
     }
     let head = [
@@ -348,7 +348,7 @@ fn list(config: &Config, as_json: bool, now: Timestamp) -> Result<()> {
     ];
     let table =
         std::iter::once(head.map(str::to_owned)).chain(rows.iter().map(|row| row.cells(now)));
-    say(&aligned(&table.collect::<Vec<_>>()))
+    print(&aligned(&table.collect::<Vec<_>>()))
 }
 
 fn rows(config: &Config) -> Result<Vec<Row>> {

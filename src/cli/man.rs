@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 
-use super::{Cli, say};
+use super::{Cli, print};
 
 /// Print the manual page, or write the pages of all commands
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ impl Man {
         } else {
             let mut page = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            say(&String::from_utf8(page)?)?;
+            print(&String::from_utf8(page)?)?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -73,14 +73,14 @@ impl Cli {
             Command::Man(command) => command.run(),
         };
         result.unwrap_or_else(|error| {
-            complain(&format!("error: {}", told(&error)));
+            print_error(&format!("error: {}", error_chain(&error)));
             ExitCode::FAILURE
         })
     }
 }
 
 /// An error and its causes, but for those that it has named itself.
-fn told(error: &anyhow::Error) -> String {
+fn error_chain(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |told, cause| {
         let cause = cause.to_string();
         match told.as_str() {
@@ -105,7 +105,7 @@ struct ConfigFile {
 }
 
 /// Says on stdout what was asked for. A reader that has seen enough (`| head`) is no failure.
-fn say(text: &str) -> anyhow::Result<()> {
+fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
@@ -115,7 +115,7 @@ fn say(text: &str) -> anyhow::Result<()> {
 }
 
 /// Says something on stderr. Nobody is left to tell when that fails.
-fn complain(text: &str) {
+fn print_error(text: &str) {
     let _told = writeln!(std::io::stderr(), "{}", text.trim_end()).is_ok();
 }
 
@@ -126,14 +126,20 @@ fn colours() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::told;
+    use super::error_chain;
     use anyhow::{Context, anyhow};
 
     #[test]
     fn causes_are_told_once() {
         let error = Err::<(), _>(anyhow!("no such file")).context("cannot read it: no such file");
-        assert_eq!(told(&error.unwrap_err()), "cannot read it: no such file");
+        assert_eq!(
+            error_chain(&error.unwrap_err()),
+            "cannot read it: no such file"
+        );
         let error = Err::<(), _>(anyhow!("no such file")).context("cannot read it");
-        assert_eq!(told(&error.unwrap_err()), "cannot read it: no such file");
+        assert_eq!(
+            error_chain(&error.unwrap_err()),
+            "cannot read it: no such file"
+        );
     }
 }

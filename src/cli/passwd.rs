@@ -77,7 +77,7 @@ impl Passwd {
             io::stdout(),
             "{message}; a running server takes it over on SIGHUP"
         )?;
-        complain(file)?;
+        warn_of_flaws(file)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -156,9 +156,8 @@ fn verify(file: &Path, user: &str, password: &Password) -> anyhow::Result<Result
     }
 }
 
-/// Says what would keep a server from reading the file, or from one of its lines, which is then not
-/// this command's doing.
-fn complain(file: &Path) -> anyhow::Result<()> {
+/// Warns of what keeps a server from reading the file or one of its lines.
+fn warn_of_flaws(file: &Path) -> anyhow::Result<()> {
     let said = match Users::parse(&fs::read(file)?, file) {
         Err(errors) => format!("no server will accept the file:\n{}", join(&errors)),
         Ok((_, mut found)) => {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use portcullis::config;
 
-use super::say;
+use super::print;
 
 /// Print the JSON schema of the configuration
 #[derive(Debug, clap::Args)]
@@ -15,7 +15,7 @@ impl Schema {
     #[expect(clippy::unused_self, reason = "every command runs itself")]
     pub(crate) fn run(self) -> Result<ExitCode> {
         let schema = serde_json::to_string_pretty(&config::schema())?;
-        say(&format!("{schema}\n"))?;
+        print(&format!("{schema}\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -27,7 +27,7 @@ use rustix::process::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{ConfigFile, WRONG_CONFIGURATION, colours, complain};
+use super::{ConfigFile, WRONG_CONFIGURATION, colours, print_error};
 
 /// Run the proxy.
 #[derive(Debug, clap::Args)]
@@ -42,13 +42,13 @@ impl Serve {
         let (config, warnings) = match Config::load(&path) {
             Ok(loaded) => loaded,
             Err(errors) => {
-                complain(&errors.render(colours()));
+                print_error(&errors.render(colours()));
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };
         let failed = config.run_policy_tests(Timestamp::now());
         for failure in &failed {
-            complain(&failure.render(colours()));
+            print_error(&failure.render(colours()));
         }
         if !failed.is_empty() {
             return Ok(WRONG_CONFIGURATION.into());

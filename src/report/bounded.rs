@@ -78,12 +78,12 @@ impl<K: Hash + Eq + Ord, V: Sum + Clone> Bounded<K, V> {
 
 /// A few of many different things, and whether there were more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Few<T> {
+pub(super) struct SampleSet<T> {
     some: BTreeSet<T>,
     more: bool,
 }
 
-impl<T> Default for Few<T> {
+impl<T> Default for SampleSet<T> {
     fn default() -> Self {
         Self {
             some: BTreeSet::new(),
@@ -92,12 +92,12 @@ impl<T> Default for Few<T> {
     }
 }
 
-impl<T: Ord> Few<T> {
-    const MOST: usize = 8;
+impl<T: Ord> SampleSet<T> {
+    const MAX_SAMPLES: usize = 8;
 
     /// Notes one.
-    pub(super) fn note(&mut self, one: T) {
-        if self.some.len() < Self::MOST || self.some.contains(&one) {
+    pub(super) fn insert(&mut self, one: T) {
+        if self.some.len() < Self::MAX_SAMPLES || self.some.contains(&one) {
             self.some.insert(one);
         } else {
             self.more = true;
@@ -105,16 +105,16 @@ impl<T: Ord> Few<T> {
     }
 
     /// Notes each.
-    pub(super) fn note_all(&mut self, all: impl IntoIterator<Item = T>) {
+    pub(super) fn insert_all(&mut self, all: impl IntoIterator<Item = T>) {
         for one in all {
-            self.note(one);
+            self.insert(one);
         }
     }
 
     /// Notes all of another's.
     pub(super) fn absorb(&mut self, other: Self) {
         self.more |= other.more;
-        self.note_all(other.some);
+        self.insert_all(other.some);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
@@ -129,7 +129,7 @@ impl<T: Ord> Few<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bounded, Few, Sum};
+    use super::{Bounded, SampleSet, Sum};
 
     #[derive(Clone, Default)]
     struct Count(u64);
@@ -177,10 +177,10 @@ mod tests {
 
     #[test]
     fn a_few_are_kept() {
-        let mut few = Few::default();
-        (0..8).chain(0..8).for_each(|one| few.note(one));
+        let mut few = SampleSet::default();
+        (0..8).chain(0..8).for_each(|one| few.insert(one));
         assert_eq!((few.iter().count(), few.has_more()), (8, false));
-        few.note(9);
+        few.insert(9);
         assert_eq!((few.iter().count(), few.has_more()), (8, true));
     }
 }

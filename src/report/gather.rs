@@ -8,22 +8,22 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 
-use super::bounded::{Bounded, Few, Sum};
+use super::bounded::{Bounded, SampleSet, Sum};
 use super::time::{Timeline, Week};
 use crate::audit::{Entry, Event, Flaw, Lines, Outcome};
 
 /// Bytes read at a time.
-const BUFFER: usize = 256 * 1024;
+const BUFFER_SIZE: usize = 256 * 1024;
 /// Lines between two reports of progress.
-const PROGRESS: u64 = 4096;
+const PROGRESS_LINES: u64 = 4096;
 /// Names that are surely kept of each kind.
-const NAMES: usize = 10_000;
+const MAX_NAMES: usize = 10_000;
 /// Users whose last use is remembered.
-const LAST_USES: usize = 200_000;
+const MAX_LAST_USES: usize = 200_000;
 /// Places of lines that are no records.
-const PLACES: usize = 5;
+const MAX_PLACES: usize = 5;
 /// Different pairs of event and outcome; there are fewer.
-const KINDS: usize = 256;
+const MAX_KINDS: usize = 256;
 
 /// Records by how they ended; what a suppressed record stands for is counted, not the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,8 +115,8 @@ pub(super) struct Person {
     pub(super) logins: u64,
     pub(super) counts: Counts,
     pub(super) traffic: Traffic,
-    pub(super) methods: Few<String>,
-    pub(super) networks: Few<IpNet>,
+    pub(super) methods: SampleSet<String>,
+    pub(super) networks: SampleSet<IpNet>,
     pub(super) last: Option<Timestamp>,
 }
 
@@ -141,7 +141,7 @@ pub(super) struct Network {
     pub(super) logins: u64,
     pub(super) counts: Counts,
     pub(super) bytes: u64,
-    pub(super) users: Few<String>,
+    pub(super) users: SampleSet<String>,
     pub(super) last: Option<Timestamp>,
 }
 
@@ -165,7 +165,7 @@ pub(super) type Login = (String, Option<IpNet>);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Logins {
     pub(super) count: u64,
-    pub(super) methods: Few<String>,
+    pub(super) methods: SampleSet<String>,
     pub(super) last: Option<Timestamp>,
 }
 
@@ -301,11 +301,11 @@ impl Gathered {
             lockouts: 0,
             counts: Counts::default(),
             traffic: Traffic::default(),
-            users: Bounded::new(NAMES),
-            networks: Bounded::new(NAMES),
-            logins_from: Bounded::new(NAMES),
-            refusals: Bounded::new(NAMES),
-            repositories: Bounded::new(NAMES),
+            users: Bounded::new(MAX_NAMES),
+            networks: Bounded::new(MAX_NAMES),
+            logins_from: Bounded::new(MAX_NAMES),
+            refusals: Bounded::new(MAX_NAMES),
+            repositories: Bounded::new(MAX_NAMES),
             timeline: Timeline::default(),
             week: Week::default(),
             skipped: Skipped::default(),
@@ -323,13 +323,13 @@ impl Gathered {
         mut progress: impl FnMut(u64),
     ) -> io::Result<()> {
         self.files.push(name.to_owned());
-        let mut lines = Lines::new(BufReader::with_capacity(BUFFER, from));
+        let mut lines = Lines::new(BufReader::with_capacity(BUFFER_SIZE, from));
         while let Some(line) = lines.read()? {
             match line {
                 Ok(entry) => self.add(&entry),
                 Err(flaw) => self.skip(name, lines.number(), flaw),
             }
-            if lines.number().is_multiple_of(PROGRESS) {
+            if lines.number().is_multiple_of(PROGRESS_LINES) {
                 progress(lines.bytes());
             }
         }
@@ -344,7 +344,7 @@ impl Gathered {
             Flaw::Torn => &mut self.skipped.torn,
         };
         *count = count.saturating_add(1);
-        if self.skipped.places.len() < PLACES {
+        if self.skipped.places.len() < MAX_PLACES {
             self.skipped.places.push(format!("{file}:{line}: {flaw}"));
         }
     }
@@ -392,7 +392,7 @@ impl Gathered {
 
     fn kind(&mut self, entry: &Entry) {
         let kind = (entry.event.clone(), entry.outcome.as_str());
-        if self.kinds.len() < KINDS || self.kinds.contains_key(&kind) {
+        if self.kinds.len() < MAX_KINDS || self.kinds.contains_key(&kind) {
             let count = self.kinds.entry(kind).or_default();
             *count = count.saturating_add(1);
         }
@@ -411,13 +411,13 @@ impl Gathered {
             sum.logins = sum.logins.saturating_add(logs_in.into());
             sum.bytes = sum.bytes.saturating_add(traffic.bytes());
             sum.last = sum.last.max(Some(entry.time));
-            sum.users.note_all(proven.cloned());
+            sum.users.insert_all(proven.cloned());
         }
         if let (true, Some(user)) = (logs_in, proven) {
             let sum = self.logins_from.at((user.clone(), network));
             sum.count = sum.count.saturating_add(1);
             sum.last = sum.last.max(Some(entry.time));
-            sum.methods.note_all(entry.auth.clone());
+            sum.methods.insert_all(entry.auth.clone());
         }
         let is_anonymous = entry.user.is_none() && entry.auth.as_deref() == Some("anonymous");
         if proven.is_none() && !is_anonymous {
@@ -430,15 +430,15 @@ impl Gathered {
         sum.logins = sum.logins.saturating_add(logs_in.into());
         sum.counts.add(entry.outcome, times);
         sum.traffic.absorb(traffic);
-        sum.methods.note_all(entry.auth.clone());
-        sum.networks.note_all(network);
+        sum.methods.insert_all(entry.auth.clone());
+        sum.networks.insert_all(network);
         sum.last = sum.last.max(Some(entry.time));
     }
 
     fn used(&mut self, user: &str, time: Timestamp) {
         if let Some(last) = self.last_use.get_mut(user) {
             *last = time.max(*last);
-        } else if self.last_use.len() < LAST_USES {
+        } else if self.last_use.len() < MAX_LAST_USES {
             self.last_use.insert(user.to_owned(), time);
         }
     }

@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::Summary;
-use super::bounded::{Few, Top};
+use super::bounded::{SampleSet, Top};
+use super::credential_health::Ending;
 use super::gather::{Counts, Network, Person, Refused, Repository, Traffic};
-use super::standing::Ending;
 use super::view::{Mark, findings};
 
 /// Slices of time at most.
@@ -26,7 +26,7 @@ stand for is counted one by one, but for the hours of the week, where a flood wo
 
 /// The whole document.
 pub(super) fn json(report: &Summary) -> Value {
-    let (found, standing) = (&report.gathered, &report.standing);
+    let (found, health) = (&report.gathered, &report.health);
     let skipped = &found.skipped;
     let events = found.kinds.iter().map(
         |((event, outcome), count)| json!({ "event": event, "outcome": outcome, "records": count }),
@@ -43,11 +43,11 @@ pub(super) fn json(report: &Summary) -> Value {
         .week
         .days()
         .map(|(day, hours)| json!({ "day": day, "hours": hours }));
-    let idle = standing
+    let idle = health
         .unused
         .iter()
         .map(|one| json!({ "user": one.name, "kind": one.kind, "last_use": time(one.last) }));
-    let hashes = standing.weak.iter().map(|one| {
+    let hashes = health.weak.iter().map(|one| {
         json!({
             "user": one.user, "line": one.place, "what": one.cause, "remedy": one.remedy,
             "last_use": time(one.last),
@@ -87,13 +87,13 @@ pub(super) fn json(report: &Summary) -> Value {
         "timeline": { "unit": unit, "slices": slices.collect::<Value>() },
         "week": week.collect::<Value>(),
         "unused": {
-            "days": report.unused_days(), "credentials": standing.credentials,
-            "reaches_back": standing.reaches_back, "rows": idle.collect::<Value>(),
+            "days": report.unused_days(), "credentials": health.credentials,
+            "reaches_back": health.reaches_back, "rows": idle.collect::<Value>(),
         },
-        "certificates": endings(&standing.certificates),
-        "keys": endings(&standing.keys),
+        "certificates": endings(&health.certificates),
+        "keys": endings(&health.keys),
         "weak_hashes": hashes.collect::<Value>(),
-        "troubles": standing.troubles,
+        "troubles": health.troubles,
         "findings": findings.collect::<Value>(),
     })
 }
@@ -212,7 +212,7 @@ fn traffic(traffic: &Traffic) -> Value {
     })
 }
 
-fn few<T: Ord + ToString>(few: &Few<T>) -> Value {
+fn few<T: Ord + ToString>(few: &SampleSet<T>) -> Value {
     let mut all: Vec<_> = few.iter().map(ToString::to_string).collect();
     if few.has_more() {
         all.push("...".to_owned());

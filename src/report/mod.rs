@@ -9,11 +9,11 @@ pub mod tail;
 pub mod terminal;
 
 mod bounded;
+mod credential_health;
 mod gather;
 mod html;
 mod json;
 mod plot;
-mod standing;
 mod text;
 mod time;
 mod view;
@@ -22,19 +22,19 @@ use serde_json::Value;
 
 use crate::config::Config;
 
-use self::standing::Standing;
+use self::credential_health::CredentialHealth;
 
+pub use credential_health::Terms;
 pub use gather::{Gathered, Period};
 pub use json::KEYS as JSON_KEYS;
-pub use standing::Terms;
-pub use text::Look;
+pub use text::TextLook;
 pub use view::size;
 
 /// Everything that a report shows.
 #[derive(Debug)]
 pub struct Summary {
     gathered: Gathered,
-    standing: Standing,
+    health: CredentialHealth,
     terms: Terms,
     top: usize,
 }
@@ -44,7 +44,7 @@ impl Summary {
     /// certificates and password hashes, whose files are read here.
     pub fn new(gathered: Gathered, config: Option<&Config>, terms: Terms, top: usize) -> Self {
         Self {
-            standing: Standing::of(config, &gathered.last_use, gathered.first, terms),
+            health: CredentialHealth::of(config, &gathered.last_use, gathered.first, terms),
             gathered,
             terms,
             top,
@@ -52,7 +52,7 @@ impl Summary {
     }
 
     /// The report for a terminal.
-    pub fn text(&self, look: Look) -> String {
+    pub fn text(&self, look: TextLook) -> String {
         text::text(self, look)
     }
 

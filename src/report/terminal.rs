@@ -4,7 +4,7 @@ use crate::page::is_unseen;
 
 /// Text that may have come from anybody, with all that a terminal would obey or nobody would see
 /// written out.
-pub fn tame(text: &str) -> String {
+pub fn escape_controls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         if is_unseen(character) {
@@ -53,12 +53,12 @@ pub(super) fn bar(part: u64, whole: u64, columns: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bar, fitted, tame};
+    use super::{bar, escape_controls, fitted};
 
     #[test]
     fn nothing_that_a_terminal_obeys_is_left() {
         assert_eq!(
-            tame("a\u{1b}[31m\u{9b}b\u{202e}\r\n\u{7f}é"),
+            escape_controls("a\u{1b}[31m\u{9b}b\u{202e}\r\n\u{7f}é"),
             "a\\u{1b}[31m\\u{9b}b\\u{202e}\\u{d}\\u{a}\\u{7f}é"
         );
     }

@@ -5,7 +5,7 @@ use std::fs::File;
 use jiff::{SignedDuration, Timestamp};
 use tempfile::{TempDir, tempdir};
 
-use super::{Gathered, JSON_KEYS, Look, Period, Summary, Terms};
+use super::{Gathered, JSON_KEYS, Period, Summary, Terms, TextLook};
 use crate::config::Config;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -88,13 +88,13 @@ fn report(folder: &TempDir, period: Period, top: usize) -> Summary {
     // Where the folder is must not decide how wide columns are.
     let short = |text: &mut String| *text = without_folder(text, folder);
     summary.gathered.files.iter_mut().for_each(short);
-    let standing = &mut summary.standing;
-    standing.troubles.iter_mut().for_each(short);
-    for one in &mut standing.weak {
+    let health = &mut summary.health;
+    health.troubles.iter_mut().for_each(short);
+    for one in &mut health.weak {
         short(&mut one.place);
         short(&mut one.remedy);
     }
-    for one in standing.keys.iter_mut().chain(&mut standing.certificates) {
+    for one in health.keys.iter_mut().chain(&mut health.certificates) {
         one.file = one.file.strip_prefix(folder.path()).unwrap().to_owned();
     }
     let places = &mut summary.gathered.skipped.places;
@@ -139,7 +139,7 @@ fn the_text_has_everything_in_eighty_columns_or_more() {
     let folder = tempdir().unwrap();
     let summary = report(&folder, Period::default(), 20);
     for width in [80, 160] {
-        let look = Look {
+        let look = TextLook {
             width,
             colours: false,
         };
@@ -147,7 +147,7 @@ fn the_text_has_everything_in_eighty_columns_or_more() {
         assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown}");
         insta::assert_snapshot!(format!("text_{width}"), shown);
     }
-    let look = Look {
+    let look = TextLook {
         width: 80,
         colours: true,
     };
@@ -198,7 +198,7 @@ fn an_empty_trail_is_a_report_too() {
         ..Period::default()
     };
     let summary = report(&folder, period, 20);
-    let look = Look {
+    let look = TextLook {
         width: 80,
         colours: false,
     };

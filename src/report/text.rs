@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use super::Summary;
-use super::terminal::{bar, fitted, tame};
+use super::terminal::{bar, escape_controls, fitted};
 use super::time::{Slice, Week};
 use super::view::{Body, Cell, Mark, Section, Table, figures, findings, grouped, moment, sections};
 
-/// Look of a text.
+/// TextLook of a text.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub struct TextLook {
     /// Columns of the terminal.
     pub width: usize,
     /// Colours, or none.
@@ -31,7 +31,7 @@ const GREEN: &str = "\u{1b}[32m";
 const PLAIN: &str = "\u{1b}[0m";
 
 /// The whole text.
-pub(super) fn text(report: &Summary, look: Look) -> String {
+pub(super) fn text(report: &Summary, look: TextLook) -> String {
     let mut out = String::new();
     let found = &report.gathered;
     look.line(&mut out, BOLD, "Audit report");
@@ -51,7 +51,11 @@ pub(super) fn text(report: &Summary, look: Look) -> String {
             Mark::Warn => (YELLOW, "look"),
             Mark::Good => (GREEN, "good"),
         };
-        look.line(&mut out, colour, &format!("{word:>14}  {}", tame(&what)));
+        look.line(
+            &mut out,
+            colour,
+            &format!("{word:>14}  {}", escape_controls(&what)),
+        );
     }
     for section in sections(report) {
         look.section(&mut out, &section, report);
@@ -59,7 +63,7 @@ pub(super) fn text(report: &Summary, look: Look) -> String {
     out
 }
 
-impl Look {
+impl TextLook {
     fn line(self, out: &mut String, colour: &str, text: &str) {
         if self.colours && !colour.is_empty() {
             out.extend([colour, text, PLAIN, "\n"]);
@@ -76,7 +80,7 @@ impl Look {
         };
         out.push('\n');
         self.line(out, BOLD, section.title);
-        self.line(out, "", &format!("{}.", tame(&section.note)));
+        self.line(out, "", &format!("{}.", escape_controls(&section.note)));
         match &section.body {
             _ if is_empty => self.line(out, "", "  none"),
             Body::Table(table) => self.table(out, table),
@@ -92,7 +96,12 @@ impl Look {
         let cells: Vec<Vec<String>> = table
             .rows
             .iter()
-            .map(|row| row.cells.iter().map(|cell| tame(&cell.text())).collect())
+            .map(|row| {
+                row.cells
+                    .iter()
+                    .map(|cell| escape_controls(&cell.text()))
+                    .collect()
+            })
             .collect();
         let widths = self.widths(table, &cells);
         let heaviest = table.rows.iter().map(|row| row.weight).max().unwrap_or(0);

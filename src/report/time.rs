@@ -13,7 +13,7 @@ const DAY: i64 = 24 * HOUR;
 /// From fine to coarse.
 const WIDTHS: [i64; 5] = [HOUR, DAY, 7 * DAY, 28 * DAY, 364 * DAY];
 /// Slices kept at a time; hours of nearly a year.
-const MOST: usize = 8192;
+const MAX_SLICES: usize = 8192;
 
 /// What happened in one slice of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Default for Timeline {
 
 impl Timeline {
     pub(super) fn add(&mut self, entry: &Entry, times: u64, traffic: Traffic) {
-        while self.slices.len() >= MOST
+        while self.slices.len() >= MAX_SLICES
             && !self.slices.contains_key(&self.number(entry.time))
             && let Some(wider) = self.wider()
         {
@@ -143,7 +143,7 @@ impl Week {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST, Slice, Timeline, Week};
+    use super::{MAX_SLICES, Slice, Timeline, Week};
     use crate::audit::Entry;
     use crate::report::gather::Traffic;
     use jiff::Timestamp;
@@ -179,7 +179,7 @@ mod tests {
         let mut line = Timeline::default();
         for number in 0..40_000 {
             line.add(&entry(number * 3600 * 5), 1, Traffic::default());
-            assert!(line.slices.len() <= MOST);
+            assert!(line.slices.len() <= MAX_SLICES);
         }
         for second in [Timestamp::MIN, Timestamp::MAX] {
             line.add(&entry(second.as_second()), 1, Traffic::default());

@@ -5,9 +5,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::Summary;
-use super::bounded::{Few, Sum, Top};
+use super::bounded::{SampleSet, Sum, Top};
+use super::credential_health::{Ending, State};
 use super::gather::{Counts, Repository};
-use super::standing::{Ending, State};
 use super::time::Slice;
 
 /// Slices of time that are shown.
@@ -99,13 +99,13 @@ pub(super) fn figures(report: &Summary) -> Vec<(String, &'static str)> {
 
 /// What somebody should look at, the worst first.
 pub(super) fn findings(report: &Summary) -> Vec<(Mark, String)> {
-    let (found, standing) = (&report.gathered, &report.standing);
-    let mut out: Vec<_> = standing
+    let (found, health) = (&report.gathered, &report.health);
+    let mut out: Vec<_> = health
         .troubles
         .iter()
         .map(|trouble| (Mark::Bad, trouble.clone()))
         .collect();
-    for one in standing.certificates.iter().chain(&standing.keys) {
+    for one in health.certificates.iter().chain(&health.keys) {
         let what = format!("{} ({})", one.what, one.file.display());
         match one.state {
             State::Good => {}
@@ -119,7 +119,7 @@ pub(super) fn findings(report: &Summary) -> Vec<(Mark, String)> {
             out.push((mark, format!("{} {what}", grouped(count))));
         }
     };
-    let (weak, unused) = (standing.weak.len() as u64, standing.unused.len() as u64);
+    let (weak, unused) = (health.weak.len() as u64, health.unused.len() as u64);
     add(
         weak,
         Mark::Warn,
@@ -405,23 +405,23 @@ fn repositories(report: &Summary) -> Section {
 }
 
 fn unused(report: &Summary) -> Section {
-    let standing = &report.standing;
+    let health = &report.health;
     let days = report.unused_days();
     let mut note = format!(
         "Not used in the last {days} days, of {} credentials ",
-        grouped(standing.credentials)
+        grouped(health.credentials)
     );
-    note.push_str(if standing.configured {
+    note.push_str(if health.configured {
         "of the configuration"
     } else {
         "seen in the trail; --config FILE looks at those nobody ever used as well"
     });
-    if !standing.reaches_back {
+    if !health.reaches_back {
         note.push_str(
             ". The trail does not reach back that far: before its beginning nothing is known",
         );
     }
-    let shown = standing.unused.iter().take(report.top).map(|one| Row {
+    let shown = health.unused.iter().take(report.top).map(|one| Row {
         cells: vec![
             Cell::Text(one.name.clone()),
             Cell::Text(one.kind.to_owned()),
@@ -430,7 +430,7 @@ fn unused(report: &Summary) -> Section {
         weight: 0,
     });
     let mut rows: Vec<_> = shown.collect();
-    let more = standing.unused.len().saturating_sub(report.top);
+    let more = health.unused.len().saturating_sub(report.top);
     if more > 0 {
         let text = format!("({more} others)");
         let cells = vec![
@@ -450,7 +450,7 @@ fn unused(report: &Summary) -> Section {
 }
 
 fn endings(report: &Summary) -> Section {
-    let standing = &report.standing;
+    let health = &report.health;
     let row = |one: &Ending| Row {
         cells: vec![
             Cell::Text(one.what.clone()),
@@ -461,7 +461,7 @@ fn endings(report: &Summary) -> Section {
         ],
         weight: 0,
     };
-    let all = standing.certificates.iter().chain(&standing.keys);
+    let all = health.certificates.iter().chain(&health.keys);
     table(
         "endings",
         "Certificates and keys that end",
@@ -472,7 +472,7 @@ fn endings(report: &Summary) -> Section {
 }
 
 fn weak(report: &Summary) -> Section {
-    let rows = report.standing.weak.iter().take(report.top).map(|one| Row {
+    let rows = report.health.weak.iter().take(report.top).map(|one| Row {
         cells: vec![
             Cell::Text(one.user.clone()),
             Cell::Text(one.cause.clone()),
@@ -545,7 +545,7 @@ fn skipped(report: &Summary) -> Section {
 }
 
 fn configured<'a>(report: &Summary, note: &'a str) -> &'a str {
-    if report.standing.configured {
+    if report.health.configured {
         note
     } else {
         "Not looked at: --config FILE says where they are"
@@ -582,7 +582,7 @@ fn place(network: Option<IpNet>) -> String {
     network.map_or_else(String::new, |network| network.to_string())
 }
 
-fn few<T: Ord + ToString>(few: &Few<T>) -> String {
+fn few<T: Ord + ToString>(few: &SampleSet<T>) -> String {
     let some: Vec<_> = few.iter().take(4).map(ToString::to_string).collect();
     let more = few.has_more() || few.iter().count() > 4;
     some.join(", ") + if more { ", …" } else { "" }

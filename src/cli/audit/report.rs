@@ -10,14 +10,14 @@ use anyhow::{Context, Result};
 use clap::ValueHint;
 use jiff::{SignedDuration, Timestamp};
 use portcullis::config::{Config, time_to_live};
-use portcullis::report::terminal::tame;
-use portcullis::report::{Gathered, JSON_KEYS, Look, Period, Summary, Terms, size};
+use portcullis::report::terminal::escape_controls;
+use portcullis::report::{Gathered, JSON_KEYS, Period, Summary, Terms, TextLook, size};
 
 use super::super::files::{self, Existing, Readers};
-use super::super::{WRONG_CONFIGURATION, colours, complain, say, terminal};
+use super::super::{WRONG_CONFIGURATION, colours, print, print_error, terminal};
 
 /// How often progress is shown.
-const TICK: std::time::Duration = std::time::Duration::from_millis(200);
+const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Report who used which credential, what was refused, what was pulled and pushed
 ///
@@ -101,7 +101,7 @@ impl Report {
         let config = match self.config.as_deref().map(Config::load).transpose() {
             Ok(loaded) => loaded.map(|(config, _warnings)| config),
             Err(errors) => {
-                complain(&errors.render(colours()));
+                print_error(&errors.render(colours()));
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };
@@ -109,15 +109,15 @@ impl Report {
         if let Some(path) = &self.html {
             let page = summary.html();
             files::write(path, page.as_bytes(), Readers::Owner, Existing::Replace)?;
-            complain(&format!("wrote {}", path.display()));
+            print_error(&format!("wrote {}", path.display()));
         } else if self.json {
-            say(&format!("{:#}\n", summary.json()))?;
+            print(&format!("{:#}\n", summary.json()))?;
         } else {
-            let look = Look {
+            let look = TextLook {
                 width: terminal::width(),
                 colours: terminal::colours(),
             };
-            say(&summary.text(look))?;
+            print(&summary.text(look))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -179,7 +179,10 @@ impl<'a> Progress<'a> {
     }
 
     fn show(&mut self, bytes: u64) {
-        if self.since.is_none_or(|since| since.elapsed() < TICK) {
+        if self
+            .since
+            .is_none_or(|since| since.elapsed() < PROGRESS_INTERVAL)
+        {
             return;
         }
         self.since = Some(Instant::now());
@@ -191,7 +194,7 @@ impl<'a> Progress<'a> {
             }
             Some(_) | None => size(bytes),
         };
-        let name = tame(self.name);
+        let name = escape_controls(self.name);
         // Nobody is left to tell when that fails.
         let _told = write!(io::stderr(), "\r\u{1b}[Kreading {name} {done}").is_ok();
     }

@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 use ipnet::IpNet;
 use portcullis::audit::{Event, Outcome};
 use portcullis::policy::Pattern;
-use portcullis::report::tail::{self, Columns, Ending, Follow, Form};
+use portcullis::report::tail::{self, Columns, Follow, Form, Reading};
 
 use super::super::terminal;
 
@@ -114,13 +114,13 @@ impl Tail {
         };
         let filter = self.filter.into();
         let tail = tail::Tail { filter, form };
-        let ending = if self.follow {
-            Ending::Open
+        let reading = if self.follow {
+            Reading::Following
         } else {
-            Ending::Closed
+            Reading::Once
         };
         let (last, end) = tail
-            .last(&file, self.lines, ending)
+            .last(&file, self.lines, reading)
             .with_context(|| format!("cannot read {shown}"))?;
         let mut out = io::stdout().lock();
         let written = write!(out, "{head}{}", last.concat()).and_then(|()| out.flush());

@@ -13,10 +13,10 @@ use portcullis::audit::{ChainKey, PublicKey};
 use portcullis::tls;
 use serde_json::json;
 
-use super::super::{complain, say};
+use super::super::{print, print_error};
 
 /// How often the progress is shown anew.
-const EVERY: Duration = Duration::from_millis(100);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Verify that the audit trail is as it was written
 ///
@@ -64,13 +64,13 @@ impl Verify {
         let result = verify(&files, &proofs, &|bytes| progress.add(bytes));
         progress.end();
         match result {
-            Ok(verified) if self.json => say(&good(&verified)?)?,
-            Ok(verified) => say(&told(&verified, &proofs))?,
+            Ok(verified) if self.json => print(&good(&verified)?)?,
+            Ok(verified) => print(&as_text(&verified, &proofs))?,
             Err(VerifyError::Broken(finding)) => {
                 if self.json {
-                    say(&bad(&finding)?)?;
+                    print(&bad(&finding)?)?;
                 } else {
-                    complain(&finding.to_string());
+                    print_error(&finding.to_string());
                 }
                 return Ok(ExitCode::FAILURE);
             }
@@ -115,7 +115,7 @@ fn bad(finding: &Finding) -> Result<String> {
 }
 
 /// The summary for people: what was proven, and what was not.
-fn told(verified: &Verified, proofs: &Proofs) -> String {
+fn as_text(verified: &Verified, proofs: &Proofs) -> String {
     let (Some(first), Some(last)) = (&verified.first, &verified.last) else {
         return "no records\n".to_owned();
     };
@@ -206,7 +206,7 @@ impl Progress {
         let is_due = self
             .shown
             .get()
-            .is_none_or(|shown| shown.elapsed() >= EVERY);
+            .is_none_or(|shown| shown.elapsed() >= PROGRESS_INTERVAL);
         if self.total == 0 || !is_due {
             return;
         }

@@ -11,13 +11,14 @@ use aws_lc_rs::digest::{SHA256, digest};
 use clap::ValueHint;
 use jiff::Timestamp;
 use portcullis::config::Config;
+use portcullis::report::terminal::escape_controls;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Serialize, Serializer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::cli::{WRONG_CONFIGURATION, colours, complain};
+use crate::cli::{WRONG_CONFIGURATION, colours, print_error};
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -63,7 +64,7 @@ impl Args {
             match Config::load(path) {
                 Ok((config, _warnings)) => files.extend(named_by(config)),
                 Err(errors) => {
-                    complain(&errors.render(colours()));
+                    print_error(&errors.render(colours()));
                     return Ok(WRONG_CONFIGURATION.into());
                 }
             }
@@ -118,9 +119,9 @@ fn describe(file: &Path, der: &CertificateDer<'_>, now: Timestamp) -> Result<Sho
     };
     Ok(Shown {
         file: file.to_owned(),
-        subject: tame(&parsed.subject().to_string()),
+        subject: escape_controls(&parsed.subject().to_string()),
         names,
-        issuer: tame(&parsed.issuer().to_string()),
+        issuer: escape_controls(&parsed.issuer().to_string()),
         not_before: at(parsed.validity().not_before)?,
         not_after,
         days_left: left.div_euclid(DAY),
@@ -130,9 +131,9 @@ fn describe(file: &Path, der: &CertificateDer<'_>, now: Timestamp) -> Result<Sho
 
 fn name(name: &GeneralName<'_>) -> String {
     match name {
-        GeneralName::DNSName(name) => tame(&format!("DNS:{name}")),
-        GeneralName::URI(uri) => tame(&format!("URI:{uri}")),
-        GeneralName::RFC822Name(address) => tame(&format!("email:{address}")),
+        GeneralName::DNSName(name) => escape_controls(&format!("DNS:{name}")),
+        GeneralName::URI(uri) => escape_controls(&format!("URI:{uri}")),
+        GeneralName::RFC822Name(address) => escape_controls(&format!("email:{address}")),
         GeneralName::IPAddress(bytes) => {
             let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
             match v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)) {
@@ -145,15 +146,8 @@ fn name(name: &GeneralName<'_>) -> String {
         | GeneralName::DirectoryName(_)
         | GeneralName::EDIPartyName(_)
         | GeneralName::RegisteredID(_)
-        | GeneralName::Invalid(..) => tame(&name.to_string()),
+        | GeneralName::Invalid(..) => escape_controls(&name.to_string()),
     }
-}
-
-// A certificate can hold whatever its maker wrote, and this goes to a terminal.
-fn tame(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 /// The SHA-256 of the whole certificate, as `openssl x509 -fingerprint` prints it.

@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use portcullis::audit::Lines;
 use portcullis::config::Config;
 use portcullis::report::replay::{Asked, Today};
-use portcullis::report::terminal::tame;
+use portcullis::report::terminal::escape_controls;
 use serde_json::{Value, json};
 
 use super::super::colours;
 
 /// Kinds of changes that are told apart; what is beyond is counted.
-const MOST: usize = 10_000;
+const MAX_KINDS: usize = 10_000;
 
 /// Decisions that are alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,7 +90,7 @@ impl Changes {
             then: asked.rule,
             now: answer.by,
         };
-        if self.kinds.len() >= MOST && !self.kinds.contains_key(&kind) {
+        if self.kinds.len() >= MAX_KINDS && !self.kinds.contains_key(&kind) {
             self.others = self.others.saturating_add(1);
             return;
         }
@@ -142,7 +142,7 @@ impl Changes {
         let mut out = String::new();
         // Writing to a String cannot fail.
         let mut line = |text: String| {
-            let _ok = writeln!(out, "{}", tame(&text)).is_ok();
+            let _ok = writeln!(out, "{}", escape_controls(&text)).is_ok();
         };
         for (kind, times) in self.sorted() {
             let (from, to) = if kind.allowed {

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::folder::{Setup, USER};
 
-const PAUSE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Probe {
             match self.ask().await {
                 Ok(StatusCode::OK) => return Answer::Works,
                 Ok(status) if !status.is_server_error() => return Answer::Refused(status),
-                Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
+                Ok(_) | Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use portcullis::audit::{Entry, Lines};
 use portcullis::config::Config;
 use portcullis::report::replay::{Asked, Today};
-use portcullis::report::terminal::tame;
+use portcullis::report::terminal::escape_controls;
 use serde_json::{Value, json};
 
 use super::super::colours;
@@ -35,10 +35,10 @@ pub(super) fn replay(
         let reason = entry.reason.as_deref().unwrap_or("no reason told");
         bail!(
             "the policy decided nothing in [ref {}]: {} {} ({})",
-            tame(&entry.reference_id),
-            tame(&entry.event),
+            escape_controls(&entry.reference_id),
+            escape_controls(&entry.event),
             entry.outcome.as_str(),
-            tame(reason)
+            escape_controls(reason)
         );
     };
     let today =
@@ -85,9 +85,9 @@ pub(super) fn replay(
             list(&entry.groups)
         )?;
         writeln!(out, "now    {} by {}", word(answer.allowed), answer.by)?;
-        let mut out = tame_lines(&out);
+        let mut out = escape_lines(&out);
         if let Ok((found, groups)) = &explained {
-            writeln!(out, "       (groups: {})", tame(&list(groups)))?;
+            writeln!(out, "       (groups: {})", escape_controls(&list(groups)))?;
             out.push_str(&passed_over(found)?);
         }
         if others > 0 {
@@ -148,6 +148,8 @@ fn list(groups: &[String]) -> String {
     }
 }
 
-fn tame_lines(text: &str) -> String {
-    text.lines().map(|line| tame(line) + "\n").collect()
+fn escape_lines(text: &str) -> String {
+    text.lines()
+        .map(|line| escape_controls(line) + "\n")
+        .collect()
 }

@@ -11,13 +11,13 @@ use portcullis::config::Config;
 use rustix::process::geteuid;
 use serde_json::Value;
 
-use crate::cli::complain;
+use crate::cli::print_error;
 use crate::cli::service::Service;
 
 /// For a server of this machine.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Network file systems show a new file late.
-const PATIENCE: Duration = Duration::from_secs(3);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(3);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// No status is longer.
 const MAX_ANSWER: u64 = 4 << 20;
@@ -51,7 +51,7 @@ impl Taken {
                 Err(error) => return Self::Unknown(format!("no answer from {address}: {error}")),
             };
             let found = Self::said(&status, &expected, &config.auth.keys.display().to_string());
-            if !matches!(found, Self::Not(_)) || begun.elapsed() >= PATIENCE {
+            if !matches!(found, Self::Not(_)) || begun.elapsed() >= RELOAD_TIMEOUT {
                 return found;
             }
             std::thread::sleep(POLL_INTERVAL);
@@ -114,7 +114,7 @@ pub(super) fn warn_if_unreadable(config: &Config) {
     let service = Service::found(&config.file).ok().flatten();
     let cannot = service.and_then(|service| service.cannot_read(&config.auth.keys));
     if let Some((message, help)) = cannot {
-        complain(&format!("WARNING: {message}; {help}"));
+        print_error(&format!("WARNING: {message}; {help}"));
     }
 }
 
@@ -137,9 +137,9 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 fn status(address: SocketAddr) -> io::Result<Value> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     // HTTP/1.0: the answer ends with the connection, and has no chunks.
     write!(stream, "GET /keys.json HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = Vec::new();

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// How often somebody looks.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// A line that is longer is handed out in pieces.
-const LONGEST: usize = 1 << 20;
+const MAX_LINE: usize = 1 << 20;
 
 /// Reads what is added to a file, whatever file has its name.
 #[derive(Debug)]
@@ -35,15 +35,15 @@ impl Follow {
     /// Waits for lines, and hands out all there are.
     pub fn next(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         loop {
-            if self.look(&mut take)? {
+            if self.read_new(&mut take)? {
                 return Ok(());
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
     /// Hands out the lines that there are; whether there were any.
-    fn look(&mut self, take: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+    fn read_new(&mut self, take: &mut impl FnMut(&[u8])) -> io::Result<bool> {
         let before = self.replaced()?;
         let mut any = self.drain(take)?;
         if let Some(fresh) = before {
@@ -91,7 +91,7 @@ impl Follow {
                 .split_inclusive(|byte| *byte == b'\n')
             {
                 self.begun.extend_from_slice(part);
-                if part.ends_with(b"\n") || self.begun.len() > LONGEST {
+                if part.ends_with(b"\n") || self.begun.len() > MAX_LINE {
                     self.end(take);
                     any = true;
                 }
@@ -121,24 +121,24 @@ mod tests {
         let path = folder.path().join("audit.jsonl");
         fs::write(&path, "old\n").unwrap();
         let mut follow = Follow::new(path.clone(), File::open(&path).unwrap(), 4);
-        let mut look = || {
+        let mut read_new = || {
             let mut lines = Vec::new();
             let mut take = |line: &[u8]| lines.push(String::from_utf8(line.to_vec()).unwrap());
-            follow.look(&mut take).unwrap();
+            follow.read_new(&mut take).unwrap();
             lines
         };
         let mut writer = OpenOptions::new().append(true).open(&path).unwrap();
-        assert!(look().is_empty());
+        assert!(read_new().is_empty());
         writer.write_all(b"one\ntw").unwrap();
-        assert_eq!(look(), ["one"]);
-        assert!(look().is_empty());
+        assert_eq!(read_new(), ["one"]);
+        assert!(read_new().is_empty());
         fs::rename(&path, folder.path().join("audit.jsonl.1")).unwrap();
         writer.write_all(b"o\nthree\n").unwrap();
-        assert_eq!(look(), ["two", "three"]);
+        assert_eq!(read_new(), ["two", "three"]);
         writer.write_all(b"four\n").unwrap();
         fs::write(&path, "five\n").unwrap();
-        assert_eq!(look(), ["four", "five"]);
+        assert_eq!(read_new(), ["four", "five"]);
         fs::write(&path, "6\n").unwrap();
-        assert_eq!(look(), ["6"], "cut off and written anew");
+        assert_eq!(read_new(), ["6"], "cut off and written anew");
     }
 }

@@ -1,9 +1,9 @@
 //! A record in one line, in columns.
 
-use super::super::terminal::{fitted, tame};
+use super::super::terminal::{escape_controls, fitted};
 use crate::audit::{Entry, Outcome};
 
-/// Look of the lines.
+/// TextLook of the lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns {
     /// Columns of the terminal.
@@ -29,7 +29,7 @@ impl Columns {
 
     /// One record.
     pub(super) fn line(self, entry: &Entry) -> String {
-        let column = |text: &str, width| fitted(&tame(text), width);
+        let column = |text: &str, width| fitted(&escape_controls(text), width);
         let client = entry.client.map_or_else(String::new, |one| one.to_string());
         let begin = [
             entry.time.strftime("%F %T").to_string(),
@@ -39,7 +39,7 @@ impl Columns {
         .join(" ");
         let outcome = self.coloured(entry.outcome);
         let who = [column(&client, 15), column(user(entry), 14)].join(" ");
-        let what = tame(&what(entry));
+        let what = escape_controls(&what(entry));
         // Time, reference, event, outcome, client and user with their spaces.
         let room = self.width.saturating_sub(78).max(30);
         let what = if what.chars().count() > room {

@@ -99,13 +99,12 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// The last `count` lines that fit, and where the last whole line ends. With `Ending::Open`
-    /// an unfinished line at the end is left for later.
+    /// The last `count` lines that fit, and where the last whole line ends.
     pub fn last(
         &self,
         file: &File,
         count: usize,
-        ending: Ending,
+        reading: Reading,
     ) -> io::Result<(Vec<String>, u64)> {
         let length = file.metadata()?.len();
         let mut window = TAIL;
@@ -123,7 +122,7 @@ impl Tail {
             let mut found = VecDeque::new();
             while let Some(line) = lines.read()? {
                 let is_last = begin.saturating_add(lines.bytes()) == length;
-                if ending == Ending::Open && line.is_err() && is_last {
+                if reading == Reading::Following && line.is_err() && is_last {
                     break;
                 }
                 end = begin.saturating_add(lines.bytes());
@@ -159,18 +158,18 @@ impl Tail {
     }
 }
 
-/// State of a file's end.
+/// Ways to read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Nothing is added any more.
-    Closed,
-    /// The rest of the last line may still come.
-    Open,
+pub enum Reading {
+    /// As it is now, to its end.
+    Once,
+    /// While it grows: an unfinished line at its end is left for later.
+    Following,
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Ending, Filter, Form, Tail};
+    use super::{Filter, Form, Reading, Tail};
     use crate::audit::Entry;
     use crate::policy::Pattern;
     use std::fs::File;
@@ -185,7 +184,7 @@ mod tests {
 
     fn last(file: &File, filter: Filter) -> (Vec<String>, u64) {
         let form = Form::Json;
-        Tail { filter, form }.last(file, 3, Ending::Closed).unwrap()
+        Tail { filter, form }.last(file, 3, Reading::Once).unwrap()
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct Terms {
 
 /// Everything found.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct CredentialHealth {
     /// Whether there was a configuration to look into.
     pub(super) configured: bool,
     /// Whether the trail reaches back as far as is asked; otherwise nobody can tell who is unused.
@@ -83,7 +83,7 @@ pub(super) struct Weak {
     pub(super) last: Option<Timestamp>,
 }
 
-impl Standing {
+impl CredentialHealth {
     /// `last_use` is what the trail says, and `begins` where it begins.
     pub(super) fn of(
         config: Option<&Config>,
@@ -225,7 +225,7 @@ fn ending(what: String, file: PathBuf, ends: Timestamp, terms: Terms) -> Ending 
 
 #[cfg(test)]
 mod tests {
-    use super::{Standing, State, Terms, ending};
+    use super::{CredentialHealth, State, Terms, ending};
     use jiff::{SignedDuration, Timestamp};
     use std::collections::HashMap;
 
@@ -247,7 +247,7 @@ mod tests {
             ("carol".to_owned(), time("2025-01-01T00:00:00Z")),
         ]);
         let begins = Some(time("2024-01-01T00:00:00Z"));
-        let found = Standing::of(None, &last_use, begins, terms());
+        let found = CredentialHealth::of(None, &last_use, begins, terms());
         let names: Vec<_> = found
             .unused
             .iter()
@@ -255,7 +255,8 @@ mod tests {
             .collect();
         assert_eq!(names, [("carol", "user"), ("key:ci", "key")]);
         assert_eq!((found.credentials, found.reaches_back), (4, true));
-        let found = Standing::of(None, &last_use, Some(time("2026-05-01T00:00:00Z")), terms());
+        let found =
+            CredentialHealth::of(None, &last_use, Some(time("2026-05-01T00:00:00Z")), terms());
         assert!(!found.reaches_back);
     }
 

@@ -1,7 +1,7 @@
-//! The service manager: what it hands over at the start, and what it is told from then on.
+//! The service manager: sockets that it hands over at the start, and notices to it from then on.
 //!
-//! It is systemd, or whoever speaks its two protocols (`sd_listen_fds(3)`, `sd_notify(3)`). Without
-//! `$LISTEN_FDS` nothing is handed over; without `$NOTIFY_SOCKET` nobody is told.
+//! It is systemd, or another that speaks its two protocols (`sd_listen_fds(3)`, `sd_notify(3)`).
+//! Without `$LISTEN_FDS` nothing is handed over; without `$NOTIFY_SOCKET` no notice is sent.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,24 +11,24 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use socket2::SockRef;
 
-/// What the socket for `[admin]` is called (`FileDescriptorName=` of its unit).
+/// Name of the socket for `[admin]` (`FileDescriptorName=` of its unit).
 const ADMIN: &str = "admin";
 
-/// Between signs of life, whatever is asked for.
+/// Shortest time between two signs of life.
 const MIN_WATCHDOG_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A socket that was handed over and cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HandedError {
-    /// It has the name of the administration's, which listens elsewhere.
+    /// It is named `admin`, but `admin.listen` is another address.
     #[error(
         "the socket `admin` handed over is on {address}, but `admin.listen` is {}; \
-         let ListenStream= and the configuration say the same", told(*.wanted)
+         let ListenStream= and the configuration say the same", shown(*.wanted)
     )]
     Admin {
         /// Where the socket is.
         address: SocketAddr,
-        /// What the configuration says.
+        /// The configured address.
         wanted: Option<SocketAddr>,
     },
     /// It takes no connections: `Accept=yes`, or no listener at all.
@@ -39,7 +39,7 @@ pub enum HandedError {
         /// Its name.
         name: String,
     },
-    /// It is on an address that nobody asked for.
+    /// It is on an address that is not configured.
     #[error(
         "a socket handed over is on {0}, which `server.listen` does not name; let ListenStream= and \
          `server.listen` say the same, and call the socket of `admin.listen` FileDescriptorName=admin"
@@ -57,7 +57,7 @@ pub enum HandedError {
     },
 }
 
-fn told(address: Option<SocketAddr>) -> String {
+fn shown(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| "not set".to_owned(), |address| address.to_string())
 }
 
@@ -65,7 +65,7 @@ fn told(address: Option<SocketAddr>) -> String {
 #[derive(Debug)]
 pub struct Handed<S = TcpListener>(Vec<(String, SocketAddr, S)>);
 
-/// Who gets which of them.
+/// Sockets by the section that uses them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shared<S = TcpListener> {
     /// For `server.listen`.
@@ -117,8 +117,8 @@ impl Handed {
 }
 
 impl<S> Handed<S> {
-    /// Gives each to whose address it has. One that nobody wants is an error: clients would connect
-    /// to it and wait for ever.
+    /// Assigns each by its address. One at an unknown address is an error: clients would connect to it
+    /// and wait for ever.
     pub fn share(
         self,
         listen: &[SocketAddr],
@@ -147,31 +147,30 @@ impl<S> Handed<S> {
     }
 }
 
-/// Says that everything listens, and which configuration is in force: at the start and after each
+/// Reports that everything listens, and the configuration in force: at the start and after each
 /// reload, also a refused one.
 pub fn ready(generation: u64, refused: Option<&str>) {
     let status = status(generation, refused);
-    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
-/// Says that the configuration is being read again. [`ready`] has to follow.
+/// Reports that the configuration is being read again. [`ready`] has to follow.
 pub fn reloading() {
     let Ok(now) = NotifyState::monotonic_usec_now() else {
         return;
     };
-    tell(&[NotifyState::Reloading, now]);
+    notify(&[NotifyState::Reloading, now]);
 }
 
-/// Says that the end has begun.
+/// Reports that shutdown has begun.
 pub fn stopping() {
-    tell(&[
+    notify(&[
         NotifyState::Stopping,
         NotifyState::Status("requests in flight may finish"),
     ]);
 }
 
-/// Gives signs of life, if they are asked for, as long as the runtime does its work: a task that
-/// tells of others that they still run.
+/// Sends signs of life, if they are asked for, as long as the runtime schedules tasks.
 pub async fn watchdog() {
     let Some(patience) = sd_notify::watchdog_enabled() else {
         return;
@@ -179,7 +178,7 @@ pub async fn watchdog() {
     let mut beat = tokio::time::interval(patience.div_f32(2.0).max(MIN_WATCHDOG_INTERVAL));
     loop {
         beat.tick().await;
-        tell(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
     }
 }
 
@@ -195,9 +194,9 @@ fn status(generation: u64, refused: Option<&str>) -> String {
     text
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager at $NOTIFY_SOCKET cannot be told");
+        tracing::warn!(%error, "the service manager at $NOTIFY_SOCKET cannot be notified");
     }
 }
 

@@ -9,12 +9,12 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 
-/// What is logged unless `RUST_LOG` says otherwise.
+/// Filter without `RUST_LOG`.
 const DEFAULT_FILTER: &str = "info";
 
 type Format = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// What a reload swaps; there is one log.
+/// The format, which a reload swaps; there is one log.
 static FORMAT: OnceLock<reload::Handle<Format, Registry>> = OnceLock::new();
 
 /// Starts logging. Called once, before anything else happens.
@@ -30,7 +30,7 @@ pub fn start(format: LogFormat) {
     let _first = FORMAT.set(handle).is_ok();
 }
 
-/// Goes on in another format.
+/// Switches to another format.
 pub fn set_format(format: LogFormat) {
     if let Some(handle) = FORMAT.get()
         && let Err(error) = handle.reload(layer(format))

@@ -55,7 +55,7 @@ fn records(registry: &mut Registry, proxy: &Proxy) {
     registry.register_with_unit("body", "Body bytes from and to clients", Unit::Bytes, bytes);
 }
 
-/// How many, how long, and by which rule. The labels are fixed sets, and the configured rules.
+/// Requests, their durations and rules. The labels are fixed sets, and the configured rules.
 fn requests(registry: &mut Registry, proxy: &Proxy) {
     let served = proxy.retained().audit.tally().served();
     let (answers, times) = (Family::<Labels, Counter>::default(), served.actions());
@@ -118,7 +118,7 @@ fn seconds(microseconds: u64) -> f64 {
     Duration::from_micros(microseconds).as_secs_f64()
 }
 
-/// What the registry and the directory say when they are asked for the scrape.
+/// Health of the registry and the directory, asked for the scrape.
 fn neighbours(registry: &mut Registry, health: &Health) {
     let upstream = Gauge::<i64>::default();
     upstream.set(i64::from(health.upstream == "ok"));

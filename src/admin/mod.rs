@@ -3,14 +3,14 @@
 //! | path | says |
 //! |---|---|
 //! | `/livez` | the process answers |
-//! | `/readyz` | 200 when the registry answers and the audit trail can be written, else 503; each apart, and the directory. 503 while draining |
+//! | `/readyz` | 200 when the registry answers and the audit trail can be written, else 503; reports each separately, and the directory. 503 while draining |
 //! | `/metrics` | OpenMetrics |
 //! | `/status`, `/status.json` | one page for people, the same for machines |
 //!
 //! Nothing here changes anything, and no secret is shown.
 //!
-//! A directory that is down is told and makes nobody unready: who needs no directory (keys, tokens of
-//! files, certificates, anonymous pulls) is served all the same, and it is down for every replica.
+//! A directory outage is shown but does not affect readiness: callers who need no directory (keys,
+//! tokens of files, certificates, anonymous pulls) are served, and it is down for every replica.
 
 mod metrics;
 mod place;
@@ -50,8 +50,8 @@ const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves until it is dropped. Nobody who holds a connection for nothing keeps others out: the oldest
-/// of the largest source goes for a new one.
+/// Serves until it is dropped. Idle connections keep no one out: the oldest of the largest source is
+/// closed for a new one.
 async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
     let room = Room::new(MAX_CONNECTIONS, usize::MAX);
     loop {
@@ -81,7 +81,7 @@ async fn serve_connection(stream: TcpStream, seat: Seat, proxy: Arc<Proxy>) {
         .header_read_timeout(ANSWER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
-        // How a scraper leaves is its own affair.
+        // An error of the connection concerns the scraper alone.
         _ended = connection => {}
         () = occupant.asked_to_leave() => {}
     }
@@ -115,7 +115,7 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
             JSON,
             json(&Status::of(proxy, health(proxy).await)),
         ),
-        // Apart from the status, which waits for the registry and the directory.
+        // Not part of the status, which waits for the registry and the directory.
         "/keys.json" => page(
             StatusCode::OK,
             JSON,
@@ -135,7 +135,7 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
     }
 }
 
-/// What readiness depends on, each apart. `"ok"`, or what is wrong.
+/// Conditions of readiness: `"ok"`, or a fault.
 #[derive(Debug, Serialize)]
 struct Health {
     ready: bool,

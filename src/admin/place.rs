@@ -20,14 +20,14 @@ pub struct Admin {
 pub struct Move(Option<(SocketAddr, Vec<TcpListener>)>);
 
 impl Move {
-    /// To an address that somebody else has bound.
+    /// To an address that is bound already.
     pub fn to(address: SocketAddr, listeners: Listeners) -> Self {
         Self(Some((address, listeners.into_inner())))
     }
 }
 
 impl Admin {
-    /// Binds what a configuration names; `None` when that is what is served at already.
+    /// Binds the configured address; `None` if it is served at already.
     pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<Option<Move>, BindError> {
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         if serving.as_ref().map(|(address, _)| *address) == wanted {

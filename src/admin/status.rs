@@ -1,4 +1,4 @@
-//! One page that says how things stand.
+//! The status page.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::proxy::Proxy;
 use crate::state::Reload;
 
 const DAY: i64 = 24 * 60 * 60;
-/// What ends within this many days is pointed out.
+/// Days before its end from which a certificate is pointed out.
 const SOON_DAYS: i64 = 30;
 
 /// Everything on the page; `/status.json` is this as it is.
@@ -27,13 +27,13 @@ pub(super) struct Status {
     config: Config,
     certificate_not_after: String,
     endings: Vec<Ending>,
-    /// Who counts pulls and wrong passwords.
+    /// Place where pulls and wrong passwords are counted.
     limits: String,
     limits_in_force: Vec<InForce>,
     robot_keys: RobotKeys,
     audit: Trail,
     turned_away: u64,
-    /// What to look at when nearly all requests come from one address.
+    /// Advice when nearly all requests come from one address.
     one_source: Option<OneSource>,
     records: Vec<Records>,
     last_refusals: Vec<Refused>,

@@ -14,7 +14,7 @@ pub(crate) const READ: u32 = 4;
 pub(crate) const WRITE: u32 = 2;
 pub(crate) const ENTER: u32 = 1;
 
-/// Somebody whom files are looked at for.
+/// A user for whom the rights on files are examined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     /// As it is called in messages.
@@ -208,7 +208,7 @@ fn name_in(file: &str, id: u32) -> String {
     name.unwrap_or(id)
 }
 
-/// What a user namespace maps.
+/// Numbers that a user namespace maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Map {
     Users,

@@ -1,4 +1,4 @@
-//! `portcullis certs`: a trial CA, certificates of it, and how long certificates still last.
+//! `portcullis certs`: a trial CA, its certificates, and the time that certificates have left.
 //!
 //! For trials, tests and small sites. It keeps the CA's key in a file and no list of what it
 //! issued; a company with a CA of its own uses that.
@@ -32,12 +32,12 @@ pub(crate) struct Certs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Makes a CA: ca.pem, which clients are given, and ca.key, which nobody is given.
+    /// Makes a CA: ca.pem, which clients are given, and ca.key, which is given to no one.
     Ca {
         /// Where its files go; made if missing.
         #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
-        /// What the CA calls itself.
+        /// Name of the CA.
         #[arg(long, default_value = "Portcullis trial CA")]
         name: String,
         /// Replaces the CA that is there; what it issued is worthless afterwards.
@@ -52,7 +52,7 @@ enum Action {
         /// A host name or address that clients type; may be repeated.
         #[arg(long = "name", required = true, value_name = "HOST")]
         names: Vec<String>,
-        /// For how many days it is good.
+        /// Lifetime in days.
         #[arg(long, default_value_t = LEAF_DAYS, value_parser = clap::value_parser!(u32).range(1..))]
         days: u32,
         /// Replaces server.pem and server.key if they are there.
@@ -70,25 +70,25 @@ enum Action {
         /// The subject's OU, which can be read as a group; may be repeated.
         #[arg(long = "group", value_name = "GROUP")]
         groups: Vec<String>,
-        /// A URI it names besides, such as `spiffe://example.com/ci`.
+        /// A URI that it names as well, such as `spiffe://example.com/ci`.
         #[arg(long = "uri", value_name = "URI")]
         uris: Vec<String>,
-        /// A mail address it names besides.
+        /// A mail address that it names as well.
         #[arg(long = "email", value_name = "ADDRESS")]
         emails: Vec<String>,
-        /// For how many days it is good.
+        /// Lifetime in days.
         #[arg(long, default_value_t = LEAF_DAYS, value_parser = clap::value_parser!(u32).range(1..))]
         days: u32,
         /// Replaces NAME.pem and NAME.key if they are there.
         #[arg(long)]
         force: bool,
     },
-    /// Shows whom certificates name and how long they last; exit code 1 if one has ended.
+    /// Shows names and end of certificates; exit code 1 if one has ended.
     Show(show::Args),
 }
 
 impl Certs {
-    /// Does what was asked.
+    /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
         self.perform(Timestamp::now(), &mut std::io::stdout().lock())
     }

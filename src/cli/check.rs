@@ -27,7 +27,7 @@ use super::service::Service;
 use super::{ConfigFile, WRONG_CONFIGURATION, colours, print, print_error};
 use against::Changes;
 
-/// How long before its end a certificate or revocation list earns a warning.
+/// Time before its end from which a certificate or revocation list earns a warning.
 const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Check the configuration and everything it names
@@ -47,7 +47,7 @@ pub(crate) struct Check {
     #[arg(long)]
     online: bool,
 
-    /// Look for this user in the directory, and tell what is found
+    /// Look for this user in the directory, and show what is found
     #[arg(long, value_name = "NAME", requires = "online")]
     user: Option<String>,
 
@@ -142,7 +142,7 @@ impl Check {
         })
     }
 
-    /// What the server cannot read. Who is not root has found that out by trying.
+    /// Files that the server cannot read. Without root the checks above have tried that.
     fn unreadable(&self, config: &Config) -> Result<Vec<Diagnostic>> {
         let service = match &self.user_of_the_server {
             Some(named) => Some(Service::named(named)?),
@@ -230,7 +230,7 @@ fn ends(config: &Config, now: Timestamp) -> Vec<Diagnostic> {
     let found = std::iter::once(certificate)
         .chain(lists)
         .filter_map(|(path, end_of)| {
-            // A file that cannot be read has been told of.
+            // A file that cannot be read is reported already.
             let end = end_of(path).ok()?;
             let left = end.duration_since(now);
             if left > WARN_BEFORE {
@@ -365,7 +365,7 @@ fn weakness(weak: LineWarning) -> Diagnostic {
     found.with_help(weak.remedy).as_warning()
 }
 
-/// Whether the audit file can be written, without making one.
+/// Tries to open the audit file for writing, without making one.
 fn audit(config: &Config) -> Option<Diagnostic> {
     let file = &config.audit.file;
     let result = if file.is_file() {
@@ -402,7 +402,7 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
             | TlsError::ClientCa { path, .. }
             | TlsError::Crl { path, .. }
             | TlsError::Unusable { path, .. } => {
-                // What names no file is told of already, as a key that is missing or wrong.
+                // A missing or wrong key is reported already.
                 if path.as_os_str().is_empty() {
                     return Vec::new();
                 }

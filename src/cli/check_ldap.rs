@@ -8,7 +8,7 @@ use portcullis::authn::ldap::{Diagnosis, Directory};
 use portcullis::config::{Config, Diagnostic};
 use serde_json::{Value, json};
 
-/// What every server of the directory said.
+/// Answers of all servers of the directory.
 pub(super) struct Answers(Vec<Diagnosis>);
 
 impl Answers {
@@ -21,7 +21,7 @@ impl Answers {
         Ok(Self(runtime.block_on(directory.diagnose(user))))
     }
 
-    /// What is wrong, at its place in the configuration.
+    /// Faults, each at its place in the configuration.
     pub(super) fn findings(&self, config: &Config) -> Vec<Diagnostic> {
         let wrong = self.0.iter().filter_map(|server| {
             let trouble = server.trouble.as_ref()?;

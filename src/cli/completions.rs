@@ -1,4 +1,4 @@
-//! `portcullis completions`: what shells need to complete our commands.
+//! `portcullis completions`: scripts with which shells complete our commands.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
 //! `portcullis demo`: a whole set-up to try, in a folder of its own.
 //!
 //! The first run makes everything; the next ones start what is there. After the first run the
-//! configuration belongs to whoever edits it, so it alone says where to listen and what is behind.
+//! configuration is the operator's: it alone says where to listen and which registry is behind.
 
 mod folder;
 mod lines;
@@ -111,7 +111,7 @@ struct Children {
     proxy: Child,
 }
 
-/// Who ended although nobody asked.
+/// A child that ended unasked.
 enum Ended {
     Proxy(ExitStatus),
     Registry(ExitStatus),
@@ -141,7 +141,7 @@ impl Children {
         }
     }
 
-    /// Lets the proxy finish what it is doing, then stops the registry; a second signal hurries.
+    /// Lets the proxy finish its requests, then stops the registry; a second signal kills both.
     async fn stop(mut self, signals: &mut Signals) -> Result<ExitCode> {
         for child in [Some(&mut self.proxy), self.registry.as_mut()] {
             let Some(child) = child else { continue };
@@ -164,7 +164,7 @@ fn terminate(child: &Child) -> Result<()> {
     }
 }
 
-/// What ends the demo: Ctrl-C, SIGTERM, and SIGHUP because a closing terminal sends it.
+/// Signals that end the demo: Ctrl-C, SIGTERM, and SIGHUP because a closing terminal sends it.
 struct Signals([tokio::signal::unix::Signal; 3]);
 
 impl Signals {

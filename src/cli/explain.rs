@@ -43,7 +43,7 @@ pub(crate) struct Explain {
     )]
     user: Option<String>,
 
-    /// A group that a back end would name, besides those of the configuration
+    /// A group that a back end would name, in addition to those of the configuration
     #[arg(
         long = "group",
         value_name = "NAME",
@@ -52,7 +52,7 @@ pub(crate) struct Explain {
     )]
     groups: Vec<String>,
 
-    /// Somebody without a user asks
+    /// Ask as an anonymous caller
     #[arg(long)]
     anonymous: bool,
 
@@ -229,7 +229,7 @@ impl Explain {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Whom the matrix shows: the one asked about, or everybody there is to know.
+    /// Callers in the matrix: the one asked about, or all that are known.
     fn callers(&self, config: &Config) -> Result<Vec<(String, Identity)>> {
         if self.user.is_some() || self.anonymous {
             let name = self.user.as_deref().unwrap_or("anonymous");

@@ -1,5 +1,5 @@
-//! Files that commands make and change: never half written, never over somebody's work by accident,
-//! and read by whom they were read before. A new file takes owner, group and mode from the one that
+//! Files that commands make and change: never half written, never overwritten by accident, and
+//! readable for the same users as before. A new file takes owner, group and mode from the one that
 //! it replaces, or else from the configuration beside it, so that the server can read what root makes.
 
 mod place;
@@ -14,18 +14,18 @@ use self::place::Place;
 use self::rights::{Given, Rights};
 use super::print_error;
 
-/// Who may read a new file that replaces none.
+/// Readers of a new file that replaces none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readers {
-    /// Whoever may read the configuration; without one everybody, as far as the umask allows.
+    /// Those of the configuration; without one all users, as far as the umask allows.
     Everybody,
     /// The owner of the configuration and its group, but no other: secrets that a server reads.
     Server,
-    /// Who makes it, alone: secrets that no server reads.
+    /// The user of this process alone: secrets that no server reads.
     Owner,
 }
 
-/// What happens to a file that is already there.
+/// Treatment of a file that is already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Existing {
     /// It stays, and the command fails.
@@ -107,8 +107,8 @@ pub(crate) fn edit(
     Ok(())
 }
 
-/// Makes a folder and those above it that are missing; whoever may read the configuration beside it
-/// may enter.
+/// Makes a folder and those above it that are missing. Users who may read the configuration beside
+/// it may enter.
 pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     let folder = std::path::absolute(folder).unwrap_or_else(|_no_folder| folder.to_owned());
     let missing: Vec<_> = folder
@@ -137,7 +137,7 @@ fn taken(path: &Path) -> anyhow::Error {
     anyhow!("{} is already there; --force replaces it", path.display())
 }
 
-/// What a new file has after the configuration beside it, if there is one.
+/// Rights of a new file by the configuration beside it, if there is one.
 fn beside(place: &Place, readers: Readers, named: Option<&Path>) -> Option<Rights> {
     if readers == Readers::Owner {
         return None;
@@ -146,7 +146,7 @@ fn beside(place: &Place, readers: Readers, named: Option<&Path>) -> Option<Right
     Some(Rights::beside(&configuration, readers))
 }
 
-/// Says what a file should have had and could not be given.
+/// Warns of rights that a file should have and could not be given.
 fn warn_of_missing(place: &Place, wanted: &Rights, given: &Given) {
     if let Some(warning) = given.missing(wanted, place.path()) {
         print_error(&warning);
@@ -194,7 +194,7 @@ mod tests {
             (0o640, 0o640, 0o640, 0o750),
             (0o600, 0o600, 0o600, 0o700),
             (0o660, 0o660, 0o660, 0o770),
-            // The group of whoever made it was not chosen.
+            // The group of this process was not chosen.
             (0o644, 0o600, 0o644, 0o755),
         ] {
             fs::set_permissions(&config, fs::Permissions::from_mode(written)).unwrap();

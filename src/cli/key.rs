@@ -1,4 +1,4 @@
-//! `portcullis key`: robot keys. A key is shown once, when it is made; what is stored is its digest.
+//! `portcullis key`: robot keys. A key is shown once, when it is made; only its digest is stored.
 
 mod last_use;
 mod running;
@@ -34,7 +34,7 @@ pub(crate) struct Key {
 enum Action {
     /// Make a key and show it, once
     Create(Create),
-    /// List the keys: what they may, how long they last, when they were used
+    /// List the keys: rights, end and last use
     List {
         /// Print JSON
         #[arg(long)]
@@ -53,7 +53,7 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 struct Create {
-    /// What it is called; also the user part of its credentials
+    /// Name of the key; also the user part of its credentials
     #[arg(value_name = "NAME", value_parser = name, required_unless_present = "named")]
     name: Option<String>,
 
@@ -69,7 +69,7 @@ struct Create {
     #[arg(long = "repository", value_name = "PATTERN", required = true, value_parser = pattern)]
     repositories: Vec<String>,
 
-    /// How long it is good: a duration such as 90d, or `never`
+    /// Lifetime: a duration such as 90d, or `never`
     #[arg(long, value_name = "TIME", default_value = "90d", value_parser = expiry)]
     expires: Expiry,
 
@@ -94,7 +94,7 @@ struct Create {
     config: ConfigFile,
 }
 
-/// How long a key is good; `None` for ever.
+/// Lifetime of a key; `None` has no end.
 #[derive(Clone, Copy, Debug)]
 struct Expiry(Option<SignedDuration>);
 
@@ -169,7 +169,7 @@ impl Create {
     }
 
     fn run(&self, config: &Config, now: Timestamp) -> Result<()> {
-        // Before anything is written: what cannot be shown is lost.
+        // Before anything is written: a key that cannot be shown is lost.
         let host = self.host(config)?;
         let key = new_key()?;
         let entry = self.entry(key.expose(), now)?;
@@ -304,7 +304,7 @@ fn parsed(text: &str, config: &Config) -> Result<Vec<RobotKey>> {
         .map_err(|errors| anyhow!("{}", errors.render(colours())))
 }
 
-/// What docker keeps in `~/.docker/config.json`.
+/// The content of docker's `~/.docker/config.json`.
 fn docker_config(name: &str, host: &str, key: &Secret<String>) -> Value {
     let auth = STANDARD.encode(format!("{name}:{}", key.expose()));
     json!({ "auths": { host: { "auth": auth } } })

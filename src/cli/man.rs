@@ -1,4 +1,4 @@
-//! `portcullis man`: the manual page, made of what `--help` says.
+//! `portcullis man`: the manual page, made of the texts of `--help`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -57,7 +57,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command and says how it ended.
+    /// Runs the command and returns its exit code.
     pub(crate) fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(command) => command.run(),
@@ -81,12 +81,12 @@ impl Cli {
 
 /// An error and its causes, but for those that it has named itself.
 fn error_chain(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |told, cause| {
+    error.chain().fold(String::new(), |chain, cause| {
         let cause = cause.to_string();
-        match told.as_str() {
+        match chain.as_str() {
             "" => cause,
-            _ if told.contains(&cause) => told,
-            _ => format!("{told}: {cause}"),
+            _ if chain.contains(&cause) => chain,
+            _ => format!("{chain}: {cause}"),
         }
     })
 }
@@ -104,7 +104,7 @@ struct ConfigFile {
     config: PathBuf,
 }
 
-/// Says on stdout what was asked for. A reader that has seen enough (`| head`) is no failure.
+/// Prints on stdout. A reader that has seen enough (`| head`) is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -114,12 +114,12 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Says something on stderr. Nobody is left to tell when that fails.
+/// Prints on stderr. A failure has no other place to be shown.
 fn print_error(text: &str) {
-    let _told = writeln!(std::io::stderr(), "{}", text.trim_end()).is_ok();
+    let _written = writeln!(std::io::stderr(), "{}", text.trim_end()).is_ok();
 }
 
-/// Whether stderr wants colours (<https://no-color.org>).
+/// Returns true if stderr takes colours (<https://no-color.org>).
 fn colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
@@ -130,7 +130,7 @@ mod tests {
     use anyhow::{Context, anyhow};
 
     #[test]
-    fn causes_are_told_once() {
+    fn causes_are_named_once() {
         let error = Err::<(), _>(anyhow!("no such file")).context("cannot read it: no such file");
         assert_eq!(
             error_chain(&error.unwrap_err()),

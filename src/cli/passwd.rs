@@ -33,7 +33,7 @@ pub(crate) struct Passwd {
     #[arg(long, conflicts_with = "delete")]
     stdin: bool,
 
-    /// Only say whether the password is right: exit code 0 or 1
+    /// Only verify the password: exit code 0 or 1
     #[arg(long, conflicts_with_all = ["delete", "cost"])]
     verify: bool,
 
@@ -113,7 +113,7 @@ impl Passwd {
     }
 }
 
-/// What became of a user.
+/// Outcome for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Added,
@@ -149,7 +149,7 @@ fn verify(file: &Path, user: &str, password: &Password) -> anyhow::Result<Result
     if removed(&text, user).1 == 0 {
         return Ok(Err(Rejection::UnknownUser));
     }
-    // Whether other lines are in order is not the question.
+    // Other lines do not matter here.
     match Users::parse(&only(&text, user), file) {
         Ok((users, _warnings)) => Ok(users.verify(user, password)),
         Err(errors) => Err(anyhow!("{}", join(&errors))),

@@ -1,4 +1,4 @@
-//! `portcullis schema`: what editors need to complete and check the configuration.
+//! `portcullis schema`: the schema with which editors complete and check the configuration.
 
 use std::process::ExitCode;
 

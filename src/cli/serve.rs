@@ -140,7 +140,7 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
         (Some(socket), Some(address)) => Some(Move::to(address, listeners(vec![socket], &[])?)),
         (None, wanted) | (Some(_), wanted @ None) => process.admin.prepare(wanted)?,
     };
-    // Last, so that whoever reaches this one finds the other as well.
+    // Last, so that a caller who reaches this one finds the other as well.
     let public = listeners(sockets.server, &sockets.missing)?;
     let plan = match reload::audit_plan(&config) {
         Ok(plan) => plan,
@@ -211,7 +211,7 @@ fn tell_end(cut: usize) {
     }
 }
 
-/// Listeners out of what was handed over, and what was not.
+/// Listeners of sockets that were handed over, and new ones for the other addresses.
 fn listeners(handed: Vec<std::net::TcpListener>, missing: &[SocketAddr]) -> Result<Listeners> {
     if !handed.is_empty() {
         for address in missing {
@@ -234,7 +234,7 @@ async fn note(audit: &Arc<Audit>, event: Event) {
     }
 }
 
-/// Reloads; how it went stands in the log and the audit trail already.
+/// Reloads; the outcome stands in the log and the audit trail.
 async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) {
     supervisor::reloading();
     let kept = reload::reload(proxy, process, path).await.err();

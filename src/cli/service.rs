@@ -17,7 +17,7 @@ use super::account::{
 /// Users that systemd makes up (`DynamicUser=`) have these numbers.
 const DYNAMIC: std::ops::RangeInclusive<u32> = 61_184..=65_519;
 
-/// Whom the server runs as, and how that is known.
+/// The user that the server runs as, and how that is known.
 #[derive(Debug)]
 pub(crate) struct Service {
     account: Account,
@@ -26,7 +26,7 @@ pub(crate) struct Service {
     own_folders: Vec<PathBuf>,
 }
 
-/// How it is known.
+/// Source of the knowledge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Basis {
     /// It was said.
@@ -38,7 +38,7 @@ enum Basis {
 }
 
 impl Service {
-    /// Somebody who is named: `USER` or `USER:GROUP`.
+    /// The user named as `USER` or `USER:GROUP`.
     pub(crate) fn named(text: &str) -> Result<Self> {
         Ok(Self {
             account: Account::named(text)?,
@@ -47,8 +47,8 @@ impl Service {
         })
     }
 
-    /// Whoever serves with this configuration on this machine, as far as files tell. `Err` if a unit
-    /// names somebody who does not exist.
+    /// The user who serves this configuration on this machine, as far as files say. `Err` if a unit
+    /// names a user who does not exist.
     pub(crate) fn found(configuration: &Path) -> Result<Option<Self>, String> {
         match Unit::that_serves(configuration) {
             Some(unit) => Self::of_unit(&unit).map(Some),
@@ -97,7 +97,7 @@ impl Service {
         })
     }
 
-    /// A configuration that is not for everybody is for its group, or for its owner.
+    /// A configuration that not all users may read is for its group, or for its owner.
     fn of_configuration(configuration: &Path) -> Option<Self> {
         let file = configuration.metadata().ok()?;
         if stands_in(file.uid(), Map::Users) || stands_in(file.gid(), Map::Groups) {
@@ -125,7 +125,7 @@ impl Service {
         })
     }
 
-    /// Whether that is only a guess.
+    /// Returns true if that is only a guess.
     pub(crate) fn is_guessed(&self) -> bool {
         self.basis == Basis::Configuration
     }

@@ -1,10 +1,10 @@
-//! The terminal at stdout: how wide it is, whether it wants colours.
+//! The terminal at stdout: its width and colours.
 
 use std::io::{IsTerminal, stdout};
 
 use rustix::termios::tcgetwinsize;
 
-/// Where nobody says how wide.
+/// Width where none is known.
 const USUAL: usize = 80;
 const NARROWEST: usize = 40;
 const WIDEST: usize = 200;
@@ -23,7 +23,7 @@ pub(crate) fn width() -> usize {
     width.unwrap_or(USUAL).clamp(NARROWEST, WIDEST)
 }
 
-/// Whether stdout wants colours (<https://no-color.org>).
+/// Returns true if stdout takes colours (<https://no-color.org>).
 pub(crate) fn colours() -> bool {
     stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }

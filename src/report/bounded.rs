@@ -1,5 +1,5 @@
-//! Counting by name in bounded memory. Names can be an attacker's: whoever makes up a million of them
-//! must neither fill the memory nor push the honest ones out of a report.
+//! Counting by name in bounded memory. Names can be an attacker's: a million made-up ones must
+//! neither fill the memory nor push the honest ones out of a report.
 //!
 //! When there are too many, the smaller half is let go, and what it had counted goes to the others.
 //! So sums are exact always, and the large ones are known by name.
@@ -9,7 +9,7 @@ use std::hash::Hash;
 
 /// Something that adds up.
 pub(super) trait Sum: Default {
-    /// What decides who is large.
+    /// Size, by which the largest are kept.
     fn weight(&self) -> u64;
     /// Takes another's counts in.
     fn absorb(&mut self, other: Self);
@@ -24,16 +24,16 @@ pub(super) struct Bounded<K, V> {
     let_go: u64,
 }
 
-/// The largest, and what all others come to.
+/// The largest, and the sum of all others.
 pub(super) struct Top<'a, K, V> {
     pub(super) rows: Vec<(&'a K, &'a V)>,
-    /// How many others there are; those let go and met again are counted each time.
+    /// Number of others; those let go and met again are counted each time.
     pub(super) others: u64,
     pub(super) rest: V,
 }
 
 impl<K: Hash + Eq + Ord, V: Sum + Clone> Bounded<K, V> {
-    /// Keeps at least so many by name.
+    /// Keeps at least `most` by name.
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
@@ -76,7 +76,7 @@ impl<K: Hash + Eq + Ord, V: Sum + Clone> Bounded<K, V> {
     }
 }
 
-/// A few of many different things, and whether there were more.
+/// The first few different values of many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SampleSet<T> {
     some: BTreeSet<T>,
@@ -95,7 +95,7 @@ impl<T> Default for SampleSet<T> {
 impl<T: Ord> SampleSet<T> {
     const MAX_SAMPLES: usize = 8;
 
-    /// Notes one.
+    /// Adds one.
     pub(super) fn insert(&mut self, one: T) {
         if self.some.len() < Self::MAX_SAMPLES || self.some.contains(&one) {
             self.some.insert(one);
@@ -104,14 +104,14 @@ impl<T: Ord> SampleSet<T> {
         }
     }
 
-    /// Notes each.
+    /// Adds each.
     pub(super) fn insert_all(&mut self, all: impl IntoIterator<Item = T>) {
         for one in all {
             self.insert(one);
         }
     }
 
-    /// Notes all of another's.
+    /// Adds all of another.
     pub(super) fn absorb(&mut self, other: Self) {
         self.more |= other.more;
         self.insert_all(other.some);
@@ -121,7 +121,7 @@ impl<T: Ord> SampleSet<T> {
         self.some.iter()
     }
 
-    /// Whether there were more than are kept.
+    /// Returns true if there were more than are kept.
     pub(super) fn has_more(&self) -> bool {
         self.more
     }

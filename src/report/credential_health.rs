@@ -1,5 +1,5 @@
-//! How credentials stand: which nobody uses, which end soon, which are weak. From the configuration
-//! where there is one, and from the trail.
+//! Credentials that are unused, end soon or are weak: from the configuration where there is one, and
+//! from the trail.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -24,9 +24,10 @@ pub struct Terms {
 /// Everything found.
 #[derive(Debug, Default)]
 pub(super) struct CredentialHealth {
-    /// Whether there was a configuration to look into.
+    /// True if a configuration was read.
     pub(super) configured: bool,
-    /// Whether the trail reaches back as far as is asked; otherwise nobody can tell who is unused.
+    /// True if the trail reaches back as far as is asked; otherwise an unused credential may have been
+    /// used before its beginning.
     pub(super) reaches_back: bool,
     pub(super) credentials: u64,
     pub(super) unused: Vec<Unused>,
@@ -37,7 +38,7 @@ pub(super) struct CredentialHealth {
     pub(super) troubles: Vec<String>,
 }
 
-/// A credential that nobody used.
+/// An unused credential.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unused {
     pub(super) kind: &'static str,
@@ -55,7 +56,7 @@ pub(super) struct Ending {
     pub(super) state: State,
 }
 
-/// How near an end is.
+/// Nearness of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Good,
@@ -84,7 +85,7 @@ pub(super) struct Weak {
 }
 
 impl CredentialHealth {
-    /// `last_use` is what the trail says, and `begins` where it begins.
+    /// Examines the credentials; the trail has their `last_use` and `begins` at a time.
     pub(super) fn of(
         config: Option<&Config>,
         last_use: &HashMap<String, Timestamp>,

@@ -1,4 +1,4 @@
-//! What the records of a trail add up to. Bytes in, values out: no clock.
+//! Sums over the records of a trail. Bytes in, values out: no clock.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -25,7 +25,7 @@ const MAX_PLACES: usize = 5;
 /// Different pairs of event and outcome; there are fewer.
 const MAX_KINDS: usize = 256;
 
-/// Records by how they ended; what a suppressed record stands for is counted, not the record.
+/// Requests by outcome; a suppressed record counts as the requests that it stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) allowed: u64,
@@ -41,7 +41,7 @@ impl Counts {
         let count = match outcome {
             Outcome::Aborted => &mut self.aborted,
             Outcome::Allowed => &mut self.allowed,
-            // They are counted apart, see `Gathered::challenges`.
+            // Counted separately, see `Gathered::challenges`.
             Outcome::Challenged => return,
             Outcome::Denied => &mut self.denied,
             Outcome::Error => &mut self.error,
@@ -109,7 +109,7 @@ impl Traffic {
     }
 }
 
-/// A user who was found out, or everybody without one.
+/// An authenticated user, or all anonymous callers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Person {
     pub(super) logins: u64,
@@ -159,7 +159,7 @@ impl Sum for Network {
     }
 }
 
-/// A login that went well: whose, and from where.
+/// User and network of a login that succeeded.
 pub(super) type Login = (String, Option<IpNet>);
 
 #[derive(Clone, Debug, Default)]
@@ -181,11 +181,11 @@ impl Sum for Logins {
     }
 }
 
-/// What was refused, to whom, and why.
+/// A kind of refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Refusal {
     pub(super) outcome: &'static str,
-    /// Found out or merely claimed; `None` for nobody in particular.
+    /// Authenticated or merely claimed; `None` without a name.
     pub(super) user: Option<String>,
     pub(super) network: Option<IpNet>,
     pub(super) reason: String,
@@ -211,7 +211,7 @@ impl Sum for Refused {
     }
 }
 
-/// A repository that somebody was let into, or a known user was kept out of.
+/// A repository with an allowed request, or with a denied one of an authenticated user.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Repository {
     pub(super) requests: u64,
@@ -272,7 +272,7 @@ pub struct Gathered {
     pub(super) lockouts: u64,
     pub(super) counts: Counts,
     pub(super) traffic: Traffic,
-    /// `None` is everybody without a user.
+    /// `None` stands for all anonymous callers.
     pub(super) users: Bounded<Option<String>, Person>,
     pub(super) networks: Bounded<IpNet, Network>,
     pub(super) logins_from: Bounded<Login, Logins>,
@@ -314,7 +314,7 @@ impl Gathered {
         }
     }
 
-    /// Counts the records of the file called `name`. Lines that are no records are counted apart.
+    /// Counts the records of the file called `name`. Lines that are no records are counted separately.
     /// `progress` is called now and then with the number of bytes read.
     pub fn read(
         &mut self,
@@ -478,7 +478,7 @@ impl Gathered {
             Outcome::Challenged | Outcome::Failed | Outcome::Limited => (false, false),
             Outcome::Aborted | Outcome::Allowed | Outcome::Error => (entry.rule.is_some(), false),
         };
-        // Names that anybody can make up do not count.
+        // Names that a caller without rights has made up do not count.
         if in_it || kept_out {
             let sum = self.repositories.at(name.clone());
             sum.requests = sum.requests.saturating_add(in_it.into());
@@ -489,14 +489,14 @@ impl Gathered {
     }
 }
 
-/// Whether a credential was presented to log in, and was right.
+/// Returns true if a credential was presented to log in, and was right.
 fn is_login(entry: &Entry) -> bool {
     entry.outcome == Outcome::Allowed
         && entry.is_proven()
         && (entry.is(Event::Login) || entry.is(Event::Token))
 }
 
-/// An IPv4 /24 or an IPv6 /64: who is behind one line or in one office.
+/// The IPv4 /24 or IPv6 /64: one connection or one office.
 fn network_of(address: IpAddr) -> IpNet {
     match address.to_canonical() {
         IpAddr::V4(address) => {

@@ -28,7 +28,7 @@ pub struct Asked {
     pub repository: RepoName,
     /// The user, as the record spells it.
     pub user: Option<String>,
-    /// `None` for somebody who cannot be any more.
+    /// `None` for a name that cannot exist any more.
     subject: Option<Subject>,
     /// The client's address.
     pub address: IpAddr,
@@ -100,7 +100,7 @@ impl Asked {
     }
 }
 
-/// What was asked in the policy's terms, and whether it was allowed.
+/// The question in the policy's terms, and true if it was allowed.
 fn decided(entry: &Entry) -> Option<(Action, bool)> {
     let action = Action::parse(entry.action.as_deref()?)?;
     let anonymous = entry.user.is_none() && entry.auth.as_deref() == Some("anonymous");
@@ -109,7 +109,7 @@ fn decided(entry: &Entry) -> Option<(Action, bool)> {
     }
     let reason = entry.reason.as_deref().unwrap_or_default();
     if action == Action::Catalog {
-        // A part of it is shown to everybody; the rule is there for the whole.
+        // A part of it is shown to all callers; the rule is there for the whole.
         return (entry.outcome == Outcome::Allowed).then_some((action, entry.rule.is_some()));
     }
     if reason == TAG_EXISTS {
@@ -144,7 +144,7 @@ pub struct Answer {
 }
 
 impl<'a> Today<'a> {
-    /// Opens what a decision needs.
+    /// Opens the keys.
     pub fn new(config: &'a Config, now: Timestamp) -> Result<Self, Errors> {
         let keys = Keyring::open(&config.auth.keys, &config.roles)?;
         Ok(Self {

@@ -2,8 +2,7 @@
 
 use crate::page::is_unseen;
 
-/// Text that may have come from anybody, with all that a terminal would obey or nobody would see
-/// written out.
+/// Text from outside, with controls and invisible characters written as escapes.
 pub fn escape_controls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -16,7 +15,7 @@ pub fn escape_controls(text: &str) -> String {
     out
 }
 
-/// Text in so many columns, with spaces after it, or cut.
+/// Text in `width` columns: filled with spaces, or cut.
 pub(super) fn fitted(text: &str, width: usize) -> String {
     let length = text.chars().count();
     if length <= width {
@@ -29,7 +28,7 @@ pub(super) fn fitted(text: &str, width: usize) -> String {
     out
 }
 
-/// A bar of `part` in `whole` over at most so many columns, in eighths of one.
+/// A bar of `part` in `whole` over at most `columns`, in eighths of one.
 pub(super) fn bar(part: u64, whole: u64, columns: usize) -> String {
     const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let eighths = u64::try_from(columns).unwrap_or_default().saturating_mul(8);

@@ -21,7 +21,7 @@ const LINES: usize = 36;
 /// The widest and the narrowest that a column of text may be.
 const WIDEST: usize = 40;
 const NARROWEST: usize = 12;
-/// What is left for bars at least.
+/// Columns that are left for bars at least.
 const BAR: usize = 10;
 
 const BOLD: &str = "\u{1b}[1m";
@@ -218,7 +218,7 @@ fn taken(widths: &[usize]) -> usize {
     widths.iter().fold(0, add)
 }
 
-/// What stands in a column.
+/// The first cell of a column, for its kind.
 fn cell_of(table: &Table, column: usize) -> Option<&Cell> {
     table.rows.first()?.cells.get(column)
 }

@@ -15,7 +15,7 @@ const WIDTHS: [i64; 5] = [HOUR, DAY, 7 * DAY, 28 * DAY, 364 * DAY];
 /// Slices kept at a time; hours of nearly a year.
 const MAX_SLICES: usize = 8192;
 
-/// What happened in one slice of time.
+/// Sums of one slice of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) counts: Counts,
@@ -59,7 +59,7 @@ impl Timeline {
         slice.traffic.absorb(traffic);
     }
 
-    /// In at most so many slices, without gaps, each with its beginning; and how wide they are.
+    /// The unit, and at most `most` slices without gaps, each with its beginning.
     pub(super) fn whole(&self, most: usize) -> (&'static str, Vec<(Timestamp, Slice)>) {
         let mut line = self.clone();
         while line.span() > most

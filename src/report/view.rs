@@ -23,7 +23,7 @@ pub(super) struct Section {
 
 pub(super) enum Body {
     Table(Table),
-    /// What one slice is, and the slices.
+    /// The unit of a slice, and the slices.
     Timeline(&'static str, Vec<(Timestamp, Slice)>),
     Week,
 }
@@ -39,10 +39,10 @@ pub(super) struct Row {
     pub(super) weight: u64,
 }
 
-/// What stands in a row.
+/// A cell of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cell {
-    /// May have come from anybody.
+    /// Text from outside.
     Text(String),
     /// Words of ours, networks and references: not to be broken.
     Word(String),
@@ -66,7 +66,7 @@ impl Cell {
     }
 }
 
-/// How much attention something needs.
+/// Attention that a finding needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     Bad,
@@ -74,7 +74,7 @@ pub(super) enum Mark {
     Good,
 }
 
-/// The figures at the top, and what each counts.
+/// The figures at the top, and their names.
 pub(super) fn figures(report: &Summary) -> Vec<(String, &'static str)> {
     let found = &report.gathered;
     let Counts {
@@ -97,7 +97,7 @@ pub(super) fn figures(report: &Summary) -> Vec<(String, &'static str)> {
     ]
 }
 
-/// What somebody should look at, the worst first.
+/// Findings, the worst first.
 pub(super) fn findings(report: &Summary) -> Vec<(Mark, String)> {
     let (found, health) = (&report.gathered, &report.health);
     let mut out: Vec<_> = health

@@ -1,4 +1,4 @@
-//! `portcullis audit report`: what happened, for people who are answerable for it.
+//! `portcullis audit report`: credentials, refusals, pulls and pushes, for the people answerable.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -16,7 +16,7 @@ use portcullis::report::{Gathered, JSON_KEYS, Period, Summary, Terms, TextLook, 
 use super::super::files::{self, Existing, Readers};
 use super::super::{WRONG_CONFIGURATION, colours, print, print_error, terminal};
 
-/// How often progress is shown.
+/// Time between two lines of progress.
 const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Report who used which credential, what was refused, what was pulled and pushed
@@ -42,7 +42,7 @@ pub(crate) struct Report {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Moment>,
 
-    /// Credentials that were not used for so long are called unused
+    /// Time without a use after which a credential is called unused
     #[arg(long, value_name = "TIME", default_value = "90d", value_parser = span)]
     unused: SignedDuration,
 
@@ -160,7 +160,7 @@ fn gather_file(path: &Path, gathered: &mut Gathered) -> Result<()> {
     Ok(())
 }
 
-/// How far the reading is, told on a terminal while it takes long.
+/// Progress of the reading, shown on a terminal.
 struct Progress<'a> {
     name: &'a str,
     length: Option<u64>,
@@ -195,13 +195,13 @@ impl<'a> Progress<'a> {
             Some(_) | None => size(bytes),
         };
         let name = escape_controls(self.name);
-        // Nobody is left to tell when that fails.
-        let _told = write!(io::stderr(), "\r\u{1b}[Kreading {name} {done}").is_ok();
+        // An error on stderr has no other place to be shown.
+        let _written = write!(io::stderr(), "\r\u{1b}[Kreading {name} {done}").is_ok();
     }
 
     fn clear(&self) {
         if self.shown {
-            let _told = write!(io::stderr(), "\r\u{1b}[K").is_ok();
+            let _written = write!(io::stderr(), "\r\u{1b}[K").is_ok();
         }
     }
 }

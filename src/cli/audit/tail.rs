@@ -1,4 +1,4 @@
-//! `portcullis audit tail`: the last records, and those that come, for people who look on.
+//! `portcullis audit tail`: the last records, and those that follow.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -38,7 +38,7 @@ pub(crate) struct Tail {
     json: bool,
 }
 
-/// What a record must be to be shown: all of it.
+/// Conditions on a record; all of them have to hold.
 #[derive(Debug, Default, clap::Args)]
 struct Filter {
     /// Of this user, found out or claimed
@@ -61,7 +61,7 @@ struct Filter {
     #[arg(long, value_name = "CIDR", value_parser = network)]
     client: Option<IpNet>,
 
-    /// With this reference, as a client was told it
+    /// With this reference, as it stands in a client's error message
     #[arg(long = "ref", value_name = "REF")]
     reference: Option<String>,
 }
@@ -141,7 +141,7 @@ impl Tail {
     }
 }
 
-/// Whether somebody still reads; `| head` is no failure.
+/// Returns true while stdout is read; its end (`| head`) is no failure.
 fn is_open(written: io::Result<()>) -> Result<bool> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

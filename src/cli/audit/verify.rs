@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::super::{print, print_error};
 
-/// How often the progress is shown anew.
+/// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Verify that the audit trail is as it was written
@@ -80,7 +80,7 @@ impl Verify {
     }
 }
 
-/// What a shell's `audit.jsonl*` finds besides the trail.
+/// Files that a shell's `audit.jsonl*` finds next to the trail.
 fn is_beside(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.extension().is_some_and(|kind| kind == "chain") || name.contains(".torn-")
@@ -114,7 +114,7 @@ fn bad(finding: &Finding) -> Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(&value)?))
 }
 
-/// The summary for people: what was proven, and what was not.
+/// The summary for people: what is proven, and what is not.
 fn as_text(verified: &Verified, proofs: &Proofs) -> String {
     let (Some(first), Some(last)) = (&verified.first, &verified.last) else {
         return "no records\n".to_owned();

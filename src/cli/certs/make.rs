@@ -60,7 +60,7 @@ impl Validity {
     }
 }
 
-/// What a client certificate says.
+/// Content of a client certificate.
 pub(crate) struct Client<'a> {
     pub(crate) name: &'a str,
     pub(crate) groups: &'a [String],
@@ -125,7 +125,7 @@ impl Authority {
         self.issue(params, validity)
     }
 
-    /// A certificate with which a client says who it is.
+    /// A certificate that identifies a client.
     pub(crate) fn client(&self, client: &Client<'_>, validity: Validity) -> Result<Pair> {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(client.name, client.groups);

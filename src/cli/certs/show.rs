@@ -1,4 +1,4 @@
-//! What certificates say, and how long they still do.
+//! Names and end of certificates.
 
 use std::fs;
 use std::io::Write;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::super::colours;
 
-/// Kinds of changes that are told apart; what is beyond is counted.
+/// Kinds of changes that are listed; those beyond are counted.
 const MAX_KINDS: usize = 10_000;
 
 /// Decisions that are alike.
@@ -25,7 +25,7 @@ struct Kind {
     user: Option<String>,
     action: &'static str,
     repository: String,
-    /// Whether it was allowed then; now it is the other way round.
+    /// Allowed then; today it is the other way round.
     allowed: bool,
     then: Option<String>,
     now: String,
@@ -38,7 +38,7 @@ struct Times {
     reference: String,
 }
 
-/// What would change.
+/// Decisions that would change.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     decisions: u64,
@@ -102,14 +102,14 @@ impl Changes {
         }
     }
 
-    /// Whether everything stays as it was.
+    /// Returns true if no decision changes.
     pub(super) fn is_empty(&self) -> bool {
         self.kinds.is_empty() && self.others == 0
     }
 
     fn sorted(&self) -> Vec<(&Kind, &Times)> {
         let mut rows: Vec<_> = self.kinds.iter().collect();
-        // What somebody loses first, then the most frequent.
+        // Rights that are lost first, then the most frequent.
         rows.sort_by(|(a, x), (b, y)| {
             b.allowed
                 .cmp(&a.allowed)

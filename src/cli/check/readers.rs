@@ -1,4 +1,4 @@
-//! What the server's user cannot read, though whoever checks can.
+//! Files that the server's user cannot read, although the user of this command can.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use portcullis::config::{Config, Diagnostic};
 use super::{key_of, named_files};
 use crate::cli::service::Service;
 
-/// Everything the server would fail to read or write for want of rights.
+/// Files that the server could not read or write, for lack of rights.
 pub(super) fn findings(config: &Config, service: &Service) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut at = |key: &str, barred: Option<(String, String)>| {

@@ -1,4 +1,4 @@
-//! What lies in the demo's folder: made if missing, otherwise left as it is.
+//! The files in the demo's folder: made if missing, otherwise left as they are.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -20,7 +20,7 @@ pub(super) const USER: &str = "demo";
 const PORT: u16 = 5443;
 const TEMPLATE: &str = include_str!("portcullis.toml");
 const SOCKET: &str = "registry.sock";
-/// What fits into the kernel's `sockaddr_un`, with the closing zero.
+/// Longest path in the kernel's `sockaddr_un`, without the closing zero.
 const SOCKET_PATH: usize = 107;
 /// Of a trial CA, and of the server's certificate so that no demo ends unasked.
 const YEARS: u16 = 10;
@@ -28,7 +28,7 @@ const DAYS: u32 = 824;
 /// Without 0, 1, l and o, which are misread.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
-/// A demo's folder and what its configuration says.
+/// A demo's folder and its configuration.
 #[derive(Debug)]
 pub(super) struct Setup {
     folder: PathBuf,
@@ -39,7 +39,7 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// Finds out where to listen and what to stand before, and writes nothing.
+    /// Finds the port and the registry, and writes nothing.
     pub(super) fn prepare(dir: &Path, upstream: Option<&str>, port: Option<u16>) -> Result<Self> {
         let folder = std::path::absolute(dir)?;
         ensure!(
@@ -69,7 +69,7 @@ impl Setup {
         Ok(setup)
     }
 
-    /// Makes what is missing.
+    /// Makes the files that are missing.
     pub(super) fn make(&self) -> Result<()> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -107,12 +107,12 @@ impl Setup {
         Ok(())
     }
 
-    /// Whether the registry is this demo's own.
+    /// Returns true if the registry is this demo's own.
     pub(super) fn registry(&self) -> bool {
         self.upstream.strip_prefix("unix:").map(Path::new) == Some(&self.path(SOCKET))
     }
 
-    /// What stands behind the proxy.
+    /// The registry's address.
     pub(super) fn upstream(&self) -> &str {
         &self.upstream
     }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::folder::{Setup, USER};
 use super::probe::Answer;
 
-/// Says where everything is and how to use it.
+/// Prints where everything is and how to use it.
 pub(super) fn print(
     setup: &Setup,
     answer: Answer,

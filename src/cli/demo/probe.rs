@@ -1,4 +1,4 @@
-//! Whether the demo works: a request as a client makes it, through TLS, with the demo's user.
+//! A trial of the demo: a request as a client makes it, through TLS, with the demo's user.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use super::folder::{Setup, USER};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What came back.
+/// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The registry's own answer.

@@ -1,4 +1,4 @@
-//! `explain --from-audit`: one decision of the past, and what it would be today.
+//! `explain --from-audit`: one decision of the past, and today's.
 
 use std::fmt::Write as _;
 use std::fs::File;

@@ -105,7 +105,7 @@ impl Place {
         };
         let put = put();
         if !matches!(put, Ok(Some(_))) {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             unlinkat(&self.folder, &name, AtFlags::empty()).unwrap_or_default();
         }
         let given = put?;
@@ -138,7 +138,7 @@ impl Place {
         }
     }
 
-    /// A new file that nobody else can open.
+    /// A new file that no other user can open.
     fn temporary(&self, rights: &Rights) -> io::Result<(File, OsString)> {
         let shown = self.name.to_string_lossy();
         let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -156,7 +156,7 @@ impl Place {
     }
 }
 
-/// What a symbolic link says; `None` if it is none, or nothing is there.
+/// The target of a symbolic link; `None` for anything else.
 fn target_of(path: &Path) -> Result<Option<PathBuf>> {
     let Ok(link) = path.symlink_metadata() else {
         return Ok(None);

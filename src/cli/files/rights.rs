@@ -1,4 +1,4 @@
-//! Whose a file is, and who may read it.
+//! Owner, group and mode of a file.
 
 use std::fs::{File, Metadata, Permissions};
 use std::io;
@@ -16,10 +16,10 @@ const ACCESS_LIST: &str = "system.posix_acl_access";
 /// No access list is longer on the file systems that have them.
 const LONGEST_LIST: usize = 64 * 1024;
 
-/// What a file is to have.
+/// Rights that a file is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rights {
-    /// Owner and group; `None` for those of whoever makes it.
+    /// Owner and group; `None` for those of this process.
     owner: Option<u32>,
     group: Option<u32>,
     /// `None`: that of a new file, as far as the umask allows.
@@ -27,7 +27,7 @@ pub(super) struct Rights {
     list: Option<Vec<u8>>,
 }
 
-/// What a file has been given.
+/// Rights that a file was given.
 pub(super) struct Given {
     owner: u32,
     group: u32,
@@ -55,7 +55,7 @@ impl Rights {
         })
     }
 
-    /// The same without what others may: what no server reads is for its owner alone.
+    /// The same for the owner alone, for files that no server reads.
     pub(super) fn for_its_owner(self) -> Self {
         Self {
             mode: self.mode.map(|mode| mode & 0o600),
@@ -100,7 +100,7 @@ impl Rights {
         }
     }
 
-    /// The same for a folder: whoever may read may enter.
+    /// The same for a folder: the right to read becomes the right to enter as well.
     pub(super) fn for_a_folder(&self) -> Self {
         let enter = |mode: u32| mode | ((mode & 0o444) >> 2);
         Self {
@@ -109,7 +109,7 @@ impl Rights {
         }
     }
 
-    /// With which mode it is made: nobody else opens it before it has its owner and group.
+    /// The mode at first: no other user opens the file before it has its owner and group.
     pub(super) fn first_mode(&self) -> u32 {
         if self.mode.is_some() { 0o600 } else { 0o644 }
     }

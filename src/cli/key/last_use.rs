@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use portcullis::audit::{Entry, Event, Outcome};
 use portcullis::identity::{ROBOT, Subject};
 
-/// How much of the file is looked at, in bytes: some 30,000 records. What is older is unknown.
+/// Bytes read at the end of the file: some 30,000 records. Older uses are unknown.
 const TAIL: u64 = 16 << 20;
 
 /// The time of the last record in which a key was accepted, by the key's name. A file that cannot be

@@ -1,5 +1,5 @@
-//! Whether the running server has taken the file of keys as it is now. It says so on its admin
-//! address; where it cannot be asked, nothing is claimed.
+//! The keys in force at the running server, asked on its admin address. Without an answer nothing
+//! is claimed.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -14,22 +14,22 @@ use serde_json::Value;
 use crate::cli::print_error;
 use crate::cli::service::Service;
 
-/// For a server of this machine.
+/// Time for an answer from a server of this machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Network file systems show a new file late.
+/// Time for the server to read a changed file: network file systems show it late.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(3);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// No status is longer.
+/// Longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 4 << 20;
 
-/// What is known of the running server.
+/// State of the file at the running server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It has taken the file.
+    /// Its keys are in force.
     Yes,
-    /// It has not, and says why.
+    /// Its keys are not in force, and why.
     Not(String),
-    /// It cannot be told, and why.
+    /// The server gives no answer, and why.
     Unknown(String),
 }
 
@@ -58,7 +58,7 @@ impl Taken {
         }
     }
 
-    /// What a server says of its keys.
+    /// Reads a server's answer.
     fn said(status: &Value, expected: &str, file: &str) -> Self {
         let text = |name: &str| status.get(name).and_then(Value::as_str);
         if let Some(trouble) = text("trouble") {
@@ -73,7 +73,7 @@ impl Taken {
         }
     }
 
-    /// After a key was made.
+    /// Text after a key was made.
     pub(super) fn after_making(&self) -> String {
         match self {
             Self::Yes => "It is in force.".to_owned(),
@@ -88,7 +88,7 @@ impl Taken {
         }
     }
 
-    /// After a key was revoked.
+    /// Text after a key was revoked.
     pub(super) fn after_revoking(&self) -> String {
         match self {
             Self::Yes => {
@@ -106,7 +106,7 @@ impl Taken {
     }
 }
 
-/// Says that the server's user cannot read the file, as far as root can tell without it.
+/// Warns if the server's user cannot read the file. Only root can find that out.
 pub(super) fn warn_if_unreadable(config: &Config) {
     if !geteuid().is_root() {
         return;

@@ -16,7 +16,7 @@ const FOLDERS: [&str; 5] = [
 const PROGRAM: &str = "portcullis";
 const CONFIGURATION: &str = "/etc/portcullis/portcullis.toml";
 
-/// What a unit says of whom it runs as.
+/// The user that a unit runs as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unit {
     pub(super) file: PathBuf,

@@ -1,4 +1,4 @@
-//! A file that grows, and that is renamed and made anew while it is read.
+//! A file that grows, and that is rotated while it is read.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -6,12 +6,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often somebody looks.
+/// Time between two looks at the file.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// A line that is longer is handed out in pieces.
+/// Longest line, in bytes; longer ones are handed out in pieces.
 const MAX_LINE: usize = 1 << 20;
 
-/// Reads what is added to a file, whatever file has its name.
+/// Reads what is added to the file that has a name, across rotations.
 #[derive(Debug)]
 pub struct Follow {
     path: PathBuf,
@@ -22,7 +22,7 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Goes on in `file`, which stood at `path`, after so many bytes.
+    /// Continues in `file`, which stood at `path`, after `at` bytes.
     pub fn new(path: PathBuf, file: File, at: u64) -> Self {
         Self {
             path,
@@ -42,12 +42,12 @@ impl Follow {
         }
     }
 
-    /// Hands out the lines that there are; whether there were any.
+    /// Hands out the lines that there are; returns true if there were any.
     fn read_new(&mut self, take: &mut impl FnMut(&[u8])) -> io::Result<bool> {
         let before = self.replaced()?;
         let mut any = self.drain(take)?;
         if let Some(fresh) = before {
-            // The old one was read to its end after it had lost its name: nobody adds to it for long.
+            // The old one was read to its end after it had lost its name: it does not grow for long.
             any |= !self.begun.is_empty();
             self.end(take);
             self.file = fresh;
@@ -72,7 +72,7 @@ impl Follow {
 
     fn drain(&mut self, take: &mut impl FnMut(&[u8])) -> io::Result<bool> {
         if self.file.metadata()?.len() < self.at {
-            // Cut off (`copytruncate`): what is there now is new.
+            // Truncated (`copytruncate`): its content is new.
             self.at = 0;
             self.begun.clear();
         }

@@ -71,7 +71,7 @@ fn user(entry: &Entry) -> &str {
     entry.user.as_deref().unwrap_or("-")
 }
 
-/// What was done or asked, the answer, and what decided or was wrong.
+/// The action, its object, the answer, and the rule or reason.
 fn what(entry: &Entry) -> String {
     let mut words: Vec<String> = Vec::new();
     words.extend(entry.action.clone());

@@ -24,7 +24,7 @@ const TAIL: u64 = 256 * 1024;
 /// Conditions on a record; all of them have to hold.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// The user, found out or claimed.
+    /// The user, authenticated or claimed.
     pub user: Option<String>,
     /// A pattern over repository names.
     pub repository: Option<Pattern>,
@@ -34,7 +34,7 @@ pub struct Filter {
     pub event: Vec<String>,
     /// The network of the client.
     pub client: Option<IpNet>,
-    /// The reference, as a client was told it.
+    /// The reference, as it stands in a client's error message.
     pub reference: Option<String>,
 }
 

@@ -141,7 +141,7 @@ fn limits(registry: &mut Registry, proxy: &Proxy) {
     turned_away.inc_by(proxy.turned_away());
     registry.register(
         "requests_turned_away",
-        "Requests turned away unread because their source made too many",
+        "Requests refused before parsing because their source made too many",
         turned_away,
     );
     let subjects = Gauge::<i64>::default();

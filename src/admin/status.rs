@@ -199,7 +199,7 @@ impl Status {
             (refused("allowed").to_string(), "allowed"),
             (refused("denied").to_string(), "denied"),
             (refused("failed").to_string(), "without a good credential"),
-            (self.turned_away.to_string(), "turned away unread"),
+            (self.turned_away.to_string(), "refused before parsing"),
         ] {
             page.within("<li><strong>", &value, "</strong><span>")
                 .text(what);
@@ -227,13 +227,11 @@ impl Status {
             Some(said) => state(page, "directory", said),
         }
         for server in &self.health.directory_servers {
-            let said = server.trouble.as_deref().unwrap_or("ok");
-            row(
-                page,
-                "",
-                mark(server.trouble.is_none()),
-                &format!("{}: {said}", server.server),
-            );
+            let said = match &server.trouble {
+                None => server.server.clone(),
+                Some(trouble) => format!("{}: {trouble}", server.server),
+            };
+            row(page, "", mark(server.trouble.is_none()), &said);
         }
         page.markup("</table></section>\n");
     }
@@ -378,14 +376,19 @@ fn one_source(source: Source) -> OneSource {
 
 fn mark(is_good: bool) -> &'static str {
     if is_good {
-        "<span class=\"mark good\">good</span>"
+        "<span class=\"mark good\">ok</span>"
     } else {
         "<span class=\"mark bad\">bad</span>"
     }
 }
 
 fn state(page: &mut Page, name: &str, said: &str) {
-    row(page, name, mark(said == "ok"), said);
+    row(
+        page,
+        name,
+        mark(said == "ok"),
+        if said == "ok" { "" } else { said },
+    );
 }
 
 fn row(page: &mut Page, name: &str, mark: &'static str, said: &str) {

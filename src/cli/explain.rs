@@ -312,12 +312,12 @@ fn as_text(
     only_new_tags: bool,
 ) -> Result<String> {
     let mut out = match &found.decision {
-        Decision::Allow(place) => format!("allow by the access at {place}\n"),
-        Decision::Deny(Some(place)) => format!("deny by the deny at {place}\n"),
-        Decision::Deny(None) => "deny since no access allows it\n".to_owned(),
+        Decision::Allow(place) => format!("allowed by the access rule at {place}\n"),
+        Decision::Deny(Some(place)) => format!("denied by the deny rule at {place}\n"),
+        Decision::Deny(None) => "denied: no rule allows it\n".to_owned(),
     };
     if only_new_tags {
-        out.push_str("but only new tags: no access allows overwrite\n");
+        out.push_str("but only new tags: no rule allows overwrite\n");
     }
     write!(out, "\nasked  {question}\n")?;
     if !groups.is_empty() {

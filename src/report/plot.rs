@@ -66,7 +66,7 @@ const KINDS: [Kinds; 3] = [
         "Requests",
         &[
             ("good", "requests that were allowed"),
-            ("cold", "failed behind us or broken off"),
+            ("cold", "failed at the registry or aborted"),
         ],
     ),
     (

@@ -132,7 +132,7 @@ impl TextLook {
         let missing: Vec<_> = missing.collect();
         if !missing.is_empty() {
             let missing = missing.join(", ");
-            self.line(out, "", &format!("  (for want of room without: {missing})"));
+            self.line(out, "", &format!("  (no room for: {missing})"));
         }
     }
 

@@ -83,15 +83,16 @@ pub(super) fn figures(report: &Summary) -> Vec<(String, &'static str)> {
         limited,
         ..
     } = found.counts;
+    let counted = |count: u64, one, many| (grouped(count), if count == 1 { one } else { many });
     vec![
-        (grouped(found.records), "records"),
-        (grouped(found.logins), "logins"),
-        (grouped(found.traffic.pulls), "pulls"),
-        (grouped(found.traffic.pushes), "pushes"),
-        (grouped(failed), "wrong credentials"),
-        (grouped(denied), "denials"),
+        counted(found.records, "record", "records"),
+        counted(found.logins, "login", "logins"),
+        counted(found.traffic.pulls, "pull", "pulls"),
+        counted(found.traffic.pushes, "push", "pushes"),
+        counted(failed, "wrong credential", "wrong credentials"),
+        counted(denied, "denial", "denials"),
         (grouped(limited), "over a limit"),
-        (grouped(found.suppressed), "of them suppressed"),
+        (grouped(found.suppressed), "suppressed"),
         (size(found.traffic.bytes_in), "received"),
         (size(found.traffic.bytes_out), "sent"),
     ]
@@ -129,8 +130,8 @@ pub(super) fn findings(report: &Summary) -> Vec<(Mark, String)> {
     add(
         unused,
         Mark::Warn,
-        "credential that nobody used",
-        "credentials that nobody used",
+        "unused credential",
+        "unused credentials",
     );
     add(
         found.lockouts,
@@ -242,7 +243,7 @@ fn users(report: &Summary) -> Section {
     table(
         "users",
         "Users",
-        "Who was found out to be who they are, by requests; bytes are of bodies",
+        "Authenticated users, by requests; bytes count bodies",
         &[
             "user", "logins", "requests", "pulls", "pushes", "deletes", "denied", "in", "out",
             "by", "from", "last",
@@ -306,7 +307,7 @@ fn logins(report: &Summary) -> Section {
     table(
         "logins",
         "Logins",
-        "Credentials that were right, when somebody logged in or asked for a token",
+        "Successful logins and requests for tokens",
         &["user", "network", "logins", "by", "last"],
         rows,
     )
@@ -348,7 +349,7 @@ fn refusals(report: &Summary) -> Section {
     table(
         "refusals",
         "Failures and denials",
-        "Users here may be mere claims; the repository and the reference are those of the last time",
+        "Users here may be unverified claims; repository and reference are those of the last time",
         &[
             "outcome",
             "user",
@@ -414,7 +415,7 @@ fn unused(report: &Summary) -> Section {
     note.push_str(if health.configured {
         "of the configuration"
     } else {
-        "seen in the trail; --config FILE looks at those nobody ever used as well"
+        "seen in the trail; --config FILE adds those that were never used"
     });
     if !health.reaches_back {
         note.push_str(
@@ -465,7 +466,7 @@ fn endings(report: &Summary) -> Section {
     table(
         "endings",
         "Certificates and keys that end",
-        configured(report, "When what the configuration names ends"),
+        configured(report, "Certificates and keys of the configuration"),
         &["what", "state", "days left", "ends", "file"],
         all.map(row).collect(),
     )
@@ -485,7 +486,7 @@ fn weak(report: &Summary) -> Section {
     table(
         "weak",
         "Weak password hashes",
-        configured(report, "Passwords that are stored worse than they could be"),
+        configured(report, "Passwords that are stored with a weak hash"),
         &["user", "what", "last use", "line", "remedy"],
         rows.collect(),
     )
@@ -508,8 +509,8 @@ fn kinds(report: &Summary) -> Section {
         "kinds",
         "Records",
         &format!(
-            "By event and outcome; {} were requests without a credential that were asked for one, as \
-             every client begins, and count nowhere else",
+            "By event and outcome; {} were first requests without a credential, as every client \
+             sends them, and count nowhere else",
             grouped(report.gathered.challenges)
         ),
         &["event", "outcome", "records"],
@@ -548,7 +549,7 @@ fn configured<'a>(report: &Summary, note: &'a str) -> &'a str {
     if report.health.configured {
         note
     } else {
-        "Not looked at: --config FILE says where they are"
+        "Not examined: --config FILE says where they are"
     }
 }
 
@@ -575,7 +576,7 @@ fn others<K, V>(top: &Top<'_, K, V>) -> Option<String> {
 }
 
 fn name(user: Option<&str>) -> String {
-    user.map_or_else(|| "(nobody in particular)".to_owned(), str::to_owned)
+    user.map_or_else(|| "(no user)".to_owned(), str::to_owned)
 }
 
 fn place(network: Option<IpNet>) -> String {

@@ -93,7 +93,7 @@ async fn the_status_is_read_by_a_person() {
     seen.assert_reads(&[
         &format!("version {}", env!("CARGO_PKG_VERSION")),
         "ready for clients",
-        "registry good ok",
+        "registry ok",
         "audit.jsonl (ok)",
         "directory none is configured",
         "refuse-writes while it cannot be written",

@@ -259,22 +259,22 @@ fn explain_tells_the_decision_by_its_exit_code() {
     let config = ["--config", "portcullis.toml"];
     let cases: [(&[&str], i32, &str); 6] = [
         (&["--user", "alice", "push", "team-a/app"], 0, "allow"),
-        (&["--user", "alice", "push", "team-a/prod"], 3, "deny"),
-        (&["--user", "bob", "pull", "team-a/app"], 3, "deny"),
+        (&["--user", "alice", "push", "team-a/prod"], 3, "denied"),
+        (&["--user", "bob", "pull", "team-a/app"], 3, "denied"),
         (
             &["--user", "bob", "--group", "team-a", "pull", "team-a/app"],
             0,
             "allow",
         ),
         (&["--anonymous", "pull", "public/app"], 0, "allow"),
-        (&["--anonymous", "push", "public/app"], 3, "deny"),
+        (&["--anonymous", "push", "public/app"], 3, "denied"),
     ];
     for (arguments, expected, word) in cases {
         let output = run(&folder, &[&["explain"], &config[..], arguments].concat());
         assert_eq!(code(&output), expected, "{arguments:?}: {}", both(&output));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains(word), "{arguments:?}: {text}");
-        if expected == 0 || word == "deny" && arguments.contains(&"team-a/prod") {
+        if expected == 0 || word == "denied" && arguments.contains(&"team-a/prod") {
             assert!(text.contains("portcullis.toml:"), "no rule named: {text}");
         }
     }

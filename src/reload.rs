@@ -1,8 +1,8 @@
 //! From a configuration to rules in force, at start and on SIGHUP.
 //!
 //! Everything is read, checked and built before anything changes; then one swap puts it in force.
-//! On any error the rules in force stay, and the reason is told: in the log, in the audit trail and
-//! to whoever asks for the status.
+//! On any error the rules in force stay. The reason stands in the log, in the audit trail and on the
+//! status page.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ pub enum BuildError {
     /// A file that cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -77,15 +77,15 @@ pub enum BuildError {
     User(#[from] LineError),
 }
 
-/// What survives a reload and rules are built around.
-pub struct Foundation<'a> {
+/// Parts of what survives a reload, on which rules are built.
+pub struct RetainedParts<'a> {
     /// Verified credentials and the threads that hash.
     pub memory: &'a Arc<AuthnState>,
     /// Idle connections to the registry.
     pub pool: &'a Arc<Pool>,
     /// The store in force, if there is one.
     pub store: Option<&'a Arc<Store>>,
-    /// How often stores were asked.
+    /// Counts of requests to stores.
     pub store_counts: &'a Arc<Counts>,
     /// The signing key for configurations that name none (PKCS #8).
     pub spare_key: &'a [u8],
@@ -100,7 +100,7 @@ pub fn spare_key() -> Result<Zeroizing<Vec<u8>>, KeyError> {
         .map_err(|_cause| KeyError::NotP256)
 }
 
-/// What becomes of an htpasswd file with lines that cannot be read.
+/// Treatment of an htpasswd file with lines that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrokenLines {
     /// It is refused: there is another in force, or nothing is at stake yet.
@@ -112,7 +112,7 @@ pub enum BrokenLines {
 /// Opens and builds everything a configuration names. All errors, not the first.
 pub fn build(
     config: &Config,
-    foundation: &Foundation<'_>,
+    parts: &RetainedParts<'_>,
     generation: u64,
     broken: BrokenLines,
 ) -> Result<(Rules, Vec<LineWarning>), Vec<BuildError>> {
@@ -124,26 +124,26 @@ pub fn build(
     let tls = client_tls(config, generation)
         .map_err(|found| errors.extend(found.into_iter().map(BuildError::Tls)))
         .ok();
-    let keys = keys(config, foundation.spare_key)
+    let keys = keys(config, parts.spare_key)
         .map_err(|error| errors.push(error))
         .ok();
     let robots = Keyring::open(&config.auth.keys, &config.roles)
         .map_err(|found| errors.push(found.into()))
         .ok();
-    // What is wrong with the way to the registry is told also where the signing key is no good.
+    // Errors of the upstream are reported also if the signing key is unusable.
     let spare = match &keys {
         Some(_) => None,
-        None => Keys::new(foundation.spare_key).ok(),
+        None => Keys::new(parts.spare_key).ok(),
     };
     let upstream = keys.as_ref().or(spare.as_ref()).and_then(|keys| {
-        upstream(config, keys, foundation.pool)
+        upstream(config, keys, parts.pool)
             .map_err(|error| errors.push(error))
             .ok()
     });
-    let directory = directory(config, foundation.memory)
+    let directory = directory(config, parts.memory)
         .map_err(|error| errors.push(error.into()))
         .unwrap_or_default();
-    let store = store(config, foundation)
+    let store = store(config, parts)
         .map_err(|error| errors.push(error.into()))
         .unwrap_or_default();
     let (
@@ -162,7 +162,7 @@ pub fn build(
         loaded: Timestamp::now(),
         certificate_ends,
         policy: Arc::clone(&config.policy),
-        authenticator: Authenticator::new(users, Arc::clone(foundation.memory))
+        authenticator: Authenticator::new(users, Arc::clone(parts.memory))
             .with_directory(directory, config.auth.order.clone()),
         robots,
         failed_logins: Setting {
@@ -199,7 +199,7 @@ fn shown(config: &Config) -> Shown {
         audit_file: config.audit.file.clone(),
         when_unwritable: config.audit.when_unwritable,
         limits: config.limits.clone(),
-        // What cannot be read has been told before, where it was opened for use.
+        // Unreadable files were reported before, where they were opened for use.
         endings: config.endings().0,
     }
 }
@@ -244,7 +244,7 @@ fn directory(config: &Config, memory: &AuthnState) -> Result<Option<Arc<Director
 }
 
 /// The store that a configuration names: the one in force if nothing about it has changed.
-fn store(config: &Config, foundation: &Foundation<'_>) -> Result<Option<Arc<Store>>, TlsError> {
+fn store(config: &Config, parts: &RetainedParts<'_>) -> Result<Option<Arc<Store>>, TlsError> {
     let Some(store) = &config.limits.store else {
         return Ok(None);
     };
@@ -255,11 +255,11 @@ fn store(config: &Config, foundation: &Foundation<'_>) -> Result<Option<Arc<Stor
         ),
         StoreUrl::Tcp { tls: false, .. } | StoreUrl::Unix(_) => (None, Vec::new()),
     };
-    let (known, counts) = (foundation.store, foundation.store_counts);
+    let (known, counts) = (parts.store, parts.store_counts);
     Ok(Some(Store::new(store, tls, &ca, known, counts)))
 }
 
-/// What stands in a file of authorities.
+/// The certificates in a file of authorities.
 fn authorities(path: Option<&Path>) -> Result<Vec<u8>, TlsError> {
     let certificates = path.map(tls::certificates).transpose()?.unwrap_or_default();
     Ok(certificates.iter().flat_map(|one| one.to_vec()).collect())
@@ -304,7 +304,7 @@ fn keys(config: &Config, spare: &[u8]) -> Result<Keys, BuildError> {
     }
 }
 
-/// Reads what the audit trail needs: its keys, and the authorities of a syslog receiver.
+/// Reads the files of the audit trail: its keys, and the authorities of a syslog receiver.
 pub fn audit_plan(config: &Config) -> Result<Plan, BuildError> {
     let audit = &config.audit;
     let unusable = |path: &Path, why: &dyn std::fmt::Display| BuildError::AuditKey {
@@ -338,9 +338,9 @@ fn upstream(config: &Config, keys: &Keys, pool: &Arc<Pool>) -> Result<Upstream, 
     Ok(Upstream::new(&config.upstream, Arc::clone(pool), seal)?)
 }
 
-/// What a process has besides its proxy, and a reload looks at.
-pub struct Process {
-    /// Where health and metrics are served.
+/// Parts of the process, other than the proxy, that a reload changes or compares.
+pub struct ProcessHandles {
+    /// The address of health and metrics.
     pub admin: Admin,
     /// `[server]` as it was at the start.
     pub server: transport::Settings,
@@ -348,9 +348,13 @@ pub struct Process {
 
 /// Reads the configuration again and puts it in force, or keeps the one in force. Returns the reason
 /// why it was kept.
-pub async fn reload(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<(), String> {
+pub async fn reload(
+    proxy: &Arc<Proxy>,
+    handles: &ProcessHandles,
+    path: &Path,
+) -> Result<(), String> {
     let retained = proxy.retained();
-    let result = renew(proxy, process, path).await;
+    let result = apply(proxy, handles, path).await;
     retained
         .reloads
         .note(Timestamp::now(), result.as_ref().err().cloned());
@@ -373,16 +377,16 @@ pub async fn reload(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Resul
     result.map(drop)
 }
 
-/// How often the file of robot keys is looked at for the audit trail's sake.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two looks at the file of robot keys, for the audit trail.
+const KEYS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells the audit trail of robot keys that are made, changed or revoked, for ever. (What is in force
-/// does not wait for this: each use of a key looks at the file.)
+/// Records robot keys that are made, changed or revoked, for ever. (Keys come into force without it:
+/// each use of a key looks at the file.)
 pub fn watch_keys(proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
-    // Already now: what is made before the task begins is told of as well.
+    // Already now: keys that are made before the task begins are recorded as well.
     let mut known = proxy.rules().robots.current();
     async move {
-        let mut ticks = tokio::time::interval(LOOK);
+        let mut ticks = tokio::time::interval(KEYS_INTERVAL);
         loop {
             ticks.tick().await;
             let now = proxy.rules().robots.current();
@@ -403,7 +407,7 @@ pub fn watch_keys(proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
     }
 }
 
-async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64, String> {
+async fn apply(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) -> Result<u64, String> {
     let retained = proxy.retained();
     let (mut config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
     if let Some(failed) = config.run_policy_tests(Timestamp::now()).first() {
@@ -413,9 +417,9 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64
         tracing::warn!(%warning, "configuration");
     }
     let in_force = proxy.rules();
-    let (server, waiting) = process.server.reloaded(config.server);
+    let (server, waiting) = handles.server.reloaded(config.server);
     config.server = server;
-    let foundation = Foundation {
+    let parts = RetainedParts {
         memory: &retained.memory,
         pool: &retained.pool,
         store: in_force.store.as_ref(),
@@ -424,8 +428,8 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64
     };
     let generation = in_force.generation.saturating_add(1);
     let (rules, warnings) =
-        build(&config, &foundation, generation, BrokenLines::Refuse).map_err(first_of)?;
-    let admin = process.admin.prepare(config.admin.listen);
+        build(&config, &parts, generation, BrokenLines::Refuse).map_err(first_of)?;
+    let admin = handles.admin.prepare(config.admin.listen);
     let admin = admin.map_err(|error| format!("admin.listen: {error}"))?;
     let plan = audit_plan(&config).map_err(|error| error.to_string())?;
     let prepared = retained
@@ -442,7 +446,7 @@ async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) -> Result<u64
     retained.memory.set_cache_ttl(config.auth.cache_ttl);
     proxy.swap(rules);
     if let Some(admin) = admin {
-        process.admin.take(admin, proxy);
+        handles.admin.take(admin, proxy);
     }
     telemetry::set_format(config.log.format);
     if in_force.public_authority != config.server.public_authority {

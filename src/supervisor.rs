@@ -33,7 +33,7 @@ pub enum HandedError {
     },
     /// It takes no connections: `Accept=yes`, or no listener at all.
     #[error("socket {number} handed over (`{name}`) does not listen; its unit needs Accept=no")]
-    Deaf {
+    NotListening {
         /// Counted from 1.
         number: usize,
         /// Its name.
@@ -63,11 +63,11 @@ fn shown(address: Option<SocketAddr>) -> String {
 
 /// Sockets handed over, with their names and addresses.
 #[derive(Debug)]
-pub struct Handed<S = TcpListener>(Vec<(String, SocketAddr, S)>);
+pub struct HandedSockets<S = TcpListener>(Vec<(String, SocketAddr, S)>);
 
 /// Sockets by the section that uses them.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Shared<S = TcpListener> {
+pub struct AssignedSockets<S = TcpListener> {
     /// For `server.listen`.
     pub server: Vec<S>,
     /// For `admin.listen`.
@@ -76,7 +76,7 @@ pub struct Shared<S = TcpListener> {
     pub missing: Vec<SocketAddr>,
 }
 
-impl Handed {
+impl HandedSockets {
     /// Takes them out of the environment; a second time there are none. To be called before there
     /// are threads, because the environment is changed.
     pub fn take() -> Result<Self, HandedError> {
@@ -99,7 +99,7 @@ impl Handed {
                 }
             };
             if !matches!(SockRef::from(&listener).is_listener(), Ok(true)) {
-                return Err(HandedError::Deaf { number, name });
+                return Err(HandedError::NotListening { number, name });
             }
             match listener.local_addr() {
                 Ok(address) => handed.push((name, address, listener)),
@@ -116,15 +116,15 @@ impl Handed {
     }
 }
 
-impl<S> Handed<S> {
+impl<S> HandedSockets<S> {
     /// Assigns each by its address. One at an unknown address is an error: clients would connect to it
     /// and wait for ever.
     pub fn share(
         self,
         listen: &[SocketAddr],
         admin: Option<SocketAddr>,
-    ) -> Result<Shared<S>, HandedError> {
-        let mut shared = Shared {
+    ) -> Result<AssignedSockets<S>, HandedError> {
+        let mut shared = AssignedSockets {
             server: Vec::new(),
             admin: None,
             missing: listen.to_vec(),
@@ -202,16 +202,16 @@ fn notify(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Handed, HandedError, Shared, status};
+    use super::{AssignedSockets, HandedError, HandedSockets, status};
     use std::net::SocketAddr;
 
     fn at(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
-    fn handed(sockets: &[(&str, u16)]) -> Handed<u16> {
+    fn handed(sockets: &[(&str, u16)]) -> HandedSockets<u16> {
         let socket = |(name, port): &(&str, u16)| ((*name).to_owned(), at(*port), *port);
-        Handed(sockets.iter().map(socket).collect())
+        HandedSockets(sockets.iter().map(socket).collect())
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
         let listen = [at(1), at(2), at(3)];
         let sockets = handed(&[("portcullis.socket", 3), ("admin", 9), ("", 1)]);
         let shared = sockets.share(&listen, Some(at(9))).unwrap();
-        let expected = Shared {
+        let expected = AssignedSockets {
             server: vec![3, 1],
             admin: Some(9),
             missing: vec![at(2)],

@@ -23,7 +23,7 @@ pub(super) fn text(proxy: &Proxy, health: &Health) -> String {
     let mut registry = Registry::with_prefix("portcullis");
     records(&mut registry, proxy);
     requests(&mut registry, proxy);
-    neighbours(&mut registry, health);
+    health_of_others(&mut registry, health);
     limits(&mut registry, proxy);
     sinks(&mut registry, proxy);
     state(&mut registry, proxy);
@@ -119,7 +119,7 @@ fn seconds(microseconds: u64) -> f64 {
 }
 
 /// Health of the registry and the directory, asked for the scrape.
-fn neighbours(registry: &mut Registry, health: &Health) {
+fn health_of_others(registry: &mut Registry, health: &Health) {
     let upstream = Gauge::<i64>::default();
     upstream.set(i64::from(health.upstream == "ok"));
     registry.register("upstream_up", "1 while the registry answers", upstream);
@@ -155,7 +155,7 @@ fn limits(registry: &mut Registry, proxy: &Proxy) {
     shared(registry, proxy);
 }
 
-/// What all callers share, and how many wait for it.
+/// Places that all callers share, and callers that wait for them.
 fn shared(registry: &mut Registry, proxy: &Proxy) {
     let (places, waits, refusals) = (
         Family::<Labels, Gauge>::default(),

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use portcullis::authn::AuthnState;
 use portcullis::authn::htpasswd::LineWarning;
 use portcullis::config::{Config, Diagnostic};
-use portcullis::reload::{self, BrokenLines, BuildError, Foundation};
+use portcullis::reload::{self, BrokenLines, BuildError, RetainedParts};
 use portcullis::state::Rules;
 use portcullis::tls::{self, ClientCertificateMode, TlsError};
 use portcullis::upstream::{BlobSource, Pool, RedirectHost};
@@ -335,14 +335,14 @@ fn ask_store(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
 fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
     let memory = Arc::new(AuthnState::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
-    let foundation = Foundation {
+    let parts = RetainedParts {
         memory: &memory,
         pool: &pool,
         store: None,
         store_counts: &Arc::default(),
         spare_key: &reload::spare_key()?,
     };
-    let (rules, mut found) = match reload::build(config, &foundation, 1, BrokenLines::Refuse) {
+    let (rules, mut found) = match reload::build(config, &parts, 1, BrokenLines::Refuse) {
         Ok((rules, weak)) => (Some(rules), weak.into_iter().map(weakness).collect()),
         Err(errors) => {
             let found: Vec<_> = errors

@@ -13,11 +13,11 @@ use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::AuthnState;
 use portcullis::config::Config;
 use portcullis::proxy::Proxy;
-use portcullis::reload::{self, BrokenLines, Foundation, Process};
+use portcullis::reload::{self, BrokenLines, ProcessHandles, RetainedParts};
 #[cfg(feature = "otlp")]
 use portcullis::spans;
 use portcullis::state::Retained;
-use portcullis::supervisor::{self, Handed, Shared};
+use portcullis::supervisor::{self, AssignedSockets, HandedSockets};
 use portcullis::telemetry;
 use portcullis::transport::{self, Listeners};
 use portcullis::upstream::Pool;
@@ -58,8 +58,8 @@ impl Serve {
             tracing::warn!(%warning, "configuration");
         }
         prepare_process(&config);
-        let handed =
-            Handed::take().and_then(|all| all.share(&config.server.listen, config.admin.listen));
+        let handed = HandedSockets::take()
+            .and_then(|all| all.share(&config.server.listen, config.admin.listen));
         let sockets = match handed {
             Ok(sockets) => sockets,
             Err(error) => {
@@ -106,21 +106,21 @@ fn prepare_process(config: &Config) {
     }
 }
 
-async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCode> {
+async fn serve(config: Config, path: PathBuf, sockets: AssignedSockets) -> Result<ExitCode> {
     // Signals first: from here on SIGHUP must not end the process.
     let mut signals = Signals::listen()?;
     let memory = Arc::new(AuthnState::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
     let store_counts = Arc::default();
     let spare_key = reload::spare_key()?;
-    let foundation = Foundation {
+    let parts = RetainedParts {
         memory: &memory,
         pool: &pool,
         store: None,
         store_counts: &store_counts,
         spare_key: &spare_key,
     };
-    let (rules, warnings) = match reload::build(&config, &foundation, 1, BrokenLines::Skip) {
+    let (rules, warnings) = match reload::build(&config, &parts, 1, BrokenLines::Skip) {
         Ok(built) => built,
         Err(errors) => {
             for error in errors {
@@ -132,13 +132,13 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     for warning in warnings {
         tracing::warn!(%warning, "htpasswd");
     }
-    let process = Process {
+    let handles = ProcessHandles {
         admin: Admin::default(),
         server: config.server.clone(),
     };
     let admin = match (sockets.admin, config.admin.listen) {
         (Some(socket), Some(address)) => Some(Move::to(address, listeners(vec![socket], &[])?)),
-        (None, wanted) | (Some(_), wanted @ None) => process.admin.prepare(wanted)?,
+        (None, wanted) | (Some(_), wanted @ None) => handles.admin.prepare(wanted)?,
     };
     // Last, so that a caller who reaches this one finds the other as well.
     let public = listeners(sockets.server, &sockets.missing)?;
@@ -150,7 +150,7 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
         }
     };
     let audit = Audit::open(plan)?;
-    note(&audit, Event::Start).await;
+    record_event(&audit, Event::Start).await;
     if let Some(store) = &rules.store {
         store.start(&audit).await;
     }
@@ -163,9 +163,9 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     let watching_keys = tokio::spawn(reload::watch_keys(Arc::clone(&proxy)));
 
     let (stop, stopping) = watch::channel(false);
-    tell_addresses(&public);
+    log_addresses(&public);
     if let Some(admin) = admin {
-        process.admin.take(admin, &proxy);
+        handles.admin.take(admin, &proxy);
     }
     let drain_timeout = config.server.drain_timeout;
     let serving = tokio::spawn(transport::serve(
@@ -176,7 +176,7 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     ));
     let alive = tokio::spawn(supervisor::watchdog());
     supervisor::ready(proxy.rules().generation, None);
-    signals.until_stop(&proxy, &process, &path).await;
+    signals.until_stop(&proxy, &handles, &path).await;
     supervisor::stopping();
     proxy.drain();
     tracing::info!(?drain_timeout, "stopping; requests in flight may finish");
@@ -186,21 +186,21 @@ async fn serve(config: Config, path: PathBuf, sockets: Shared) -> Result<ExitCod
     watching.abort();
     watching_keys.abort();
     alive.abort();
-    note(&audit, Event::Stop).await;
+    record_event(&audit, Event::Stop).await;
     audit.finish().await;
     #[cfg(feature = "otlp")]
     spans::finish(spans).await;
-    tell_end(cut);
+    log_end(cut);
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell_addresses(listeners: &Listeners) {
+fn log_addresses(listeners: &Listeners) {
     for address in listeners.addresses() {
         tracing::info!(%address, "listening");
     }
 }
 
-fn tell_end(cut: usize) {
+fn log_end(cut: usize) {
     if cut > 0 {
         tracing::warn!(
             connections = cut,
@@ -224,9 +224,9 @@ fn listeners(handed: Vec<std::net::TcpListener>, missing: &[SocketAddr]) -> Resu
     Ok(listeners)
 }
 
-/// A record of the life of the process itself. What is served without it is `when_unwritable`'s to
-/// say; the writer keeps it until it can be written.
-async fn note(audit: &Arc<Audit>, event: Event) {
+/// Records the start or stop of the process. The writer keeps the record until it can be written;
+/// `when_unwritable` decides what is served meanwhile.
+async fn record_event(audit: &Arc<Audit>, event: Event) {
     let mut record = Record::open(audit, event);
     record.answer(Outcome::Allowed, 0);
     if let Err(error) = record.close_and_wait().await {
@@ -234,14 +234,14 @@ async fn note(audit: &Arc<Audit>, event: Event) {
     }
 }
 
-/// Reloads; the outcome stands in the log and the audit trail.
-async fn renew(proxy: &Arc<Proxy>, process: &Process, path: &Path) {
+/// Reloads, between two notices to the service manager.
+async fn reload_and_notify(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) {
     supervisor::reloading();
-    let kept = reload::reload(proxy, process, path).await.err();
+    let kept = reload::reload(proxy, handles, path).await.err();
     supervisor::ready(proxy.rules().generation, kept.as_deref());
 }
 
-/// What logrotate asks for where it was set up for other servers.
+/// Opens the audit file again, as logrotate asks other servers by SIGUSR1.
 async fn reopen(proxy: &Arc<Proxy>) {
     match proxy.retained().audit.reopen().await {
         Ok(()) => tracing::info!("audit file opened again"),
@@ -267,13 +267,13 @@ impl Signals {
         })
     }
 
-    /// Reloads at each SIGHUP and opens the audit file again at each SIGUSR1, until SIGTERM or SIGINT. Hang-ups that arrive during a reload are
-    /// one hang-up.
-    async fn until_stop(&mut self, proxy: &Arc<Proxy>, process: &Process, path: &Path) {
+    /// Reloads at each SIGHUP and opens the audit file again at each SIGUSR1, until SIGTERM or SIGINT.
+    /// Several SIGHUP during a reload cause one more.
+    async fn until_stop(&mut self, proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) {
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => tokio::select! {
-                    () = renew(proxy, process, path) => {}
+                    () = reload_and_notify(proxy, handles, path) => {}
                     _ = self.interrupt.recv() => return,
                     _ = self.terminate.recv() => return,
                 },

@@ -1,8 +1,8 @@
 //! Decisions of the past, decided again by the configuration of today: what `explain --from-audit`
 //! and `check --against` ask.
 //!
-//! Who asked is taken from the record: the name, what stood behind it, and the groups that came from
-//! outside; groups of the configuration are those of today. A robot key is what its file says today.
+//! The caller is taken from the record: the name, its proof, and the groups that came from outside;
+//! groups of the configuration are those of today, as are the rights of a robot key.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const TAG_EXISTS: &str = "tag exists, overwrite not allowed";
 
 /// A question of the past, and the answer that it got.
 #[derive(Debug)]
-pub struct Asked {
+pub struct PastDecision {
     /// The right that was needed.
     pub action: Action,
     /// The repository; any one for the catalog.
@@ -40,7 +40,7 @@ pub struct Asked {
     pub rule: Option<String>,
 }
 
-impl Asked {
+impl PastDecision {
     /// The question of a record; `None` if the policy decided nothing in it.
     pub fn in_record(entry: &Entry) -> Option<Self> {
         let (action, allowed) = decided(entry)?;
@@ -79,7 +79,7 @@ impl Asked {
         })
     }
 
-    /// Who asked; `Err` says why nobody can be that today.
+    /// The caller; `Err` says why there is none today.
     fn who(&self, keys: &Keys) -> Result<Identity, String> {
         let groups: Vec<&str> = self.outside_groups.iter().map(String::as_str).collect();
         match &self.subject {
@@ -136,7 +136,7 @@ pub struct Today<'a> {
 
 /// The answer of today.
 #[derive(Debug)]
-pub struct Answer {
+pub struct PresentDecision {
     /// Allowed today.
     pub allowed: bool,
     /// The rule, or why there is none.
@@ -155,11 +155,11 @@ impl<'a> Today<'a> {
     }
 
     /// Decides again.
-    pub fn answer(&self, asked: &Asked) -> Answer {
+    pub fn answer(&self, asked: &PastDecision) -> PresentDecision {
         let who = match asked.who(&self.keys) {
             Ok(who) => who,
             Err(why) => {
-                return Answer {
+                return PresentDecision {
                     allowed: false,
                     by: why,
                 };
@@ -173,14 +173,14 @@ impl<'a> Today<'a> {
             &asked.repository,
             self.now,
         );
-        Answer {
+        PresentDecision {
             allowed: found.is_allow(),
             by: by(&found),
         }
     }
 
     /// Decides again, with all reasons and the groups that count.
-    pub fn explain(&self, asked: &Asked) -> Result<(Explanation, Vec<String>), String> {
+    pub fn explain(&self, asked: &PastDecision) -> Result<(Explanation, Vec<String>), String> {
         let who = asked.who(&self.keys)?;
         let policy = &self.config.policy;
         let (address, action) = (asked.address, asked.action);
@@ -198,7 +198,7 @@ fn by(decision: &Decision) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, Today};
+    use super::{PastDecision, Today};
     use crate::audit::Entry;
     use crate::config::Config;
     use jiff::Timestamp;
@@ -282,7 +282,7 @@ ci = ["pull", "push"]
             ),
             (r#""outcome":"allowed","user":"a","auth":"htpasswd""#, None),
         ] {
-            let asked = Asked::in_record(&entry(fields));
+            let asked = PastDecision::in_record(&entry(fields));
             let told = asked.map(|asked| (asked.action.as_str(), asked.allowed));
             assert_eq!(told, expected, "{fields}");
         }
@@ -348,7 +348,7 @@ ci = ["pull", "push"]
                 )
             };
             let entry = Entry::parse(line.as_bytes()).unwrap();
-            let asked = Asked::in_record(&entry).unwrap();
+            let asked = PastDecision::in_record(&entry).unwrap();
             assert_eq!(today.answer(&asked).allowed, allowed, "{fields}");
         }
     }

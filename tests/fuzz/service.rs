@@ -10,7 +10,7 @@ use portcullis::audit::Audit;
 use portcullis::authn::AuthnState;
 use portcullis::config::Config;
 use portcullis::proxy::Proxy;
-use portcullis::reload::{self, BrokenLines, Foundation};
+use portcullis::reload::{self, BrokenLines, RetainedParts};
 use portcullis::state::Retained;
 use portcullis::transport;
 use portcullis::upstream::Pool;
@@ -176,14 +176,14 @@ fn serve(folder: &Path, upstream: SocketAddr) -> SocketAddr {
     let pool = Arc::new(Pool::default());
     let store_counts = Arc::default();
     let spare_key = reload::spare_key().expect("a key");
-    let foundation = Foundation {
+    let parts = RetainedParts {
         memory: &memory,
         pool: &pool,
         store: None,
         store_counts: &store_counts,
         spare_key: &spare_key,
     };
-    let built = reload::build(&config, &foundation, 1, BrokenLines::Refuse);
+    let built = reload::build(&config, &parts, 1, BrokenLines::Refuse);
     let (rules, _) = built.unwrap_or_else(|errors| panic!("{errors:?}"));
     let plan = reload::audit_plan(&config).expect("a plan");
     let audit = Audit::open(plan).expect("a trail");

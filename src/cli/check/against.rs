@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use portcullis::audit::Lines;
 use portcullis::config::Config;
-use portcullis::report::replay::{Asked, Today};
+use portcullis::report::replay::{PastDecision, Today};
 use portcullis::report::terminal::escape_controls;
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ impl Changes {
             {
                 match line {
                     Ok(entry) => {
-                        if let Some(asked) = Asked::in_record(&entry) {
+                        if let Some(asked) = PastDecision::in_record(&entry) {
                             changes.compare(&today, asked, entry.time, entry.reference_id);
                         }
                     }
@@ -76,7 +76,13 @@ impl Changes {
         Ok(changes)
     }
 
-    fn compare(&mut self, today: &Today<'_>, asked: Asked, time: Timestamp, reference: String) {
+    fn compare(
+        &mut self,
+        today: &Today<'_>,
+        asked: PastDecision,
+        time: Timestamp,
+        reference: String,
+    ) {
         self.decisions = self.decisions.saturating_add(1);
         let answer = today.answer(&asked);
         if answer.allowed == asked.allowed {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use portcullis::audit::{Entry, Lines};
 use portcullis::config::Config;
-use portcullis::report::replay::{Asked, Today};
+use portcullis::report::replay::{PastDecision, Today};
 use portcullis::report::terminal::escape_controls;
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ pub(super) fn replay(
     now: Timestamp,
 ) -> Result<Replayed> {
     let (entry, others) = find(reference, files)?;
-    let Some(asked) = Asked::in_record(&entry) else {
+    let Some(asked) = PastDecision::in_record(&entry) else {
         let reason = entry.reason.as_deref().unwrap_or("no reason told");
         bail!(
             "the policy decided nothing in [ref {}]: {} {} ({})",

@@ -1,6 +1,5 @@
 //! `portcullis key`: robot keys. A key is shown once, when it is made; only its digest is stored.
 
-mod last_use;
 mod running;
 mod text;
 
@@ -16,7 +15,7 @@ use portcullis::authn::keys::{digest, new_key};
 use portcullis::config::{Config, RobotKey, check_key_name, key_pattern, robot_keys, time_to_live};
 use portcullis::identity::{CertificateField, Secret};
 use portcullis::policy::Pattern;
-use portcullis::tls;
+use portcullis::{report, tls};
 use serde_json::{Value, json};
 
 use self::running::Taken;
@@ -358,7 +357,7 @@ fn rows(config: &Config) -> Result<Vec<Row>> {
         other => other.with_context(|| format!("cannot read {}", file.display()))?,
     };
     let keys = parsed(&text, config)?;
-    let mut used = last_use::of_keys(Path::new(&config.audit.file));
+    let mut used = report::last_key_uses(Path::new(&config.audit.file));
     let row = |key: RobotKey| Row {
         last_use: used.remove(&*key.name),
         key,

@@ -13,6 +13,7 @@ mod credential_health;
 mod gather;
 mod html;
 mod json;
+mod key_use;
 mod plot;
 mod text;
 mod time;
@@ -27,6 +28,7 @@ use self::credential_health::CredentialHealth;
 pub use credential_health::Terms;
 pub use gather::{Gathered, Period};
 pub use json::KEYS as JSON_KEYS;
+pub use key_use::last_key_uses;
 pub use text::TextLook;
 pub use view::size;
 

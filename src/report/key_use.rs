@@ -1,4 +1,4 @@
-//! When keys were used last, from the end of the audit file.
+//! The last use of each robot key, from the end of a trail.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -6,15 +6,16 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use jiff::Timestamp;
-use portcullis::audit::{Entry, Event, Outcome};
-use portcullis::identity::{ROBOT, Subject};
+
+use crate::audit::{Entry, Event, Outcome};
+use crate::identity::{ROBOT, Subject};
 
 /// Bytes read at the end of the file: some 30,000 records. Older uses are unknown.
 const TAIL: u64 = 16 << 20;
 
-/// The time of the last record in which a key was accepted, by the key's name. A file that cannot be
-/// read tells nothing.
-pub(super) fn of_keys(audit: &Path) -> HashMap<String, Timestamp> {
+/// The time of the last record in which a key was accepted, by the key's name. Without a readable
+/// file there are none.
+pub fn last_key_uses(audit: &Path) -> HashMap<String, Timestamp> {
     let tail = tail(audit).unwrap_or_default();
     let mut used = HashMap::new();
     for line in tail.split(|byte| *byte == b'\n') {
@@ -55,14 +56,14 @@ fn use_of(line: &[u8]) -> Option<(String, Timestamp)> {
 
 #[cfg(test)]
 mod tests {
-    use super::of_keys;
+    use super::last_key_uses;
     use tempfile::tempdir;
 
     #[test]
     fn the_last_accepted_use_counts() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
-        assert!(of_keys(&path).is_empty());
+        assert!(last_key_uses(&path).is_empty());
         let line = |second: u32, user: &str, outcome: &str, event: &str| {
             format!(
                 "{{\"time\":\"2026-06-01T00:00:{second:02}Z\",\"event\":\"{event}\",\
@@ -82,7 +83,7 @@ mod tests {
             line(8, "\"key:ci\",\"auth\":\"ldap\"", "allowed", "request"),
         ];
         std::fs::write(&path, text.concat()).unwrap();
-        let used = of_keys(&path);
+        let used = last_key_uses(&path);
         assert_eq!(used.len(), 1, "{used:?}");
         assert_eq!(used["ci"].to_string(), "2026-06-01T00:00:02Z");
     }

@@ -3,7 +3,6 @@
 //! For trials, tests and small sites. It keeps the CA's key in a file and no list of what it
 //! issued; a company with a CA of its own uses that.
 
-pub(crate) mod make;
 mod show;
 
 use std::fs;
@@ -15,8 +14,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::{Subcommand, ValueHint};
 use jiff::Timestamp;
+use portcullis::tls::issue::{Authority, Client, Pair, Validity};
 
-use self::make::{Authority, Client, Pair, Validity};
 use super::files::{self, Existing, Readers};
 
 const CA_YEARS: u16 = 10;

@@ -1,8 +1,8 @@
-//! Making the keys and certificates: values in, PEM out, no files.
+//! A CA for trials and small sites, and the certificates that it issues: values in, PEM out, no files.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow, ensure};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, ToSpan};
@@ -16,27 +16,72 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
+type Result<T> = std::result::Result<T, IssueError>;
+
+/// Reasons why no certificate is issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// A text that does not fit into a certificate.
+    #[error("{0} is not plain ASCII")]
+    Ascii(String),
+    /// A CA whose certificate or key cannot be used.
+    #[error("{0}")]
+    Authority(&'static str),
+    /// A certificate that would outlive its CA.
+    #[error(
+        "the certificate would end on {until}, after its CA on {authority}; ask for fewer days or \
+         make a new CA"
+    )]
+    Outlives {
+        /// The end of the certificate.
+        until: Date,
+        /// The end of the CA.
+        authority: Date,
+    },
+    /// A name that is no mail address.
+    #[error("{0} is no mail address")]
+    Email(String),
+    /// A name that is no host.
+    #[error("{0} is not a host name or an address, without scheme or port")]
+    Host(String),
+    /// A lifetime beyond the calendar.
+    #[error("the certificate would last too long: {0}")]
+    Lifetime(#[from] jiff::Error),
+    /// A failure of the library that makes keys and certificates.
+    #[error("cannot make a key or certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    /// A server without a name.
+    #[error("a server needs a name")]
+    Nameless,
+    /// A name that is no URI.
+    #[error("{0} is no URI: scheme://...")]
+    Uri(String),
+}
+
 /// A certificate and its key, both PEM.
-pub(crate) struct Pair {
-    pub(crate) certificate: String,
-    pub(crate) key: Zeroizing<String>,
+pub struct Pair {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key (PKCS #8).
+    pub key: Zeroizing<String>,
 }
 
 /// From yesterday, for clocks that are behind, to a day that is always named: without one rcgen
 /// would write certificates that end in the year 4096.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Validity {
+pub struct Validity {
     from: Date,
     until: Date,
 }
 
 impl Validity {
-    pub(crate) fn days(now: Timestamp, days: u32) -> Result<Self> {
-        let span = Span::new().try_days(days);
-        Self::lasting(now, span.context("--days is too large")?)
+    /// Days from now.
+    pub fn days(now: Timestamp, days: u32) -> Result<Self> {
+        Self::lasting(now, Span::new().try_days(days)?)
     }
 
-    pub(crate) fn years(now: Timestamp, years: u16) -> Result<Self> {
+    /// Years from now.
+    pub fn years(now: Timestamp, years: u16) -> Result<Self> {
         Self::lasting(now, Span::new().try_years(years)?)
     }
 
@@ -46,7 +91,7 @@ impl Validity {
         Ok(Self {
             from: today.checked_sub(1.day())?,
             // The year 9999 is where certificates end.
-            until: until.context("--days is too large")?,
+            until: until?,
         })
     }
 
@@ -61,15 +106,19 @@ impl Validity {
 }
 
 /// Content of a client certificate.
-pub(crate) struct Client<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) groups: &'a [String],
-    pub(crate) uris: &'a [String],
-    pub(crate) emails: &'a [String],
+pub struct Client<'a> {
+    /// The subject's CN.
+    pub name: &'a str,
+    /// The subject's OUs.
+    pub groups: &'a [String],
+    /// URIs that it names as well.
+    pub uris: &'a [String],
+    /// Mail addresses that it names as well.
+    pub emails: &'a [String],
 }
 
 /// A CA that can issue.
-pub(crate) struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pair: Pair,
     until: Date,
@@ -77,7 +126,7 @@ pub(crate) struct Authority {
 
 impl Authority {
     /// Makes one that issues end certificates only.
-    pub(crate) fn create(name: &str, validity: Validity) -> Result<Self> {
+    pub fn create(name: &str, validity: Validity) -> Result<Self> {
         let mut params = CertificateParams::default();
         validity.apply(&mut params);
         params.distinguished_name = subject(name, &[]);
@@ -94,20 +143,22 @@ impl Authority {
     }
 
     /// Reads one; the key must be the certificate's.
-    pub(crate) fn open(certificate: String, key: Zeroizing<String>) -> Result<Self> {
+    pub fn open(certificate: String, key: Zeroizing<String>) -> Result<Self> {
         let pair = Pair { certificate, key };
         let key = KeyPair::from_pem(&pair.key)
-            .map_err(|_cause| anyhow!("the key is not a private key in PEM (PKCS #8)"))?;
+            .map_err(|_cause| unusable("the key is not a private key in PEM (PKCS #8)"))?;
         let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes())
-            .map_err(|_cause| anyhow!("the certificate is not in PEM"))?;
+            .map_err(|_cause| unusable("the certificate is not in PEM"))?;
         let (_, parsed) = X509Certificate::from_der(&der)
-            .map_err(|_cause| anyhow!("the certificate cannot be parsed"))?;
-        ensure!(
-            parsed.public_key().raw == key.subject_public_key_info(),
-            "the key belongs to another certificate"
-        );
-        ensure!(parsed.is_ca(), "the certificate is not that of a CA");
-        let end = Timestamp::from_second(parsed.validity().not_after.timestamp())?;
+            .map_err(|_cause| unusable("the certificate cannot be parsed"))?;
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(unusable("the key belongs to another certificate"));
+        }
+        if !parsed.is_ca() {
+            return Err(unusable("the certificate is not that of a CA"));
+        }
+        let end = Timestamp::from_second(parsed.validity().not_after.timestamp())
+            .map_err(|_cause| unusable("the certificate ends beyond the calendar"))?;
         Ok(Self {
             until: end.to_zoned(TimeZone::UTC).date(),
             issuer: Issuer::from_ca_cert_der(&der, key)?,
@@ -116,25 +167,29 @@ impl Authority {
     }
 
     /// A certificate for a server that answers to `names`, host names or addresses.
-    pub(crate) fn server(&self, names: &[String], validity: Validity) -> Result<Pair> {
+    pub fn server(&self, names: &[String], validity: Validity) -> Result<Pair> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names.iter().map(|name| host(name)).collect::<Result<_>>()?;
-        let first = names.first().context("a server needs a --name")?;
+        let first = names.first().ok_or(IssueError::Nameless)?;
         params.distinguished_name = subject(first, &[]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.issue(params, validity)
     }
 
     /// A certificate that identifies a client.
-    pub(crate) fn client(&self, client: &Client<'_>, validity: Validity) -> Result<Pair> {
+    pub fn client(&self, client: &Client<'_>, validity: Validity) -> Result<Pair> {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(client.name, client.groups);
         let uris = client.uris.iter().map(|uri| {
-            ensure!(uri.contains("://"), "--uri {uri} is no URI: scheme://...");
+            if !uri.contains("://") {
+                return Err(IssueError::Uri(uri.clone()));
+            }
             Ok(SanType::URI(ascii(uri)?))
         });
         let emails = client.emails.iter().map(|email| {
-            ensure!(email.contains('@'), "--email {email} is no mail address");
+            if !email.contains('@') {
+                return Err(IssueError::Email(email.clone()));
+            }
             Ok(SanType::Rfc822Name(ascii(email)?))
         });
         params.subject_alt_names = uris.chain(emails).collect::<Result<_>>()?;
@@ -143,13 +198,12 @@ impl Authority {
     }
 
     fn issue(&self, mut params: CertificateParams, validity: Validity) -> Result<Pair> {
-        ensure!(
-            validity.until <= self.until,
-            "the certificate would end on {}, after its CA on {}; ask for fewer --days or make a \
-             new CA",
-            validity.until,
-            self.until
-        );
+        if validity.until > self.until {
+            return Err(IssueError::Outlives {
+                until: validity.until,
+                authority: self.until,
+            });
+        }
         validity.apply(&mut params);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -159,13 +213,18 @@ impl Authority {
         Ok(pair(&certificate, &key))
     }
 
-    pub(crate) fn pair(&self) -> &Pair {
+    /// The CA's own certificate and key.
+    pub fn pair(&self) -> &Pair {
         &self.pair
     }
 }
 
 fn generate() -> Result<KeyPair> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("cannot make a key")
+    Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+}
+
+fn unusable(why: &'static str) -> IssueError {
+    IssueError::Authority(why)
 }
 
 fn pair(certificate: &rcgen::Certificate, key: &KeyPair) -> Pair {
@@ -185,22 +244,22 @@ fn subject(name: &str, groups: &[String]) -> DistinguishedName {
 }
 
 fn host(name: &str) -> Result<SanType> {
-    let wanted = "a host name or an address, without scheme or port";
+    let refused = || IssueError::Host(name.escape_debug().to_string());
     let unstarred = name.strip_prefix("*.").unwrap_or(name);
     match ServerName::try_from(unstarred) {
         Ok(ServerName::IpAddress(_)) => {
-            let address = std::net::IpAddr::from_str(name);
-            Ok(SanType::IpAddress(address.with_context(|| {
-                format!("--name {name} is not {wanted}")
-            })?))
+            let address = IpAddr::from_str(name).map_err(|_starred| refused())?;
+            Ok(SanType::IpAddress(address))
         }
         Ok(ServerName::DnsName(_)) => Ok(SanType::DnsName(ascii(name)?)),
-        _ => Err(anyhow!("--name {} is not {wanted}", name.escape_debug())),
+        _ => Err(refused()),
     }
 }
 
 fn ascii(text: &str) -> Result<Ia5String> {
-    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-    ensure!(visible, "{} is not plain ASCII", text.escape_debug());
-    Ia5String::try_from(text).with_context(|| format!("{text} is not plain ASCII"))
+    let refused = || IssueError::Ascii(text.escape_debug().to_string());
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refused());
+    }
+    Ia5String::try_from(text).map_err(|_not_ascii| refused())
 }

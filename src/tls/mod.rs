@@ -8,6 +8,7 @@ mod certificate;
 mod ending;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+pub mod issue;
 mod settings;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

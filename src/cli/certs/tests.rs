@@ -185,11 +185,11 @@ fn errors_name_the_remedy() {
         ("server DIR --name *.127.0.0.1", "without scheme or port"),
         (
             "server DIR --name x --days 9000 --force",
-            "ask for fewer --days",
+            "ask for fewer days",
         ),
         (
             "server DIR --name x --days 4000000000 --force",
-            "--days is too large",
+            "would last too long",
         ),
         ("client DIR --name ../alice", "cannot name a file"),
         ("client DIR --name ca", "choose another --name"),

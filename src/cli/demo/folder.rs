@@ -9,9 +9,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use jiff::Timestamp;
 use portcullis::authn::htpasswd::{SOUND_COST, hash_password};
 use portcullis::identity::Password;
+use portcullis::tls::issue::{Authority, Validity};
 use zeroize::Zeroizing;
 
-use crate::cli::certs::make::{Authority, Validity};
 use crate::cli::files::{self, Existing, Readers};
 
 /// The user's name.

@@ -18,8 +18,8 @@ use crate::audit::{AuditError, ChainKey, Event, Outcome, Plan, Record, Signer};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
-use crate::authn::{Authenticator, AuthnState, Certificates};
-use crate::config::{Config, Errors, StoreUrl, SyslogAddress};
+use crate::authn::{Authenticator, AuthnState, BackEnd, Certificates};
+use crate::config::{Backend, Config, Errors, StoreUrl, SyslogAddress};
 use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
 use crate::policy::PullLimits;
@@ -162,8 +162,10 @@ pub fn build(
         loaded: Timestamp::now(),
         certificate_ends,
         policy: Arc::clone(&config.policy),
-        authenticator: Authenticator::new(users, Arc::clone(parts.memory))
-            .with_directory(directory, config.auth.order.clone()),
+        authenticator: Authenticator::new(
+            back_ends(&config.auth.order, users, directory),
+            Arc::clone(parts.memory),
+        ),
         robots,
         failed_logins: Setting {
             count: config.limits.failed_logins.count,
@@ -239,8 +241,21 @@ fn directory(config: &Config, memory: &AuthnState) -> Result<Option<Arc<Director
     } else {
         None
     };
-    let ttl = config.auth.cache_ttl;
-    Ok(Some(memory.directory(ldap, tls.as_ref(), &ca, ttl)))
+    Ok(Some(memory.directory(ldap, tls.as_ref(), &ca)))
+}
+
+/// What the configuration's `order` names, in that order.
+fn back_ends(
+    order: &[Backend],
+    users: Option<Users>,
+    directory: Option<Arc<Directory>>,
+) -> Vec<BackEnd> {
+    let users = users.map(Arc::new);
+    let named = order.iter().filter_map(|named| match named {
+        Backend::Htpasswd => users.clone().map(BackEnd::Htpasswd),
+        Backend::Ldap => directory.clone().map(BackEnd::Ldap),
+    });
+    named.collect()
 }
 
 /// The store that a configuration names: the one in force if nothing about it has changed.

@@ -5,12 +5,12 @@
 
 use crate::identity::Identity;
 
-/// The answer to a credential.
+/// The answer to a credential. Back ends and caches give it as well, with what they know of the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Outcome {
+pub enum Outcome<T = Identity> {
     /// It is good.
-    Accept(Identity),
+    Accept(T),
     /// It is bad: 401.
     Reject(Rejection),
     /// Nobody knows: 503, never 401.
@@ -57,6 +57,17 @@ pub enum Failure {
     DirectoryDown,
     /// The directory's answer is of no use; a fault of its set-up or ours.
     DirectoryOdd,
+}
+
+impl<T> Outcome<T> {
+    /// The same answer, about what `change` makes of it.
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Accept(known) => Outcome::Accept(change(known)),
+            Self::Reject(rejection) => Outcome::Reject(rejection),
+            Self::Fail(failure) => Outcome::Fail(failure),
+        }
+    }
 }
 
 impl Rejection {

@@ -17,6 +17,6 @@ pub use confinement::Confinement;
 pub use credential::{MAX_PASSWORD, Malformed, Password, Presented, Secret};
 pub use name::{Name, NameError, Origin, fold};
 pub use peer::{Peer, PeerCertificate, TlsSession, Witness};
-pub use principal::{Authentication, Grant, Identity, Proof};
+pub use principal::{Authentication, Grant, Identity, Proof, Recency};
 pub use shape::{KEY_PREFIX, SHORTEST_KEY, recorded, resembles_secret};
 pub use subject::{Claim, Counted, ROBOT, Robot, Subject, SubjectKind};

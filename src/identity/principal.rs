@@ -54,7 +54,7 @@ pub enum Grant {
 
 /// When a credential was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Recency {
+pub enum Recency {
     /// While the directory that knows the user, and is down now, was up.
     BeforeAnOutage,
     /// Shortly before.

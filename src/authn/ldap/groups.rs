@@ -9,10 +9,10 @@ use ldap3::SearchEntry;
 
 use super::connection::{SIZE_LIMIT_EXCEEDED, Trouble};
 use super::dn::Dn;
+use super::entry::values;
 use super::journal::Journal;
 use super::name::{common_name, equals, is_below};
 use super::server::Server;
-use super::values;
 use crate::config::LdapGroups;
 
 /// More groups than anybody is in.

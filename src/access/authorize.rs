@@ -3,23 +3,20 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use jiff::Timestamp;
 
-use super::login_throttle::{Login, note_claim};
-use super::pull_quota;
+use super::login_throttle::{note_claim, verify_password};
 use super::refusal::Denied;
-use super::shared::Counters;
-use super::{Pull, Refusal};
+use super::{Pull, Refusal, pull_quota};
 use crate::audit::{Event, Purpose, Record};
 use crate::config::{Anonymous, Challenge};
 use crate::identity::{
-    Authentication, ClientCertificate, Identity, Peer, Presented, Robot, Secret, Subject,
+    Authentication, ClientCertificate, Identity, Presented, Robot, Secret, Subject,
 };
-use crate::policy::Permit;
-use crate::registry::{Action, Call, RepoName};
-use crate::request::Authority;
-use crate::state::{Retained, Rules};
+use crate::policy::{Denial, Permit};
+use crate::registry::{Action, Call, CallError, RepoName};
+use crate::request::RequestContext;
+use crate::state::Rules;
 use crate::token::{Confirmation, Kind, TokenError, Verified};
 use crate::upstream::Session;
 
@@ -40,25 +37,23 @@ pub struct Admission {
 
 /// Judges one request to the API. What is learnt on the way is noted in the record, also when the
 /// answer is no.
-pub async fn judge(
-    rules: &Rules,
-    retained: &Retained,
-    now: Timestamp,
-    peer: &Peer,
-    authority: &Authority,
-    head: &http::request::Parts,
+pub async fn authorize(
+    context: &RequestContext,
+    call: &Result<Arc<Call>, CallError>,
     record: &mut Record,
 ) -> Result<Box<Admission>, Refusal> {
-    let call = Call::parse(&head.method, head.uri.path(), head.uri.query());
-    if let Ok(call) = &call {
+    let RequestContext {
+        rules, now, peer, ..
+    } = context;
+    if let Ok(call) = call {
         record.call(call);
     }
     record.certificate(peer.certificate.shown());
     // Who has no certificate where one is required learns that, and nothing else.
-    let shown = rules.certificates.admit(peer, now)?;
-    let call = call?;
+    let shown = rules.certificates.admit(peer, *now)?;
+    let call = call.clone()?;
 
-    let presented = presented(rules, &head.headers, record)?;
+    let presented = presented(context, record)?;
     let for_nobody = Refusal::for_nobody(&presented);
     let is_bare = matches!(presented, Presented::Nothing);
     let is_anonymous = is_bare || matches!(presented, Presented::Empty);
@@ -67,11 +62,11 @@ pub async fn judge(
         record.identify(&Identity::anonymous(), std::iter::empty());
         return Err(Refusal::Challenged);
     }
-    let logs_in = matches!((&call, &presented), (Call::Ping, Presented::Basic { .. }));
+    let logs_in = matches!((&*call, &presented), (Call::Ping, Presented::Basic { .. }));
     if logs_in {
         record.event(Event::Login);
     }
-    retained.audit.ready_for(if call.is_read() {
+    context.retained.audit.ready_for(if call.is_read() {
         Purpose::Read
     } else {
         Purpose::Write
@@ -82,19 +77,11 @@ pub async fn judge(
     let who = match presented {
         Presented::Empty | Presented::Nothing => Identity::anonymous(),
         Presented::Basic { user, password } => {
-            let login = Login {
-                rules,
-                retained,
-                now,
-                peer,
-                shown,
-            };
-            login.verify(&user, &password, record).await?
+            verify_password(context, shown, &user, &password, record).await?
         }
         Presented::Bearer(token) => {
             record.authentication(Authentication::Token);
-            let at = moments(begun, now);
-            bearer(rules, &token, Kind::Access, shown, authority, at).await?
+            bearer(context, &token, Kind::Access, shown, begun).await?
         }
     };
     let who = rules.certificates.join(who, shown)?;
@@ -102,34 +89,26 @@ pub async fn judge(
         peer.witness.proven();
     }
     record.identify(&who, rules.policy.groups_of(&who));
-    if matches!(call, Call::Ping) && is_anonymous && who.subject().is_nobody() {
+    if matches!(*call, Call::Ping) && is_anonymous && who.subject().is_nobody() {
         return Err(for_nobody);
     }
 
-    let uncovered = uncovered_source(rules, &who, peer, &call, now, record);
-    let (action, repository) = (call.action(), call.repository().cloned());
-    let source = call.mount_source().cloned();
-    let permit = match rules.policy.decide(&who, peer.address, call, now) {
-        Ok(permit) => permit,
-        Err(denial) => {
-            if let Some(rule) = &denial.rule {
-                record.rule(&rule.0);
-            }
-            return Err(if who.subject().is_nobody() {
-                for_nobody
-            } else {
-                let denied = Denied {
-                    denial,
-                    subject: who.subject().clone(),
-                    repository,
-                };
-                let is_asked = !is_anonymous;
-                denied_or_asked(rules, &who, peer, now, denied, source, is_asked)
-            });
+    let uncovered = uncovered_source(context, &who, &call, record);
+    let decision = rules
+        .policy
+        .decide(&who, peer.address, Arc::clone(&call), *now);
+    let permit = decision.map_err(|denial| {
+        if let Some(rule) = &denial.rule {
+            record.rule(&rule.0);
         }
-    };
-    let is_covered = |action| who.scope_covers(action, repository.as_ref());
-    if uncovered.is_some() || !action.is_none_or(is_covered) {
+        if who.subject().is_nobody() {
+            for_nobody
+        } else {
+            denied_or_asked(context, &who, denial, &call, !is_anonymous)
+        }
+    })?;
+    let is_covered = |action| who.scope_covers(action, call.repository());
+    if uncovered.is_some() || !call.action().is_none_or(is_covered) {
         return Err(Refusal::InsufficientScope { source: uncovered });
     }
     if let Some(rule) = permit.rule() {
@@ -139,10 +118,10 @@ pub async fn judge(
     if matches!(permit.call(), Call::Upload { .. }) && !session.as_ref().is_some_and(is_owners) {
         return Err(Refusal::UploadUnknown);
     }
-    let pull = reserve(rules, retained, &who, peer, permit.call()).await?;
+    let pull = pull_quota::reserve(context, &who, permit.call()).await?;
     record.permitted();
     if !permit.call().is_read() {
-        // A change that has begun is not broken off for somebody else's connection.
+        // A change that has begun is not broken off for another connection.
         peer.witness.proven();
     }
     Ok(Box::new(Admission {
@@ -155,13 +134,13 @@ pub async fn judge(
 
 /// What a request presents. Where that cannot be read, the record still says whose it is said to be.
 pub(super) fn presented(
-    rules: &Rules,
-    headers: &HeaderMap,
+    context: &RequestContext,
     record: &mut Record,
 ) -> Result<Presented, Refusal> {
+    let headers = &context.head.headers;
     Presented::from_headers(headers).map_err(|malformed| {
         if let Some(claim) = Presented::claimed(headers) {
-            note_claim(rules, &claim, record);
+            note_claim(&context.rules, &claim, record);
         }
         malformed.into()
     })
@@ -176,18 +155,27 @@ fn moments(begun: Option<Timestamp>, now: Timestamp) -> [Timestamp; 2] {
     }
 }
 
-/// Who a token of ours stands for, if its credential is still what it was when it was minted.
+/// Who a token of ours stands for, if its credential is still what it was when it was minted. `begun`
+/// is when the push that the request continues was begun.
 pub(super) async fn bearer(
-    rules: &Rules,
+    context: &RequestContext,
     token: &Secret<String>,
     kind: Kind,
     shown: Option<&ClientCertificate>,
-    authority: &Authority,
-    at: [Timestamp; 2],
+    begun: Option<Timestamp>,
 ) -> Result<Identity, Refusal> {
-    let verified = rules
-        .keys
-        .verify(token.expose(), kind, authority.as_str(), &at)?;
+    let RequestContext {
+        rules,
+        now,
+        authority,
+        ..
+    } = context;
+    let verified = rules.keys.verify(
+        token.expose(),
+        kind,
+        authority.as_str(),
+        &moments(begun, *now),
+    )?;
     let scope = verified.grants.clone();
     if let Some(bound) = &verified.claims.cnf
         && shown
@@ -197,10 +185,9 @@ pub(super) async fn bearer(
     {
         return Err(TokenError::Binding.into());
     }
-    let [now, _begun] = at;
     let user = match &verified.subject {
         Subject::Nobody => return Ok(Identity::verified_token(None, [].into(), false, scope)),
-        Subject::Robot(robot) => return robot_of(rules, robot, &verified, now),
+        Subject::Robot(robot) => return robot_of(rules, robot, &verified, *now),
         // Nobody here knows how it stands.
         Subject::Workload(_) => return Err(revoked(&verified)),
         Subject::Person(user) => user,
@@ -277,43 +264,31 @@ fn is_asked_first(rules: &Rules, call: &Call, shown: Option<&ClientCertificate>)
     }
 }
 
-/// Sets aside what a pull costs.
-async fn reserve(
-    rules: &Rules,
-    retained: &Retained,
-    who: &Identity,
-    peer: &Peer,
-    call: &Call,
-) -> Result<Option<Pull>, Refusal> {
-    let counters = Counters {
-        quotas: &retained.quotas,
-        store: rules.store.as_ref(),
-        now: retained.now(),
-    };
-    let (policy, from) = (&rules.policy, peer.address);
-    pull_quota::reserve(&rules.pulls, policy, counters, who, from, call).await
-}
-
 /// A denial, or a challenge where nothing but a password is missing. `is_asked`: another credential
 /// was sent, so the client has been asked before.
 fn denied_or_asked(
-    rules: &Rules,
+    context: &RequestContext,
     who: &Identity,
-    peer: &Peer,
-    now: Timestamp,
-    denied: Denied,
-    source: Option<RepoName>,
+    denial: Denial,
+    call: &Call,
     is_asked: bool,
 ) -> Refusal {
-    if !denied.denial.lacks_password {
+    let lacks_password = denial.lacks_password;
+    let denied = Denied {
+        denial,
+        subject: who.subject().clone(),
+        repository: call.repository().cloned(),
+    };
+    if !lacks_password {
         return Refusal::Denied(denied);
     }
-    let (policy, from) = (&rules.policy, peer.address);
-    let opens =
-        |source: &RepoName| policy.allows_with_password(who, from, Action::Pull, source, now);
+    let (policy, from) = (&context.rules.policy, context.peer.address);
+    let opens = |source: &&RepoName| {
+        policy.allows_with_password(who, from, Action::Pull, source, context.now)
+    };
     Refusal::PasswordMissing {
         denied,
-        source: source.filter(opens),
+        source: call.mount_source().filter(opens).cloned(),
         is_asked,
     }
 }
@@ -322,16 +297,14 @@ fn denied_or_asked(
 /// better token helps. For a source that the policy refuses none would, and the mount becomes an
 /// ordinary upload: containerd takes a second challenge for the end (its `docker/authorizer.go`).
 fn uncovered_source(
-    rules: &Rules,
+    context: &RequestContext,
     who: &Identity,
-    peer: &Peer,
     call: &Call,
-    now: Timestamp,
     record: &mut Record,
 ) -> Option<RepoName> {
     let source = call.mount_source()?;
-    let (policy, from) = (&rules.policy, peer.address);
-    let decision = policy.allows(who, from, Action::Pull, source, now);
+    let (policy, from) = (&context.rules.policy, context.peer.address);
+    let decision = policy.allows(who, from, Action::Pull, source, context.now);
     if !decision.is_allow() {
         return None;
     }

@@ -7,131 +7,121 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::Refusal;
 use crate::audit::{Audit, Event, Outcome as Told, Record};
 use crate::authn::{CertificateError, Outcome, keys};
 use crate::identity::{
-    Authentication, Claim, ClientCertificate, Identity, Name, Password, Peer, Robot, Subject,
+    Authentication, Claim, ClientCertificate, Identity, Name, Password, Robot, Subject,
 };
 use crate::limit::lockout::{Attempt, Became, Change, Judged, Setting, Standing, Whom};
 use crate::limit::{Claimant, Source, Trust};
+use crate::request::RequestContext;
 use crate::state::{Retained, Rules};
 use crate::store::{self, Guess, Judgement, Locks, Store};
 
 /// How often locks that have ended are looked for.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a password or key is judged by.
-pub(super) struct Login<'a> {
-    pub(super) rules: &'a Rules,
-    pub(super) retained: &'a Retained,
-    pub(super) now: Timestamp,
-    pub(super) peer: &'a Peer,
-    /// The certificate that was accepted beside it.
-    pub(super) shown: Option<&'a ClientCertificate>,
+/// Finds out whose password or key it is. `shown` is the certificate that was accepted beside it.
+pub(super) async fn verify_password(
+    context: &RequestContext,
+    shown: Option<&ClientCertificate>,
+    user: &Name,
+    password: &Password,
+    record: &mut Record,
+) -> Result<Identity, Refusal> {
+    let rules = &context.rules;
+    let Some(key) = key(context, user.as_str(), password) else {
+        let who = Subject::Person(user.clone());
+        note_claim(rules, &Claim::of(&who), record);
+        let trial = begin(context, shown, &who, password).await?;
+        let whom = claimant(context, shown, user);
+        let verified = rules.authenticator.verify_password(user, password, whom);
+        let (outcome, decided_by) = verified.await;
+        if let Some(back_end) = decided_by {
+            record.authentication(back_end);
+        }
+        return end(rules, shown, &who, trial, outcome).await;
+    };
+    let robot = Subject::Robot(Robot::named(user.as_str()));
+    record.claim(&Claim::of(&robot));
+    record.authentication(Authentication::Key);
+    if let Outcome::Accept(who) = key {
+        return Ok(who);
+    }
+    let trial = begin(context, shown, &robot, password).await?;
+    end(rules, shown, &robot, trial, key).await
 }
 
-impl Login<'_> {
-    /// Finds out whose password or key it is.
-    pub(super) async fn verify(
-        &self,
-        user: &Name,
-        password: &Password,
-        record: &mut Record,
-    ) -> Result<Identity, Refusal> {
-        let Some(key) = self.key(user.as_str(), password) else {
-            let authenticator = &self.rules.authenticator;
-            let who = Subject::Person(user.clone());
-            note_claim(self.rules, &Claim::of(&who), record);
-            let trial = self.begin(&who, password).await?;
-            let whom = self.claimant(user);
-            let verified = authenticator.verify_password(user, password, whom);
-            let (outcome, decided_by) = verified.await;
-            if let Some(back_end) = decided_by {
-                record.authentication(back_end);
-            }
-            return self.end(&who, trial, outcome).await;
-        };
-        let robot = Subject::Robot(Robot::named(user.as_str()));
-        record.claim(&Claim::of(&robot));
-        record.authentication(Authentication::Key);
-        if let Outcome::Accept(who) = key {
-            return Ok(who);
+/// For whom the password is verified: a caller with a verified certificate, or of a name that logged
+/// in from there a short time ago, goes before strangers.
+fn claimant(context: &RequestContext, shown: Option<&ClientCertificate>, user: &Name) -> Claimant {
+    let source = Source::of(context.peer.address);
+    let trust = match shown {
+        Some(_) => Trust::Proven,
+        None => context.retained.memory.trust(user, source),
+    };
+    Claimant { source, trust }
+}
+
+/// The answer to a robot key; `None` for a password, which is the back ends' to judge.
+fn key(context: &RequestContext, name: &str, password: &Password) -> Option<Outcome> {
+    keys::is_meant(password).then(|| {
+        let keys = context.rules.robots.current();
+        keys.verify(name, password, context.peer.address, context.now)
+    })
+}
+
+async fn begin<'a>(
+    context: &'a RequestContext,
+    shown: Option<&ClientCertificate>,
+    who: &Subject,
+    password: &Password,
+) -> Result<Option<Trial<'a>>, Refusal> {
+    // Who has a verified certificate is known already and may mistype as often as he likes.
+    let standing = match shown {
+        Some(_) => Standing::VerifiedCertificate,
+        None => Standing::Stranger,
+    };
+    let (rules, retained) = (&context.rules, &*context.retained);
+    let attempt = retained
+        .lockout()
+        .attempt(standing, who, context.peer.address, password);
+    let Some(attempt) = attempt else {
+        return Ok(None);
+    };
+    let setting = rules.failed_logins;
+    let store = rules.store.as_ref().filter(|_| setting.count > 0);
+    let guess = store.map(|store| {
+        let tag = attempt.tag(rules.keys.credential_key(), password);
+        (store, store.guess(&attempt, tag))
+    });
+    let mut trial = Trial::begin(retained, attempt, setting)?;
+    if let Some((store, guess)) = guess {
+        Box::pin(trial.join(store, guess)).await?;
+    }
+    Ok(Some(trial))
+}
+
+async fn end(
+    rules: &Rules,
+    shown: Option<&ClientCertificate>,
+    user: &Subject,
+    trial: Option<Trial<'_>>,
+    outcome: Outcome,
+) -> Result<Identity, Refusal> {
+    let (judged, answer) = match outcome {
+        Outcome::Accept(who) => (Judged::Right, Ok(who)),
+        Outcome::Reject(_) if rules.certificates.contradicts(shown, user) => {
+            (Judged::Wrong, Err(CertificateError::NamesAnother.into()))
         }
-        let trial = self.begin(&robot, password).await?;
-        self.end(&robot, trial, key).await
+        Outcome::Reject(rejection) => (Judged::Wrong, Err(Refusal::BadCredential(rejection))),
+        Outcome::Fail(failure) => (Judged::Unknown, Err(Refusal::Undecided(failure))),
+    };
+    if let Some(trial) = trial {
+        trial.end(judged).await;
     }
-
-    /// For whom the password is verified: somebody with a verified certificate, or of a name that
-    /// logged in from there a short time ago, goes before strangers.
-    fn claimant(&self, user: &Name) -> Claimant {
-        let source = Source::of(self.peer.address);
-        let trust = match self.shown {
-            Some(_) => Trust::Proven,
-            None => self.retained.memory.trust(user, source),
-        };
-        Claimant { source, trust }
-    }
-
-    /// The answer to a robot key; `None` for a password, which is the back ends' to judge.
-    fn key(&self, name: &str, password: &Password) -> Option<Outcome> {
-        keys::is_meant(password).then(|| {
-            let keys = self.rules.robots.current();
-            keys.verify(name, password, self.peer.address, self.now)
-        })
-    }
-
-    async fn begin(
-        &self,
-        who: &Subject,
-        password: &Password,
-    ) -> Result<Option<Trial<'_>>, Refusal> {
-        // Who has a verified certificate is known already and may mistype as often as he likes.
-        let standing = match self.shown {
-            Some(_) => Standing::VerifiedCertificate,
-            None => Standing::Stranger,
-        };
-        let retained = self.retained;
-        let attempt = retained
-            .lockout()
-            .attempt(standing, who, self.peer.address, password);
-        let Some(attempt) = attempt else {
-            return Ok(None);
-        };
-        let setting = self.rules.failed_logins;
-        let store = self.rules.store.as_ref().filter(|_| setting.count > 0);
-        let guess = store.map(|store| {
-            let tag = attempt.tag(self.rules.keys.credential_key(), password);
-            (store, store.guess(&attempt, tag))
-        });
-        let mut trial = Trial::begin(retained, attempt, setting)?;
-        if let Some((store, guess)) = guess {
-            Box::pin(trial.join(store, guess)).await?;
-        }
-        Ok(Some(trial))
-    }
-
-    async fn end(
-        &self,
-        user: &Subject,
-        trial: Option<Trial<'_>>,
-        outcome: Outcome,
-    ) -> Result<Identity, Refusal> {
-        let (judged, answer) = match outcome {
-            Outcome::Accept(who) => (Judged::Right, Ok(who)),
-            Outcome::Reject(_) if self.rules.certificates.contradicts(self.shown, user) => {
-                (Judged::Wrong, Err(CertificateError::NamesAnother.into()))
-            }
-            Outcome::Reject(rejection) => (Judged::Wrong, Err(Refusal::BadCredential(rejection))),
-            Outcome::Fail(failure) => (Judged::Unknown, Err(Refusal::Undecided(failure))),
-        };
-        if let Some(trial) = trial {
-            trial.end(judged).await;
-        }
-        answer
-    }
+    answer
 }
 
 /// Notes whom a password that is not verified yet, or never will be, is said to be of, and who would

@@ -14,7 +14,7 @@ mod refusal;
 mod shared;
 mod token_endpoint;
 
-pub use authorize::{Admission, judge};
+pub use authorize::{Admission, authorize};
 pub use login_throttle::watch_locks;
 pub use pull_quota::{Pull, PullsExceeded, Standing};
 pub use refusal::{METHODS, Refusal, Wanted};

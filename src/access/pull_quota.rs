@@ -6,7 +6,6 @@
 //! Whoever may not read is told so whatever is left: an anonymous caller has to be asked for
 //! credentials, not to be sent away.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +14,15 @@ use http::StatusCode;
 use super::Refusal;
 use super::shared::{Counters, Held};
 use crate::identity::Identity;
-use crate::limit::{Bucket, Exceeded, Quota, Quotas, Subject};
-use crate::policy::{LimitedRead, Policy, PullLimits};
+use crate::limit::{Bucket, Exceeded, Quota, Subject};
+use crate::policy::LimitedRead;
 use crate::registry::{Call, Read};
-use crate::store::Store;
+use crate::request::RequestContext;
 
 /// A read of a manifest by somebody who is limited.
 pub struct Pull {
     bucket: Bucket,
-    quotas: Arc<Quotas>,
-    store: Option<Arc<Store>>,
+    counters: Counters,
     repeat_free: Duration,
     /// None for what costs nothing anyway.
     held: Option<Held>,
@@ -43,59 +41,71 @@ pub struct Standing {
 
 /// Reserves what a call costs. `None` if it is not a read of a manifest or not limited.
 pub(super) async fn reserve(
-    limits: &PullLimits,
-    policy: &Policy,
-    with: Counters<'_>,
+    context: &RequestContext,
     who: &Identity,
-    from: IpAddr,
     call: &Call,
 ) -> Result<Option<Pull>, Refusal> {
-    let Some(limited) = limits.limited(policy, who, from, call) else {
+    let RequestContext {
+        rules,
+        retained,
+        peer,
+        ..
+    } = context;
+    let limited = rules.pulls.limited(&rules.policy, who, peer.address, call);
+    let Some(limited) = limited else {
         return Ok(None);
     };
-    let LimitedRead {
-        bucket,
-        read,
-        digest,
-    } = limited;
-    let repeat_free = limits.repeat_free;
-    let held = match read {
-        Read::Head => None,
-        Read::Get => {
-            let reserved = with.reserve(&bucket, digest, repeat_free).await;
-            reserved.map_err(|exceeded| Refusal::Limited(exceeded.into()))?
-        }
+    let counters = Counters {
+        quotas: Arc::clone(&retained.quotas),
+        store: rules.store.clone(),
     };
-    Ok(Some(Pull {
-        bucket,
-        quotas: Arc::clone(with.quotas),
-        store: with.store.map(Arc::clone),
-        repeat_free,
-        held,
-    }))
+    let begun = Pull::begin(limited, counters, rules.pulls.repeat_free, retained.now());
+    begun.await.map(Some)
 }
 
 impl Pull {
+    /// Reserves what a read costs.
+    async fn begin(
+        limited: LimitedRead<'_>,
+        counters: Counters,
+        repeat_free: Duration,
+        now: Duration,
+    ) -> Result<Self, Refusal> {
+        let LimitedRead {
+            bucket,
+            read,
+            digest,
+        } = limited;
+        let held = match read {
+            Read::Head => None,
+            Read::Get => {
+                let reserved = counters.reserve(&bucket, digest, repeat_free, now).await;
+                reserved.map_err(|exceeded| Refusal::Limited(exceeded.into()))?
+            }
+        };
+        Ok(Self {
+            bucket,
+            counters,
+            repeat_free,
+            held,
+        })
+    }
+
     /// Settles the pull when the registry has answered; `digest` is what it names the manifest.
     pub async fn settle(self, status: StatusCode, digest: Option<&str>, now: Duration) -> Standing {
         let Self {
             bucket,
-            quotas,
-            store,
+            counters,
             repeat_free,
             held,
         } = self;
-        let with = Counters {
-            quotas: &quotas,
-            store: store.as_ref(),
-            now,
-        };
         let remaining = match held {
             Some(held) if status == StatusCode::OK => {
-                held.settle(digest, repeat_free, with, &bucket).await
+                held.settle(digest, repeat_free, &counters, &bucket, now)
+                    .await
             }
-            Some(held) => held.give_back(with, &bucket).await,
-            None => with.remaining(&bucket).await,
+            Some(held) => held.give_back(&counters, &bucket, now).await,
+            None => counters.remaining(&bucket, now).await,
         };
         Standing {
             quota: bucket.quota,
@@ -217,12 +227,15 @@ mod tests {
         let policy = Policy::new(vec![], vec![], groups.into());
         let from: IpAddr = "2001:db8::7".parse().unwrap();
         let call = Call::parse(method, path, None).unwrap();
-        let with = Counters {
-            quotas,
+        let counters = Counters {
+            quotas: Arc::clone(quotas),
             store: None,
-            now: Duration::ZERO,
         };
-        super::reserve(limits, &policy, with, who, from, &call).await
+        let Some(limited) = limits.limited(&policy, who, from, &call) else {
+            return Ok(None);
+        };
+        let begun = Pull::begin(limited, counters, Duration::ZERO, Duration::ZERO);
+        begun.await.map(Some)
     }
 
     async fn remaining(limits: &PullLimits, who: &Identity, path: &str) -> Option<u32> {

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::{PullsExceeded, Standing, message};
@@ -15,7 +14,7 @@ use crate::config::Challenge;
 use crate::identity::{Malformed, Presented, Subject};
 use crate::policy::Denial;
 use crate::registry::{BlobVerb, Call, CallError, Code, Problem, QueryError, Read, RepoName};
-use crate::request::{Authority, BadHead};
+use crate::request::{Authority, BadHead, Route};
 use crate::token::TokenError;
 use crate::upstream::{Fault, UpstreamError};
 
@@ -143,13 +142,13 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// What a request's head asks for.
-    pub fn of(head: &Parts) -> Self {
-        match (head.uri.path(), &head.method) {
-            ("/token", &Method::POST) => Self::Grant,
-            ("/token", _) => Self::Token,
-            (path, method) => Call::parse(method, path, head.uri.query())
-                .map_or_else(|_cause| Self::nothing_known(), |call| Self::call(&call)),
+    /// What a request asks for.
+    pub fn of(route: &Route, method: &Method) -> Self {
+        match route {
+            Route::Token if method == Method::POST => Self::Grant,
+            Route::Token => Self::Token,
+            Route::Api(Ok(call)) => Self::call(call),
+            Route::Api(Err(_)) => Self::nothing_known(),
         }
     }
 

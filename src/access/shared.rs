@@ -11,15 +11,12 @@ use std::time::Duration;
 use crate::limit::{Bucket, Exceeded, Quotas, Reservation};
 use crate::store::{Lease, Settled, Store, Verdict};
 
-/// Who counts, and when.
-#[derive(Clone, Copy)]
-pub(super) struct Counters<'a> {
+/// Who counts.
+pub(super) struct Counters {
     /// This process.
-    pub(super) quotas: &'a Arc<Quotas>,
+    pub(super) quotas: Arc<Quotas>,
     /// All replicas.
-    pub(super) store: Option<&'a Arc<Store>>,
-    /// The time by this process's clock.
-    pub(super) now: Duration,
+    pub(super) store: Option<Arc<Store>>,
 }
 
 /// A pull under way. It is given back when it is dropped.
@@ -28,26 +25,27 @@ pub(super) struct Held {
     everywhere: Option<Lease>,
 }
 
-impl Counters<'_> {
+impl Counters {
     /// Takes a pull; `None` if it is known to cost nothing, because that image was pulled within
     /// `free`.
     pub(super) async fn reserve(
-        self,
+        &self,
         bucket: &Bucket,
         digest: Option<&str>,
         free: Duration,
+        now: Duration,
     ) -> Result<Option<Held>, Exceeded> {
-        let is_repeat = |digest| self.quotas.is_repeat(bucket, digest, free, self.now);
+        let is_repeat = |digest| self.quotas.is_repeat(bucket, digest, free, now);
         if digest.is_some_and(is_repeat) {
             return Ok(None);
         }
         let image = digest.map(|digest| (digest, free));
-        let here = match self.quotas.reserve(bucket.clone(), self.now) {
+        let here = match self.quotas.reserve(bucket.clone(), now) {
             Ok(here) => here,
             Err(_full) if self.is_repeat_elsewhere(bucket, image).await => return Ok(None),
             Err(full) => return Err(full),
         };
-        let verdict = match self.store {
+        let verdict = match &self.store {
             Some(store) => store.reserve(bucket.clone(), image).await,
             None => None,
         };
@@ -68,17 +66,17 @@ impl Counters<'_> {
         }
     }
 
-    async fn is_repeat_elsewhere(self, bucket: &Bucket, image: Option<(&str, Duration)>) -> bool {
-        let (Some(store), Some((_, free))) = (self.store, image) else {
+    async fn is_repeat_elsewhere(&self, bucket: &Bucket, image: Option<(&str, Duration)>) -> bool {
+        let (Some(store), Some((_, free))) = (&self.store, image) else {
             return false;
         };
         !free.is_zero() && matches!(store.peek(bucket, image).await, Some(Settled::Free(_)))
     }
 
     /// How many pulls there is room for. Takes none.
-    pub(super) async fn remaining(self, bucket: &Bucket) -> u32 {
-        let here = self.quotas.remaining(bucket, self.now);
-        let everywhere = match self.store {
+    pub(super) async fn remaining(&self, bucket: &Bucket, now: Duration) -> u32 {
+        let here = self.quotas.remaining(bucket, now);
+        let everywhere = match &self.store {
             Some(store) => store.peek(bucket, None).await,
             None => None,
         };
@@ -93,8 +91,9 @@ impl Held {
         self,
         digest: Option<&str>,
         free: Duration,
-        with: Counters<'_>,
+        with: &Counters,
         bucket: &Bucket,
+        now: Duration,
     ) -> u32 {
         let Self { here, everywhere } = self;
         let settled = match everywhere {
@@ -102,24 +101,24 @@ impl Held {
             None => None,
         };
         match settled {
-            None => here.settle(digest, free, with.now),
-            Some(Settled::Paid(left)) => here.settle(digest, free, with.now).min(left),
+            None => here.settle(digest, free, now),
+            Some(Settled::Paid(left)) => here.settle(digest, free, now).min(left),
             Some(Settled::Free(left)) => {
                 drop(here);
-                with.quotas.remaining(bucket, with.now).min(left)
+                with.quotas.remaining(bucket, now).min(left)
             }
         }
     }
 
     /// The pull was none. Returns how many there is room for without it.
-    pub(super) async fn give_back(self, with: Counters<'_>, bucket: &Bucket) -> u32 {
+    pub(super) async fn give_back(self, with: &Counters, bucket: &Bucket, now: Duration) -> u32 {
         let Self { here, everywhere } = self;
         drop(here);
         let settled = match everywhere {
             Some(lease) => lease.give_back().await,
             None => None,
         };
-        let here = with.quotas.remaining(bucket, with.now);
+        let here = with.quotas.remaining(bucket, now);
         here.min(settled.map_or(here, left))
     }
 }

@@ -3,21 +3,21 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::Method;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Refusal;
 use super::authorize::{bearer, presented};
-use super::login_throttle::{Login, note_claim};
+use super::login_throttle::{note_claim, verify_password};
 use crate::audit::{Event, Record};
 use crate::identity::{
-    Claim, ClientCertificate, Grant, Identity, Malformed, Peer, Presented, Secret, Subject,
+    Claim, ClientCertificate, Grant, Identity, Malformed, Presented, Secret, Subject,
 };
 use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
-use crate::request::Authority;
-use crate::state::{Retained, Rules};
+use crate::request::{Authority, RequestContext};
+use crate::state::Rules;
 use crate::token::{Asked, Claims, Confirmation, Kind, parse_scopes};
 
 /// The longest body of a `POST /token`, in bytes.
@@ -52,25 +52,23 @@ enum Credential {
 }
 
 /// Answers a token request. `form` is the body of a POST.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the same as `judge` sees, and the form"
-)]
 pub async fn issue(
-    rules: &Rules,
-    retained: &Retained,
-    now: Timestamp,
-    peer: &Peer,
-    authority: &Authority,
-    head: &http::request::Parts,
+    context: &RequestContext,
     form: Option<&str>,
     record: &mut Record,
 ) -> Result<Minted, Refusal> {
+    let RequestContext {
+        rules,
+        now,
+        peer,
+        head,
+        ..
+    } = context;
     record.certificate(peer.certificate.shown());
-    let shown = rules.certificates.admit(peer, now)?;
+    let shown = rules.certificates.admit(peer, *now)?;
     let wish = match (&head.method, form) {
-        (&Method::POST, Some(form)) => posted(rules, form, &head.headers, authority, record)?,
-        (&Method::GET, None) => asked(rules, head, authority, record)?,
+        (&Method::POST, Some(form)) => posted(context, form, record)?,
+        (&Method::GET, None) => asked(context, record)?,
         _ => return Err(CallError::Method { allow: "GET, POST" }.into()),
     };
     if wish.scopes.is_empty() {
@@ -84,18 +82,9 @@ pub async fn issue(
         Credential::Presented(Presented::Empty | Presented::Nothing) => Identity::anonymous(),
         Credential::Presented(Presented::Bearer(_)) => return Err(Malformed::Scheme.into()),
         Credential::Presented(Presented::Basic { user, password }) => {
-            let login = Login {
-                rules,
-                retained,
-                now,
-                peer,
-                shown,
-            };
-            login.verify(&user, &password, record).await?
+            verify_password(context, shown, &user, &password, record).await?
         }
-        Credential::Refresh(token) => {
-            bearer(rules, &token, Kind::Refresh, shown, authority, [now; 2]).await?
-        }
+        Credential::Refresh(token) => bearer(context, &token, Kind::Refresh, shown, None).await?,
     };
     let who = rules.certificates.join(who, shown)?;
     if !who.subject().is_nobody() {
@@ -105,26 +94,24 @@ pub async fn issue(
         return Err(for_nobody);
     }
     record.identify(&who, rules.policy.groups_of(&who));
-    let grants = intersect(rules, &who, peer, &wish.scopes, now);
+    let grants = intersect(context, &who, &wish.scopes);
     let credential = if who.has_secret() {
         credential(rules, who.subject()).await?
     } else {
         None
     };
-    let mint = Mint {
-        rules,
-        credential,
-        who: &who,
-        shown,
-        authority,
-        now,
+    let claims = claims(context, &who, shown, credential);
+    let access = Claims {
+        kind: Kind::Access,
+        access: grants.iter().map(Into::into).collect(),
+        ..claims.clone()
     };
-    let (token, access) = mint.token(Kind::Access, rules.token_lifetime, &grants)?;
+    let (token, access) = sign(context, &who, access, rules.token_lifetime)?;
     record.scope(&access.scope());
-    // Without a password or key there is nothing that a refresh token would spare anybody.
+    // Without a password or key there is nothing that a refresh token would save the client.
     let refreshable = wish.offline && who.has_secret() && !rules.refresh_lifetime.is_zero();
     let refresh_token = if refreshable {
-        Some(mint.token(Kind::Refresh, rules.refresh_lifetime, &[])?.0)
+        Some(sign(context, &who, claims, rules.refresh_lifetime)?.0)
     } else {
         None
     };
@@ -140,32 +127,22 @@ pub async fn issue(
 }
 
 /// `GET /token?service=…&scope=…&scope=…`
-fn asked(
-    rules: &Rules,
-    head: &http::request::Parts,
-    authority: &Authority,
-    record: &mut Record,
-) -> Result<Wish, Refusal> {
-    let query = Query::parse(head.uri.query(), &["scope"])?;
-    check_service(&query, authority)?;
+fn asked(context: &RequestContext, record: &mut Record) -> Result<Wish, Refusal> {
+    let query = Query::parse(context.head.uri.query(), &["scope"])?;
+    check_service(&query, &context.authority)?;
     Ok(Wish {
-        credential: Credential::Presented(presented(rules, &head.headers, record)?),
+        credential: Credential::Presented(presented(context, record)?),
         scopes: parse_scopes(query.values("scope")),
         offline: query.value("offline_token") == Some("true"),
     })
 }
 
 /// `POST /token` with `grant_type=password` or `refresh_token`.
-fn posted(
-    rules: &Rules,
-    form: &str,
-    headers: &HeaderMap,
-    authority: &Authority,
-    record: &mut Record,
-) -> Result<Wish, Refusal> {
+fn posted(context: &RequestContext, form: &str, record: &mut Record) -> Result<Wish, Refusal> {
     let form = Query::parse(Some(form), &["scope"])
         .map_err(|_cause| invalid("the form cannot be read in exactly one way"))?;
-    check_service(&form, authority)?;
+    check_service(&form, &context.authority)?;
+    let headers = &context.head.headers;
     if headers.contains_key(http::header::AUTHORIZATION) {
         return Err(invalid(
             "credentials stand both in the form and in a header",
@@ -177,7 +154,7 @@ fn posted(
             let password = form.value("password").unwrap_or_default();
             let presented = Presented::user_and_password(user, password);
             if presented.is_err() && !user.is_empty() {
-                note_claim(rules, &Claim::of_text(user), record);
+                note_claim(&context.rules, &Claim::of_text(user), record);
             }
             Credential::Presented(presented?)
         }
@@ -220,19 +197,14 @@ fn check_service(query: &Query, authority: &Authority) -> Result<(), Refusal> {
 }
 
 /// What was asked for, as far as the policy allows it. Less is not an error.
-fn intersect(
-    rules: &Rules,
-    who: &Identity,
-    peer: &Peer,
-    asked: &[Asked],
-    now: Timestamp,
-) -> Vec<Grant> {
+fn intersect(context: &RequestContext, who: &Identity, asked: &[Asked]) -> Vec<Grant> {
+    let (policy, from) = (&context.rules.policy, context.peer.address);
     let granted = asked.iter().map(|asked| match asked {
         // What of the catalog is shown is decided when it is asked for.
         Asked::Catalog => Grant::Catalog,
         Asked::Repository { name, actions } => {
             let allowed = actions.iter().copied().filter(|action| {
-                let decision = rules.policy.allows(who, peer.address, *action, name, now);
+                let decision = policy.allows(who, from, *action, name, context.now);
                 matches!(decision, Decision::Allow(_))
             });
             Grant::Repository {
@@ -252,51 +224,55 @@ fn intersect(
 /// Seconds by which clocks of replicas may differ.
 const CLOCK_SKEW: i64 = 10;
 
-/// What all tokens of one answer share.
-struct Mint<'a> {
-    rules: &'a Rules,
-    /// The state of the password or key that stands behind the tokens, if one does.
+/// What all tokens of one answer share: those of a refresh token, whose time and name are not set yet.
+/// `credential` is the state of the password or key that stands behind the tokens, if one does.
+fn claims(
+    context: &RequestContext,
+    who: &Identity,
+    shown: Option<&ClientCertificate>,
     credential: Option<String>,
-    who: &'a Identity,
-    shown: Option<&'a ClientCertificate>,
-    authority: &'a Authority,
-    now: Timestamp,
+) -> Claims {
+    let rules = &context.rules;
+    let is_bound = rules.bind_certificate || !who.has_secret();
+    let bound = shown.filter(|_| is_bound);
+    Claims {
+        iss: rules.keys.issuer().to_owned(),
+        sub: who.user().unwrap_or_default().to_owned(),
+        who: Some(who.kind().as_str().to_owned()),
+        aud: context.authority.as_str().to_owned(),
+        exp: 0,
+        nbf: 0,
+        iat: 0,
+        jti: String::new(),
+        kind: Kind::Refresh,
+        access: Vec::new(),
+        credential,
+        cnf: bound.map(|shown| Confirmation::to_certificate(&shown.fingerprint)),
+    }
 }
 
-impl Mint<'_> {
-    fn token(
-        &self,
-        kind: Kind,
-        lifetime: Duration,
-        grants: &[Grant],
-    ) -> Result<(String, Claims), Refusal> {
-        let mut name = [0; 16];
-        aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
-        let begin = self.now.as_second();
-        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-        // Never longer than the key that it is minted for.
-        let latest = self.who.expires().map_or(i64::MAX, Timestamp::as_second);
-        let bound = self.rules.bind_certificate || !self.who.has_secret();
-        let claims = Claims {
-            iss: self.rules.keys.issuer().to_owned(),
-            sub: self.who.user().unwrap_or_default().to_owned(),
-            who: Some(self.who.kind().as_str().to_owned()),
-            aud: self.authority.as_str().to_owned(),
-            exp: begin.saturating_add(seconds).min(latest),
-            nbf: begin.saturating_sub(CLOCK_SKEW),
-            iat: begin,
-            jti: format!("{:032x}", u128::from_be_bytes(name)),
-            kind,
-            access: grants.iter().map(Into::into).collect(),
-            credential: self.credential.clone(),
-            cnf: self
-                .shown
-                .filter(|_| bound)
-                .map(|shown| Confirmation::to_certificate(&shown.fingerprint)),
-        };
-        let token = self.rules.keys.mint(&claims).map_err(|_cause| unsigned())?;
-        Ok((token, claims))
-    }
+/// Gives claims a name and their time, and signs them.
+fn sign(
+    context: &RequestContext,
+    who: &Identity,
+    claims: Claims,
+    lifetime: Duration,
+) -> Result<(String, Claims), Refusal> {
+    let mut name = [0; 16];
+    aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
+    let begin = context.now.as_second();
+    let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+    // Never longer than the key that it is minted for.
+    let latest = who.expires().map_or(i64::MAX, Timestamp::as_second);
+    let claims = Claims {
+        exp: begin.saturating_add(seconds).min(latest),
+        nbf: begin.saturating_sub(CLOCK_SKEW),
+        iat: begin,
+        jti: format!("{:032x}", u128::from_be_bytes(name)),
+        ..claims
+    };
+    let token = context.rules.keys.mint(&claims);
+    Ok((token.map_err(|_cause| unsigned())?, claims))
 }
 
 /// The state of a caller's credential, for tokens to name. A user may be gone who has just logged in

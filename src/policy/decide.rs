@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -29,7 +30,7 @@ pub enum Tags {
 ///
 /// ```compile_fail,E0451
 /// use portcullis::policy::{Permit, Tags};
-/// let permit = Permit { call: portcullis::registry::Call::Ping, rule: None, tags: Tags::Move };
+/// let permit = Permit { call: portcullis::registry::Call::Ping.into(), rule: None, tags: Tags::Move };
 /// ```
 ///
 /// nor used twice:
@@ -42,13 +43,13 @@ pub enum Tags {
 #[must_use = "a permit is for forwarding"]
 #[derive(Debug)]
 pub struct Permit {
-    call: Call,
+    call: Arc<Call>,
     rule: Option<Place>,
     tags: Tags,
 }
 
 impl Permit {
-    fn needing_no_right(call: Call, rule: Option<Place>) -> Self {
+    fn needing_no_right(call: Arc<Call>, rule: Option<Place>) -> Self {
         let tags = Tags::CreateOnly;
         Self { call, rule, tags }
     }
@@ -56,11 +57,6 @@ impl Permit {
     /// The call as permitted: a mount whose source the caller may not read has been taken out.
     pub fn call(&self) -> &Call {
         &self.call
-    }
-
-    /// The permitted call, to be forwarded once.
-    pub fn into_call(self) -> Call {
-        self.call
     }
 
     /// The rule that allowed it; `None` for calls that need no right.
@@ -117,9 +113,10 @@ impl Policy {
         &self,
         who: &Identity,
         from: IpAddr,
-        call: Call,
+        call: impl Into<Arc<Call>>,
         now: Timestamp,
     ) -> Result<Permit, Denial> {
+        let call: Arc<Call> = call.into();
         let may = |action, repository: &RepoName| self.allows(who, from, action, repository, now);
         let (action, repository) = match (call.action(), call.repository()) {
             (Some(action), Some(repository)) => (action, repository),
@@ -156,10 +153,10 @@ impl Policy {
         let may_mount = call
             .mount_source()
             .is_some_and(|source| may(Action::Pull, source).is_allow());
-        let call = if may_mount {
+        let call = if may_mount || !matches!(*call, Call::StartUpload { .. }) {
             call
         } else {
-            call.without_mount()
+            Arc::new(Arc::unwrap_or_clone(call).without_mount())
         };
         let rule = Some(rule);
         Ok(Permit { call, rule, tags })

@@ -458,11 +458,7 @@ fn a_mount_needs_to_read_its_source() {
             .decide(&user("bob", &[]), here(), start, now())
             .unwrap();
         assert_eq!(permit.call().mount_source().is_some(), mounts, "{query}");
-        assert_eq!(
-            permit.into_call().target().contains("mount"),
-            mounts,
-            "{query}"
-        );
+        assert_eq!(permit.call().target().contains("mount"), mounts, "{query}");
     }
 }
 

@@ -42,12 +42,12 @@ impl AnswerBody {
     }
 
     /// A body from the registry.
-    pub(super) fn stream(inner: Incoming, record: Record) -> Self {
+    pub(super) fn stream(inner: Incoming, record: Record, running: Running) -> Self {
         let mut tail = Tail {
             inner,
             record: Some(record),
             cut: None,
-            running: None,
+            running: Some(running),
         };
         if tail.inner.is_end_stream() {
             tail.finish();
@@ -78,14 +78,6 @@ impl AnswerBody {
         match self.0 {
             Content::Full(_) => Self::empty(),
             Content::Stream(_) => self,
-        }
-    }
-
-    /// Keeps a place among the requests of its source until the end of the body.
-    pub(super) fn hold(&mut self, running: Running) {
-        match &mut self.0 {
-            Content::Full(_) => drop(running),
-            Content::Stream(tail) => tail.running = Some(running),
         }
     }
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::body::AnswerBody;
@@ -14,11 +13,11 @@ use super::listing::{Listings, Names, Reader};
 use super::response::json;
 use super::service::Proxy;
 use crate::access::Refusal;
-use crate::identity::{Identity, Peer};
+use crate::identity::Identity;
 use crate::limit::Claimant;
 use crate::policy::Decision;
 use crate::registry::{Action, MAX_PAGE, Page, RepoName, query};
-use crate::request::Authority;
+use crate::request::RequestContext;
 use crate::state::Rules;
 use crate::upstream::UpstreamError;
 
@@ -45,14 +44,12 @@ fn size(page: &Page) -> usize {
 /// One page of what the caller may pull.
 pub(super) async fn filtered(
     listings: &Arc<Listings>,
-    rules: &Arc<Rules>,
+    context: &RequestContext,
     who: &Identity,
-    peer: &Peer,
-    authority: &Authority,
     page: &Page,
-    now: Timestamp,
 ) -> Result<http::Response<AnswerBody>, Refusal> {
-    let (wanted, from) = (size(page), peer.address);
+    let (rules, now) = (&context.rules, context.now);
+    let (wanted, from) = (size(page), context.peer.address);
     if wanted == 0 || !rules.policy.may_pull_something(who, from, now) {
         return Ok(answer(Vec::new(), wanted, None));
     }
@@ -76,7 +73,7 @@ pub(super) async fn filtered(
         let entries = reader.after(last.as_deref(), || {
             read(
                 Arc::clone(rules),
-                authority.as_str().to_owned(),
+                context.authority.as_str().to_owned(),
                 last.clone(),
             )
         });

@@ -17,30 +17,27 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::request::Parts;
 use http::{Method, Response, StatusCode, response};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{Instrument, Span};
 
 use super::body::AnswerBody;
-use super::exchange::{content_length, outcome_of, unanswered, warn_of_expiry};
+use super::forward::{accompanying, content_length, outcome_of, unanswered, warn_of_expiry};
 use super::service::{Proxy, Wait};
 use super::tag_locks::TagGuard;
 use crate::access::{Admission, Refusal};
-use crate::audit::{Purpose, Record, Reservation};
-use crate::identity::{Peer, Subject};
+use crate::audit::{Record, Reservation};
+use crate::identity::Subject;
 use crate::limit::Running;
 use crate::policy::{Permit, Tags};
 use crate::registry::{Call, Digest, ManifestVerb, References};
-use crate::request::Authority;
-use crate::state::Rules;
+use crate::request::RequestContext;
 use crate::upstream::{
-    Answer, Clearance, ClientBody, Fault, Forward, RequestBody, UpstreamError, digest_of,
+    Answer, Clearance, ClientBody, Fault, RequestBody, UpstreamError, digest_of,
 };
 
 /// Bytes of a manifest at most, as the registry itself has it (OCI distribution 1.1, "Pushing
@@ -95,11 +92,7 @@ impl Effects {
 /// What a write is made of.
 pub(super) struct Write {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) rules: Arc<Rules>,
-    pub(super) now: Timestamp,
-    pub(super) peer: Arc<Peer>,
-    pub(super) authority: Authority,
-    pub(super) head: Parts,
+    pub(super) context: RequestContext,
     /// Among the requests of its source; held to the end.
     pub(super) _running: Running,
 }
@@ -174,19 +167,12 @@ impl Write {
         if progress.client_left.load(Ordering::Relaxed) {
             record.client_left();
         }
-        let (proxy, rules, authority) = (&self.proxy, &self.rules, &self.authority);
-        match result {
-            Ok(mut response) => {
-                warn_of_expiry(response.headers_mut(), expires, self.now);
-                let how = (Wait::Yes, Purpose::Write);
-                proxy.close(rules, authority, response, how, record).await
-            }
-            Err(refusal) => {
-                let (head, wait) = (&self.head, Wait::Yes);
-                let refused = proxy.refuse(rules, Some(authority), head, refusal, wait, record);
-                refused.await
-            }
-        }
+        let (proxy, context) = (&self.proxy, &self.context);
+        let result = result.map(|mut response| {
+            warn_of_expiry(response.headers_mut(), expires, context.now);
+            response
+        });
+        proxy.end(context, result, Wait::Yes, record).await
     }
 
     async fn carry_out(
@@ -202,7 +188,6 @@ impl Write {
             session,
             pull: _,
         } = *admission;
-        let owner = who.subject().clone();
         let reservation = permit.call().commits().then(|| record.reserve());
         let mut digest = permit.call().digest().cloned();
         let repository = permit.call().repository().cloned();
@@ -214,7 +199,7 @@ impl Write {
             progress.is_whole.store(true, Ordering::Relaxed);
             record.refers(&References::of(&manifest));
             digest = digest.or_else(|| self.digest_of(&manifest));
-            let guard = self.lock_tags(&permit, &owner, digest.as_ref(), record);
+            let guard = self.lock_tags(&permit, who.subject(), digest.as_ref(), record);
             let guard = guard.await?;
             cleared(&mut clearance).await?;
             (guard, RequestBody::Whole(Full::new(manifest)))
@@ -230,17 +215,15 @@ impl Write {
             };
             (None, body)
         };
-        let with = Forward {
-            headers: &self.head.headers,
-            authority: self.authority.as_str(),
-            address: self.peer.address,
-            owner: &owner,
-            session,
-            now: self.now,
-        };
-        let answer = self.rules.upstream.forward(permit, with, body).await;
+        let with = accompanying(&self.context, &who, session);
+        let answer = self
+            .context
+            .rules
+            .upstream
+            .forward(permit, with, body)
+            .await;
         // It may have been done however it ended.
-        match (&self.head.method, &repository) {
+        match (&self.context.head.method, &repository) {
             (&Method::DELETE, _) => self.proxy.listings.removed(),
             (_, Some(repository)) => self.proxy.listings.written(repository.as_str()),
             (_, None) => {}
@@ -257,7 +240,7 @@ impl Write {
                 self.proxy.repositories.note(repository.as_str());
             }
         }
-        let timeout = self.rules.upstream.response_timeout();
+        let timeout = self.context.rules.upstream.response_timeout();
         match whole(answer, timeout, record).await {
             Err((head, error)) if self.is_done(status) => {
                 tracing::warn!(%error, "what the registry says of a write that it has done is lost");
@@ -296,8 +279,13 @@ impl Write {
             return Ok(Some(guard));
         }
         for tag in tags {
-            let authority = self.authority.as_str();
-            let there = self.rules.upstream.tagged(permit, tag, authority).await?;
+            let authority = self.context.authority.as_str();
+            let there = self
+                .context
+                .rules
+                .upstream
+                .tagged(permit, tag, authority)
+                .await?;
             let Some(there) = there else { continue };
             let there = Digest::parse(&there);
             if let Some(there) = &there {
@@ -317,7 +305,7 @@ impl Write {
     /// What a manifest of these bytes is called (OCI image specification, "Digests"). One of schema 1
     /// is called after its part that is signed, which the registry knows.
     fn digest_of(&self, manifest: &[u8]) -> Option<Digest> {
-        let kind = self.head.headers.get(CONTENT_TYPE);
+        let kind = self.context.head.headers.get(CONTENT_TYPE);
         let is_old = kind.is_some_and(|kind| kind.as_bytes().starts_with(SCHEMA_1));
         (!is_old).then(|| sha256(manifest)).flatten()
     }
@@ -325,7 +313,7 @@ impl Write {
     /// Whether something has become part of the registry, or is gone from it.
     fn is_done(&self, status: StatusCode) -> bool {
         status == StatusCode::CREATED
-            || (self.head.method == Method::DELETE && status == StatusCode::ACCEPTED)
+            || (self.context.head.method == Method::DELETE && status == StatusCode::ACCEPTED)
     }
 
     /// The body that goes upstream: the client's, bounded and watched, or none.
@@ -335,14 +323,14 @@ impl Write {
         record: &Record,
         is_manifest: bool,
     ) -> Result<RequestBody, Refusal> {
-        if self.head.method == Method::DELETE {
+        if self.context.head.method == Method::DELETE {
             return Ok(RequestBody::Empty);
         }
         let limit = if is_manifest { MAX_MANIFEST } else { u64::MAX };
-        if content_length(&self.head.headers).is_some_and(|length| length > limit) {
+        if content_length(&self.context.head.headers).is_some_and(|length| length > limit) {
             return Err(Refusal::Body(Fault::TooLarge));
         }
-        let timeout = self.rules.body_timeout;
+        let timeout = self.context.rules.body_timeout;
         let body = ClientBody::new(body, record.bytes_in(), limit, timeout);
         Ok(RequestBody::Client(body))
     }

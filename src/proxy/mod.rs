@@ -1,16 +1,16 @@
 //! The proxy: from a request to its answer and its audit record.
 //!
 //! `service` is the page to read first: every step of a request, in order. `preflight` looks at what
-//! concerns everybody, `exchange` has it judged by `access` and what it reads sent by `upstream`; what
-//! it writes is an `effect`, which is not the client's to drop once its body is whole. `body` carries
+//! concerns everybody, `forward` sends what is read by
+//! `upstream`; what is written is an `effect`, which is not the client's to drop once its body is whole. `body` carries
 //! the answer back and closes the record of a read at its end.
 
 mod body;
 mod cancelled;
 mod catalog;
 mod effect;
-mod exchange;
 mod flood;
+mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod known;

@@ -11,7 +11,7 @@ use crate::request::{Authority, BadHead, MAX_HEAD, MAX_HEADERS, is_token};
 use crate::state::Rules;
 
 /// What does not depend on who is calling or what for: framing and host.
-pub(super) fn front_door(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
+pub(super) fn preflight(head: &Parts, rules: &Rules) -> Result<Authority, Refusal> {
     if head.version == Version::HTTP_2 && is_large(&head.headers) {
         return Err(Refusal::BadHead(BadHead::TooLarge));
     }

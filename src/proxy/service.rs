@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use http::header::{CONNECTION, CONTENT_LENGTH, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use jiff::Timestamp;
@@ -16,21 +16,20 @@ use tracing::{Instrument, Span};
 use super::body::AnswerBody;
 use super::cancelled;
 use super::effect::{Effect, Effects, Write};
-use super::exchange::{Done, Exchange};
 use super::flood::{refuse_certificate, turn_away};
+use super::forward::{self, Done};
 use super::known::{Knowledge, Repositories};
 use super::listing::Listings;
-use super::preflight::front_door;
+use super::preflight::preflight;
 use super::response::refused;
 use super::tag_locks::TagLocks;
-use crate::access::{Refusal, Wanted};
+use crate::access::{Refusal, Wanted, authorize};
 use crate::audit::{Event, NotNow, Purpose, Record};
 use crate::identity::Peer;
 use crate::limit::{Running, Source, TooFast, Usage};
-use crate::registry::Call;
-use crate::request::{Asked, Authority, BadHead};
+use crate::request::{Asked, BadHead, RequestContext, Route};
 use crate::state::{Retained, Rules};
-use crate::trace;
+use crate::trace::{self, TraceId};
 use crate::upstream::{Answer, UpstreamError};
 
 /// The proxy: rules that a reload swaps, and what survives it.
@@ -120,11 +119,20 @@ impl Proxy {
     pub(crate) async fn respond(
         self: &Arc<Self>,
         peer: &Arc<Peer>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Response<AnswerBody> {
         let is_head = request.method() == Method::HEAD;
         let may_keep = request.version() == Version::HTTP_2 || request.body().is_end_stream();
-        let mut response = self.shielded(peer, request).await;
+        // 1 Admit: a place among the requests of its source, or nothing of it is looked at.
+        let mut response = match self.admit(peer.address) {
+            Ok(running) => {
+                let (trace, own) = self.trace(request.headers_mut());
+                let log = log_span(trace);
+                let served = self.serve(peer, request, trace, own, running);
+                served.instrument(log).await
+            }
+            Err(why) => self.turn_away(peer.address, why),
+        };
         if !may_keep && !response.status().is_success() {
             // What is left of the body is not read, and never taken for the next request.
             response
@@ -137,20 +145,101 @@ impl Proxy {
         response
     }
 
+    /// The life of a request that has been admitted.
+    async fn serve(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        request: Request<Incoming>,
+        trace: Option<TraceId>,
+        own: Option<trace::Span>,
+        running: Running,
+    ) -> Response<AnswerBody> {
+        let (rules, now) = (self.rules.load_full(), Timestamp::now());
+        let (head, body) = request.into_parts();
+        let route = Route::of(&head.method, &head.uri);
+        let purpose = purpose(&route, &head.method);
+
+        // 2 Open the record, once the trail has room for it.
+        let room = self.retained.audit.room_for(peer.address).await;
+        let mut record = self.open_record(peer, &head, &route, trace, own);
+
+        // 3 Preflight: what does not depend on who is calling.
+        let authority = match preflight(&head, &rules) {
+            Ok(authority) => authority,
+            Err(refusal) => {
+                let wanted = Wanted::of(&route, &head.method);
+                let response = refused(&refusal, rules.challenge, None, &wanted, &mut record);
+                record.close();
+                return response;
+            }
+        };
+        let context = RequestContext {
+            rules,
+            retained: Arc::clone(&self.retained),
+            now,
+            peer: Arc::clone(peer),
+            authority,
+            head,
+            route,
+            trace,
+        };
+        if let Err(late) = self.may_go_on(room, purpose) {
+            return self.end(&context, Err(late), Wait::No, record).await;
+        }
+
+        // What few requests go through is in boxes, so that the others have no room for it.
+        let result = match &context.route {
+            Route::Token => Box::pin(forward::token(&context, body, &mut record)).await,
+            // 4 Authorize.
+            Route::Api(call) => match authorize(&context, call, &mut record).await {
+                // 5 Forward and 6 settle: a read here, a write as an effect of its own.
+                Ok(admission) if admission.permit.call().is_read() => {
+                    match forward::read(self, &context, admission, &mut record).await {
+                        Ok(Done::Streaming(answer)) => {
+                            // 7 and 8 Respond and close: the record is closed at the body's end.
+                            let Answer { head, body } = answer;
+                            let body = AnswerBody::stream(body, record, running);
+                            return Response::from_parts(head, body);
+                        }
+                        Ok(Done::Whole(response)) => Ok(response),
+                        Err(refusal) => Err(refusal),
+                    }
+                }
+                Ok(admission) => {
+                    let write = Write {
+                        proxy: Arc::clone(self),
+                        context,
+                        _running: running,
+                    };
+                    return Effect::new(write, admission, body, record).await;
+                }
+                Err(refusal) => Err(refusal),
+            },
+        };
+        // 7 Respond and 8 close: the answer is known as a whole.
+        let wait = match &result {
+            // A challenge is an answer that costs nothing: it does not wait for its record.
+            Err(Refusal::Challenged) => Wait::No,
+            Ok(_) | Err(_) => wait_for(&context.head.method, &record),
+        };
+        self.end(&context, result, wait, record).await
+    }
+
     /// Records a request whose client has gone before anything of it was looked at.
     pub(super) fn tell_unheard(&self, peer: &Peer, head: &cancelled::Head) {
         let audit = &self.retained.audit;
-        if let Err(why) = self.running(peer.address) {
+        if let Err(why) = self.admit(peer.address) {
             drop(self.turn_away(peer.address, why));
             return;
         }
-        let mut record = Record::open(audit, event(&head.uri));
+        let route = Route::of(&head.method, &head.uri);
+        let mut record = Record::open(audit, event(&route));
         let agent = head.agent.as_ref().and_then(|value| value.to_str().ok());
-        let (method, tls) = (&head.method, &peer.tls.description);
-        record.client(peer.address, tls, method.as_str(), agent);
+        let tls = &peer.tls.description;
+        record.client(peer.address, tls, head.method.as_str(), agent);
         record.certificate(peer.certificate.shown());
-        if let Ok(call) = Call::parse(method, head.uri.path(), head.uri.query()) {
-            record.call(&call);
+        if let Some(call) = route.call() {
+            record.call(call);
         }
         record.reason("the client went away at once");
         record.close();
@@ -180,7 +269,7 @@ impl Proxy {
         head: &[u8],
     ) -> Response<AnswerBody> {
         let (audit, rules) = (&self.retained.audit, self.rules.load_full());
-        let _running = match self.running(address) {
+        let _running = match self.admit(address) {
             Ok(running) => running,
             Err(why) => return self.turn_away(address, why),
         };
@@ -194,132 +283,31 @@ impl Proxy {
         response
     }
 
-    /// Turns a request away before anything of it is looked at, if its source makes too many.
-    async fn shielded(
-        self: &Arc<Self>,
-        peer: &Arc<Peer>,
-        mut request: Request<Incoming>,
-    ) -> Response<AnswerBody> {
-        match self.running(peer.address) {
-            Ok(running) => {
-                let own = self.own_span(request.headers_mut());
-                let span = span_of(request.headers());
-                let exchange = self.exchange(peer, request, own, running);
-                exchange.instrument(span).await
-            }
-            Err(why) => self.turn_away(peer.address, why),
-        }
-    }
-
     /// A place among the requests of a source, unless it makes too many.
-    fn running(&self, address: IpAddr) -> Result<Running, TooFast> {
+    fn admit(&self, address: IpAddr) -> Result<Running, TooFast> {
         let (retained, rates) = (&self.retained, self.rules.load().rates);
         let from = Source::of(address);
         retained.shield.request(from, rates, retained.now())
     }
 
-    async fn exchange(
-        self: &Arc<Self>,
-        peer: &Arc<Peer>,
-        request: Request<Incoming>,
-        own: Option<trace::Span>,
-        running: Running,
-    ) -> Response<AnswerBody> {
-        let rules = self.rules.load_full();
-        let now = Timestamp::now();
-        let (head, body) = request.into_parts();
-        let is_token = head.uri.path() == "/token";
-        let purpose = if head.method.is_safe() || is_token {
-            Purpose::Read
-        } else {
-            Purpose::Write
-        };
-        let room = self.retained.audit.room_for(peer.address).await;
-        let mut record = self.open_record(peer, &head, own);
-        let authority = match front_door(&head, &rules) {
-            Ok(authority) => authority,
-            Err(refusal) => {
-                let refused = self.refuse(&rules, None, &head, refusal, Wait::No, record);
-                return refused.await;
-            }
-        };
-        if let Err(late) = self.may_go_on(room, purpose) {
-            let refused = self.refuse(&rules, Some(&authority), &head, late, Wait::No, record);
-            return refused.await;
-        }
-        let exchange = Exchange {
-            proxy: self,
-            rules: &rules,
-            now,
-            peer,
-            authority: &authority,
-            head: &head,
-        };
-        // What few requests go through is in boxes, so that the others have no room for it.
-        let result = if is_token {
-            Box::pin(exchange.token(body, &mut record)).await
-        } else {
-            match exchange.judge(&mut record).await {
-                Ok(admission) if admission.permit.call().is_read() => {
-                    match exchange.read(admission, &mut record).await {
-                        Ok(Done::Streaming(answer)) => {
-                            let Answer { head, body } = answer;
-                            let mut body = AnswerBody::stream(body, record);
-                            body.hold(running);
-                            return Response::from_parts(head, body);
-                        }
-                        Ok(Done::Whole(response)) => Ok(response),
-                        Err(refusal) => Err(refusal),
-                    }
-                }
-                Ok(admission) => {
-                    let write = Write {
-                        proxy: Arc::clone(self),
-                        rules,
-                        now,
-                        peer: Arc::clone(peer),
-                        authority,
-                        head,
-                        _running: running,
-                    };
-                    return Effect::new(write, admission, body, record).await;
-                }
-                Err(refusal) => Err(refusal),
-            }
-        };
-        match result {
-            Ok(response) => {
-                let how = (wait_for(&head.method, &record), purpose);
-                self.close(&rules, &authority, response, how, record).await
-            }
-            Err(refusal) => {
-                if refusal.is_wrong_credential() {
-                    let from = Source::of(peer.address);
-                    self.retained.shield.failure(from, self.retained.now());
-                }
-                // A challenge is an answer that costs nothing: nobody waits for its record.
-                let wait = if matches!(refusal, Refusal::Challenged) {
-                    Wait::No
-                } else {
-                    wait_for(&head.method, &record)
-                };
-                self.refuse(&rules, Some(&authority), &head, refusal, wait, record)
-                    .await
-            }
-        }
-    }
-
     /// Opens the record of a request, with what its head and its connection say.
-    fn open_record(&self, peer: &Peer, head: &Parts, own: Option<trace::Span>) -> Record {
-        let mut record = Record::open(&self.retained.audit, event(&head.uri));
+    fn open_record(
+        &self,
+        peer: &Peer,
+        head: &Parts,
+        route: &Route,
+        trace: Option<TraceId>,
+        own: Option<trace::Span>,
+    ) -> Record {
+        let mut record = Record::open(&self.retained.audit, event(route));
         let agent = head
             .headers
             .get(USER_AGENT)
             .and_then(|value| value.to_str().ok());
         let (method, tls) = (head.method.as_str(), &peer.tls.description);
         record.client(peer.address, tls, method, agent);
-        if let Some(parent) = trace::Parent::of(&head.headers) {
-            record.trace(parent.trace);
+        if let Some(trace) = trace {
+            record.trace(trace);
         }
         if let Some(span) = own {
             record.span(span);
@@ -336,68 +324,39 @@ impl Proxy {
         }
     }
 
-    /// While spans are exported, each request has one of its own, which the registry is told.
-    fn own_span(&self, headers: &mut HeaderMap) -> Option<trace::Span> {
-        if !self.retained.audit.tally().is_watched() {
-            return None;
-        }
-        let (mut of_trace, mut of_span) = ([0; 16], [0; 8]);
-        aws_lc_rs::rand::fill(&mut of_trace).ok()?;
-        aws_lc_rs::rand::fill(&mut of_span).ok()?;
+    /// The trace that a request belongs to. While spans are exported, each request has one of its own,
+    /// which the registry is told.
+    fn trace(&self, headers: &mut HeaderMap) -> (Option<TraceId>, Option<trace::Span>) {
         let parent = trace::Parent::of(headers);
-        let (trace, id) = (u128::from_be_bytes(of_trace), u64::from_be_bytes(of_span));
-        let span = trace::Span::new(parent, trace, id);
-        let value = HeaderValue::from_str(&span.header()).ok()?;
-        headers.insert(trace::TRACEPARENT, value);
-        if parent.is_none() {
-            headers.remove(trace::TRACESTATE);
+        let of_client = parent.map(|parent| parent.trace);
+        if !self.retained.audit.tally().is_watched() {
+            return (of_client, None);
         }
-        Some(span)
+        let own = own_span(parent, headers);
+        (own.map(|own| own.trace).or(of_client), own)
     }
 
-    pub(super) async fn refuse(
+    /// Answers with what a request came to, and closes its record before the client has the answer's
+    /// end.
+    pub(super) async fn end(
         &self,
-        rules: &Rules,
-        authority: Option<&Authority>,
-        head: &Parts,
-        refusal: Refusal,
+        context: &RequestContext,
+        result: Result<Response<AnswerBody>, Refusal>,
         wait: Wait,
         mut record: Record,
     ) -> Response<AnswerBody> {
-        if let Refusal::Upstream(error) = &refusal
-            && !matches!(error, UpstreamError::Client(_))
-        {
-            tracing::warn!(%error, reference = record.reference_id(), "the registry failed");
-        }
-        let wanted = Wanted::of(head);
-        let response = refused(&refusal, rules.challenge, authority, &wanted, &mut record);
-        match wait {
-            Wait::No => record.close(),
-            // The request is refused already; that its record is late changes nothing.
-            Wait::Yes => drop(record.close_and_wait().await),
-        }
-        response
-    }
-
-    /// Closes the record of an answer that is known as a whole, before the client has its end.
-    pub(super) async fn close(
-        &self,
-        rules: &Rules,
-        authority: &Authority,
-        response: Response<AnswerBody>,
-        (wait, purpose): (Wait, Purpose),
-        record: Record,
-    ) -> Response<AnswerBody> {
+        let is_refused = result.is_err();
+        let response = result.unwrap_or_else(|refusal| self.refuse(context, &refusal, &mut record));
+        let audit = &self.retained.audit;
         match wait {
             Wait::No => record.close(),
             Wait::Yes => {
-                let audit = &self.retained.audit;
-                if record.close_and_wait().await.is_err() && audit.ready_for(purpose).is_err() {
+                let is_late = record.close_and_wait().await.is_err();
+                let purpose = purpose(&context.route, &context.head.method);
+                // What is refused already is not changed by a late record.
+                if is_late && !is_refused && audit.ready_for(purpose).is_err() {
                     let mut late = Record::open(audit, Event::Audit);
-                    let refusal = Refusal::AuditUnwritable;
-                    // No challenge comes with it, so what was wanted does not matter.
-                    let (how, wanted) = (rules.challenge, Wanted::Token);
-                    let response = refused(&refusal, how, Some(authority), &wanted, &mut late);
+                    let response = self.refuse(context, &Refusal::AuditUnwritable, &mut late);
                     late.close();
                     return response;
                 }
@@ -405,6 +364,42 @@ impl Proxy {
         }
         response
     }
+
+    /// The answer to what is refused; notes it in the record.
+    fn refuse(
+        &self,
+        context: &RequestContext,
+        refusal: &Refusal,
+        record: &mut Record,
+    ) -> Response<AnswerBody> {
+        if refusal.is_wrong_credential() {
+            let from = Source::of(context.peer.address);
+            self.retained.shield.failure(from, self.retained.now());
+        }
+        if let Refusal::Upstream(error) = refusal
+            && !matches!(error, UpstreamError::Client(_))
+        {
+            tracing::warn!(%error, reference = record.reference_id(), "the registry failed");
+        }
+        let wanted = Wanted::of(&context.route, &context.head.method);
+        let authority = Some(&context.authority);
+        refused(refusal, context.rules.challenge, authority, &wanted, record)
+    }
+}
+
+/// A span of our own, of which the registry is told.
+fn own_span(parent: Option<trace::Parent>, headers: &mut HeaderMap) -> Option<trace::Span> {
+    let (mut of_trace, mut of_span) = ([0; 16], [0; 8]);
+    aws_lc_rs::rand::fill(&mut of_trace).ok()?;
+    aws_lc_rs::rand::fill(&mut of_span).ok()?;
+    let (trace, id) = (u128::from_be_bytes(of_trace), u64::from_be_bytes(of_span));
+    let span = trace::Span::new(parent, trace, id);
+    let value = HeaderValue::from_str(&span.header()).ok()?;
+    headers.insert(trace::TRACEPARENT, value);
+    if parent.is_none() {
+        headers.remove(trace::TRACESTATE);
+    }
+    Some(span)
 }
 
 /// The answer to a HEAD: the headers of the body, and no body. Over HTTP/1 hyper would see to that,
@@ -437,17 +432,23 @@ fn wait_for(method: &Method, record: &Record) -> Wait {
 }
 
 /// What the log says beside each of a request's lines: its trace, if it has one.
-fn span_of(headers: &HeaderMap) -> Span {
-    match trace::Parent::of(headers) {
-        Some(parent) => tracing::info_span!("request", trace = %parent.trace),
-        None => Span::none(),
-    }
+fn log_span(trace: Option<TraceId>) -> Span {
+    trace.map_or_else(Span::none, |trace| tracing::info_span!("request", %trace))
 }
 
 /// What a record of a request begins as.
-fn event(uri: &Uri) -> Event {
-    match uri.path() {
-        "/token" => Event::Token,
-        _ => Event::Request,
+fn event(route: &Route) -> Event {
+    match route {
+        Route::Token => Event::Token,
+        Route::Api(_) => Event::Request,
+    }
+}
+
+/// What a request is for, when the trail cannot be written.
+fn purpose(route: &Route, method: &Method) -> Purpose {
+    match route {
+        Route::Token => Purpose::Read,
+        Route::Api(_) if method.is_safe() => Purpose::Read,
+        Route::Api(_) => Purpose::Write,
     }
 }

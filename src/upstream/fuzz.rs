@@ -88,7 +88,8 @@ pub(crate) fn headers(bytes: &[u8]) {
     let from = fields(lines);
     let mut to = HeaderMap::new();
     let more: PassHeaders = PassHeader::parse("X-Meta-*").into_iter().collect();
-    passed_on(&from, &call, &more, &mut to);
+    let has_trace = crate::trace::Parent::of(&from).is_some();
+    passed_on(&from, has_trace, &call, &more, &mut to);
     for never in NEVER {
         assert!(!to.contains_key(never), "{never}");
     }
@@ -343,6 +344,7 @@ pub(crate) fn answer(bytes: &[u8]) {
     let none = HeaderMap::new();
     let owner = Subject::Robot(Robot::named("ci"));
     let with = Forward {
+        has_trace: false,
         headers: &none,
         authority: AUTHORITY,
         address: [192, 0, 2, 1].into(),

@@ -228,9 +228,14 @@ pub(super) fn passed_back(headers: &mut HeaderMap, more: &PassHeaders) {
 /// Copies a client's headers to a request for the registry: of those that cross every line in its
 /// order. Form content types become `application/octet-stream`: the registry would read `mount`,
 /// `from` and `digest` from such a body. A trace is passed on as it is if it is one.
-pub(super) fn passed_on(from: &HeaderMap, call: &Call, more: &PassHeaders, to: &mut HeaderMap) {
+pub(super) fn passed_on(
+    from: &HeaderMap,
+    has_trace: bool,
+    call: &Call,
+    more: &PassHeaders,
+    to: &mut HeaderMap,
+) {
     let named = named_by_connection(from);
-    let has_trace = trace::Parent::of(from).is_some();
     let has_state = has_trace && trace::has_state(from);
     let is_nonsense = |name: &HeaderName| {
         (!has_trace && *name == TRACEPARENT) || (!has_state && *name == TRACESTATE)
@@ -282,7 +287,7 @@ fn has_form_type(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{ANSWER, NEVER, PassHeader, PassHeaders, REQUEST, passed_back, passed_on};
+    use super::{ANSWER, NEVER, PassHeader, PassHeaders, REQUEST, passed_back};
     use crate::registry::Call;
     use http::{HeaderMap, HeaderName, HeaderValue, Method};
     use std::collections::BTreeSet;
@@ -302,6 +307,11 @@ mod tests {
         map.iter()
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
             .collect()
+    }
+
+    fn passed_on(from: &HeaderMap, call: &Call, more: &PassHeaders, to: &mut HeaderMap) {
+        let has_trace = crate::trace::Parent::of(from).is_some();
+        super::passed_on(from, has_trace, call, more, to);
     }
 
     fn upload() -> Call {

@@ -120,6 +120,8 @@ enum Target {
 pub struct Forward<'a> {
     /// The client's headers.
     pub headers: &'a HeaderMap,
+    /// Whether they name the trace that the request belongs to.
+    pub has_trace: bool,
     /// The host name the client used, checked.
     pub authority: &'a str,
     /// The client's address, for `X-Forwarded-For`.
@@ -218,17 +220,17 @@ impl Upstream {
         with: Forward<'_>,
         body: RequestBody,
     ) -> Result<Answer, Unanswered> {
-        let call = permit.into_call();
-        let request = self.request_for(&call, &with, body)?;
+        let call = permit.call();
+        let request = self.request_for(call, &with, body)?;
         let again = || {
             let made = call
                 .is_read()
-                .then(|| self.request_for(&call, &with, RequestBody::Empty));
+                .then(|| self.request_for(call, &with, RequestBody::Empty));
             made?.ok()
         };
         let mut answer = self.send(request, again).await?;
         let status = Some(answer.head.status);
-        self.clean(&call, &with, &mut answer.head)
+        self.clean(call, &with, &mut answer.head)
             .map_err(|error| Unanswered { status, error })?;
         Ok(answer)
     }
@@ -250,6 +252,7 @@ impl Upstream {
         let mut request = self.request(method(call), &target, with.authority, body)?;
         passed_on(
             with.headers,
+            with.has_trace,
             call,
             &self.pass_headers,
             request.headers_mut(),

@@ -30,7 +30,7 @@ const USES: &[(&str, &[&str])] = &[
         &["config", "identity", "limit", "registry", "trace"],
     ),
     // the life of a request
-    ("request", &["registry"]),
+    ("request", &["identity", "registry", "state", "trace"]),
     (
         "state",
         &[

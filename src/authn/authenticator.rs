@@ -46,7 +46,7 @@ impl Authenticator {
         };
         let (outcome, decided_by) = self.judge(login).await;
         if let Outcome::Accept(who) = &outcome
-            && !(who.cached() && self.state.trust(user, whom.source) == Trust::Proven)
+            && !(who.cached() && whom.trust == Trust::Proven)
         {
             self.state.recent.note(user.folded(), whom.source);
         }

@@ -130,10 +130,11 @@ pub(super) fn limited(headers: &mut HeaderMap, standing: &Standing) {
         (SOURCE, subject.to_string()),
     ];
     for (name, value) in lines {
-        // What the registry says of limits does not cross.
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
+        // In place of what the registry says of its own.
+        match HeaderValue::try_from(value) {
+            Ok(value) => headers.insert(name, value),
+            Err(_cause) => headers.remove(name),
+        };
     }
 }
 

@@ -19,13 +19,13 @@ use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, AuthnState, BackEnd, Certificates};
-use crate::config::{Backend, Config, Errors, StoreUrl, SyslogAddress};
+use crate::config::{Backend, Config, Errors, SyslogAddress};
 use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
 use crate::policy::PullLimits;
 use crate::proxy::Proxy;
 use crate::state::{Rules, Shown};
-use crate::store::{Counts, Store};
+use crate::store::{Counts, Store, StoreUrl};
 use crate::telemetry;
 use crate::tls::{self, TlsError};
 use crate::token::{KeyError, Keys};
@@ -260,7 +260,7 @@ fn back_ends(
 
 /// The store that a configuration names: the one in force if nothing about it has changed.
 fn store(config: &Config, parts: &RetainedParts<'_>) -> Result<Option<Arc<Store>>, TlsError> {
-    let Some(store) = &config.limits.store else {
+    let Some(store) = &config.store else {
         return Ok(None);
     };
     let (tls, ca) = match store.url {

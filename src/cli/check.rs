@@ -446,11 +446,7 @@ fn named(config: &Config) -> [(&'static str, Option<&PathBuf>); 11] {
         ),
         (
             "limits.store.ca",
-            config
-                .limits
-                .store
-                .as_ref()
-                .and_then(|store| store.ca.as_ref()),
+            config.store.as_ref().and_then(|store| store.ca.as_ref()),
         ),
         ("auth.htpasswd.file", config.auth.htpasswd.as_ref()),
         ("audit.key_file", config.audit.key_file.as_ref()),

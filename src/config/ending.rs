@@ -9,7 +9,7 @@ impl Config {
         let clients = &self.tls.client_certificates;
         let asks = clients.mode != ClientCertificateMode::Off;
         let ldap = self.auth.ldap.as_ref();
-        let store = self.limits.store.as_ref();
+        let store = self.store.as_ref();
         let certificates = [
             ("server certificate", Some(&self.tls.certificate)),
             ("client CA", clients.ca.as_ref().filter(|_| asks)),

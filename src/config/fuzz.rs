@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
+use super::SyslogAddress;
 use super::error::{Diagnostic, Errors};
 use super::mask::{MASK, mask};
 use super::value::{self, Wrong};
 use super::{Config, check_key_name, keys, robot_keys, time_to_live, write_digest};
-use super::{StoreUrl, SyslogAddress, UpstreamUrl};
+use super::{SyslogAddress, UpstreamUrl};
 use crate::policy::BUILT_IN_ROLES;
+use crate::store::StoreUrl;
 
 /// Nothing lies below, so no file is read.
 const FOLDER: &str = "/nonexistent/portcullis";

@@ -13,7 +13,7 @@ use crate::identity::Secret;
 pub use crate::limit::{Quota, Rates};
 use crate::policy::{Policy, PullLimit};
 use crate::upstream::{PassHeaders, RedirectHosts};
-use crate::{tls, transport, whole_file};
+use crate::{store, tls, transport, whole_file};
 
 mod ending;
 mod error;
@@ -59,6 +59,8 @@ pub struct Config {
     pub policy_tests: Vec<PolicyTest>,
     /// `[limits]`
     pub limits: Limits,
+    /// `[limits.store]`: where replicas count together.
+    pub store: Option<store::Settings>,
     /// `[audit]`
     pub audit: Audit,
     /// `[admin]`
@@ -314,41 +316,6 @@ pub struct Limits {
     pub failed_logins: Quota,
     /// Requests and connections of one source.
     pub rates: Rates,
-    /// `[limits.store]`: where replicas count together.
-    pub store: Option<LimitStore>,
-}
-
-/// Where a store is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// `redis://host:port/database`, or with TLS `rediss://`
-    Tcp {
-        /// Whether the connection is TLS.
-        tls: bool,
-        /// Name or address, IPv6 without brackets.
-        host: Box<str>,
-        /// Port, 6379 by default.
-        port: u16,
-        /// Number of the database.
-        database: u16,
-    },
-    /// `unix:/path`
-    Unix(PathBuf),
-}
-
-/// `[limits.store]`
-#[derive(Clone, Debug)]
-pub struct LimitStore {
-    /// Where it is.
-    pub url: StoreUrl,
-    /// A password, and a user where the store has several.
-    pub login: Option<(Option<Box<str>>, Secret<String>)>,
-    /// PEM, the authority that issued the certificate of a `rediss://` one.
-    pub ca: Option<PathBuf>,
-    /// Time for an answer.
-    pub timeout: Duration,
-    /// What its keys begin with.
-    pub prefix: Box<str>,
 }
 
 /// `[admin]`

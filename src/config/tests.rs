@@ -388,14 +388,14 @@ fn a_store_is_asked_in_time_and_without_a_password_in_the_url() {
         let signing_key = "[token]\nsigning_key = \"token.key\"";
         format!("{LEAST}\n{signing_key}\n[limits.store]\n{lines}")
     };
-    let store = good(&with("url = \"redis://redis\"")).limits.store.unwrap();
+    let store = good(&with("url = \"redis://redis\"")).store.unwrap();
     assert_eq!(
         (store.timeout, &*store.prefix, store.login.is_none()),
         (Duration::from_millis(50), "portcullis", true)
     );
     let login =
         "url = \"rediss://redis/2\"\nusername = \"p\"\npassword = \"${env:REGISTRY_PASSWORD}\"";
-    let store = good(&with(login)).limits.store.unwrap();
+    let store = good(&with(login)).store.unwrap();
     let (user, password) = store.login.unwrap();
     assert_eq!(
         (user.as_deref(), password.expose().as_str()),
@@ -839,7 +839,8 @@ fn the_defaults_of_the_reference_are_the_defaults() {
     let read = |text: &str| match Config::parse(text, Path::new("reference.toml"), &|_| None) {
         Ok((c, warnings)) => {
             let c = (
-                c.server, c.tls, c.upstream, c.auth, c.token, c.limits, c.audit, c.admin, c.log,
+                c.server, c.tls, c.upstream, c.auth, c.token, c.limits, c.store, c.audit, c.admin,
+                c.log,
             );
             format!("{c:#?} {warnings:#?}")
         }

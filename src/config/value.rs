@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::nearest;
-use super::{Collector, StoreUrl, SyslogAddress, UpstreamUrl};
+use super::{Collector, SyslogAddress, UpstreamUrl};
+use crate::store::StoreUrl;
 use crate::upstream::{PassHeader, RedirectHost};
 
 /// What is wrong with a value, and what to write instead.

@@ -13,8 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::pulls::TAKEN;
-use super::{Live, Question, Store, StoreError};
-use crate::config::{LimitStore, StoreUrl};
+use super::{Live, Question, Settings, Store, StoreError, StoreUrl};
 
 /// Time to connect, besides the time for an answer. Nobody but the watch waits for it.
 const CONNECT_GRACE: Duration = Duration::from_secs(1);
@@ -26,8 +25,8 @@ trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
 /// All that a connection depends on.
-pub(super) fn fingerprint(config: &LimitStore, ca: &[u8]) -> [u8; 32] {
-    let LimitStore {
+pub(super) fn fingerprint(config: &Settings, ca: &[u8]) -> [u8; 32] {
+    let Settings {
         url,
         login,
         ca: path,

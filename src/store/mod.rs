@@ -12,6 +12,7 @@ mod address;
 pub(crate) mod fuzz;
 mod guesses;
 mod pulls;
+mod settings;
 mod watch;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,10 +25,9 @@ use rustls::ClientConfig;
 use tokio::sync::watch as channel;
 use tokio::task::AbortHandle;
 
-use crate::config::LimitStore;
-
 pub use guesses::{Guess, Judgement, Locks, Trial};
 pub use pulls::{Lease, Settled, Verdict};
+pub use settings::{Settings, StoreUrl};
 
 /// Why the store is not asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +73,7 @@ impl Counts {
 
 /// One store, and whether it is asked at present.
 pub struct Store {
-    config: LimitStore,
+    config: Settings,
     fingerprint: [u8; 32],
     tls: Option<Arc<ClientConfig>>,
     scripts: Scripts,
@@ -115,7 +115,7 @@ impl Store {
     /// Gives the store that is configured: `known` if nothing about it has changed. `ca` is what
     /// stands in the file of that name.
     pub fn new(
-        config: &LimitStore,
+        config: &Settings,
         tls: Option<Arc<ClientConfig>>,
         ca: &[u8],
         known: Option<&Arc<Self>>,

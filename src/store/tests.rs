@@ -3,13 +3,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Counts, Store, StoreError};
-use crate::config::{LimitStore, StoreUrl};
+use super::{Counts, Settings, Store, StoreError, StoreUrl};
 use crate::identity::Secret;
 use crate::limit::{Bucket, Quota, Source, Subject};
 
-fn config() -> LimitStore {
-    LimitStore {
+fn config() -> Settings {
+    Settings {
         url: StoreUrl::Tcp {
             tls: false,
             host: "redis".into(),
@@ -23,7 +22,7 @@ fn config() -> LimitStore {
     }
 }
 
-fn store_of(config: &LimitStore, ca: &[u8], known: Option<&Arc<Store>>) -> Arc<Store> {
+fn store_of(config: &Settings, ca: &[u8], known: Option<&Arc<Store>>) -> Arc<Store> {
     Store::new(config, None, ca, known, &Arc::default())
 }
 
@@ -42,14 +41,13 @@ fn bucket(limit: u64, subject: Subject) -> Bucket {
 #[test]
 fn an_unchanged_store_keeps_its_connection() {
     let known = store_of(&config(), b"", None);
-    let is_same =
-        |config: &LimitStore, ca| Arc::ptr_eq(&known, &store_of(config, ca, Some(&known)));
+    let is_same = |config: &Settings, ca| Arc::ptr_eq(&known, &store_of(config, ca, Some(&known)));
     assert!(is_same(&config(), b""));
     assert!(!is_same(&config(), b"another authority"));
     let login = |user: Option<&str>, password: &str| {
         Some((user.map(Into::into), Secret::new(password.to_owned())))
     };
-    let other: [fn(&mut LimitStore); 4] = [
+    let other: [fn(&mut Settings); 4] = [
         |config| config.timeout = Duration::from_millis(51),
         |config| config.prefix = "p".into(),
         |config| config.url = StoreUrl::Unix("/redis".into()),
@@ -61,7 +59,7 @@ fn an_unchanged_store_keeps_its_connection() {
         assert!(!is_same(&changed, b""), "{changed:?}");
     }
     for login in [login(None, "a"), login(Some("a"), "a"), login(Some(""), "")] {
-        let changed = LimitStore { login, ..config() };
+        let changed = Settings { login, ..config() };
         assert!(!is_same(&changed, b""), "{changed:?}");
         assert!(!format!("{changed:?}").contains("\"a\", \"a\""));
     }

@@ -24,7 +24,7 @@ const USES: &[(&str, &[&str])] = &[
         "upstream",
         &["config", "identity", "policy", "registry", "tls", "trace"],
     ),
-    ("store", &["audit", "config", "limit"]),
+    ("store", &["audit", "identity", "limit"]),
     (
         "audit",
         &["config", "identity", "limit", "registry", "trace"],
@@ -65,6 +65,7 @@ const USES: &[(&str, &[&str])] = &[
             "limit",
             "policy",
             "registry",
+            "store",
             "tls",
             "transport",
             "upstream",
@@ -148,7 +149,6 @@ const CLOSE_A_CIRCLE: &[(&str, &str)] = &[
     // The settings of these rooms still stand in `config`.
     ("authn", "config"),
     ("upstream", "config"),
-    ("store", "config"),
     ("audit", "config"),
     ("state", "config"),
     ("access", "config"),

@@ -7,8 +7,9 @@ use super::judge::Judge;
 use super::secrets::Password;
 use crate::config::file::{self, At, File, Text};
 use crate::config::value::{self, Wrong};
-use crate::config::{LimitStore, Limits, Quota, Rates, StoreUrl};
+use crate::config::{Limits, Quota, Rates};
 use crate::policy::PullLimit;
+use crate::store::{self, StoreUrl};
 
 impl Judge<'_> {
     pub(super) fn limits(&mut self, limits: &file::Limits, pulls: Vec<PullLimit>) -> Limits {
@@ -25,11 +26,10 @@ impl Judge<'_> {
                 connections_per_second: rate(limits.connections_per_second.as_ref(), 10_000),
                 concurrent_requests: rate(limits.concurrent_requests.as_ref(), 10_000),
             },
-            store: limits.store.as_ref().map(|table| self.store(&table.value)),
         }
     }
 
-    fn store(&mut self, store: &file::LimitStore) -> LimitStore {
+    pub(super) fn store(&mut self, store: &file::LimitStore) -> store::Settings {
         const LONGEST: Duration = Duration::from_secs(5);
         let url = match self.text(store.url.as_ref(), value::store) {
             Some(StoreUrl::Unix(path)) => StoreUrl::Unix(self.folder.join(path)),
@@ -57,7 +57,7 @@ impl Judge<'_> {
             let wrong = Wrong::new("requests wait for the store, so this is too long");
             self.error(&text.span, wrong.help("write at most \"5s\""));
         }
-        LimitStore {
+        store::Settings {
             url,
             login,
             ca: self.path(store.ca.as_ref()),

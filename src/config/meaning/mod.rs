@@ -47,6 +47,8 @@ pub(super) fn understand(
     let (policy, roles, pulls) = rules::policy(&mut judge, file, may_name_groups, certificates);
     let policy_tests = rules::policy_tests(&mut judge, file);
     let limits = judge.limits(&file.limits.value, pulls);
+    let store = file.limits.value.store.as_ref();
+    let store = store.map(|table| judge.store(&table.value));
     let audit = judge.audit(&file.audit.value);
     let admin = judge.admin(file.admin.as_ref(), &server.listen);
     let log = judge.log(&file.log.value);
@@ -77,6 +79,7 @@ pub(super) fn understand(
         policy_tests,
         password_files,
         limits,
+        store,
         audit,
         admin,
         log,

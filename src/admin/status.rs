@@ -6,10 +6,10 @@ use serde::Serialize;
 use super::Health;
 use crate::audit::{Refused, SinkState};
 use crate::authn::keys::{KeyringState, hex};
-use crate::config::{Limits, WhenUnwritable};
+use crate::config::WhenUnwritable;
 use crate::limit::{Quota, Source};
 use crate::page::Page;
-use crate::policy::{Pattern, Who};
+use crate::policy::{Limits, Pattern, Who};
 use crate::proxy::Proxy;
 use crate::state::Reload;
 

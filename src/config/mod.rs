@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use crate::authn::ldap::{Dn, UserFilter};
 use crate::identity::Secret;
-pub use crate::limit::{Quota, Rates};
-use crate::policy::{Policy, PullLimit};
+use crate::policy::{Limits, Policy};
 use crate::upstream::{PassHeaders, RedirectHosts};
 use crate::{store, tls, transport, whole_file};
 
@@ -299,23 +298,6 @@ impl Ldap {
     pub fn uses_tls(&self) -> bool {
         self.start_tls || self.servers.iter().any(|server| server.tls)
     }
-}
-
-/// `[limits]` and `[[limit]]`
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Pulls per IPv4 address or IPv6 /64 without a user.
-    pub anonymous_pulls: Quota,
-    /// Pulls per user.
-    pub authenticated_pulls: Quota,
-    /// `[[limit]]`: the first that fits a pull is asked instead.
-    pub pulls: Vec<PullLimit>,
-    /// How long another pull of the same image costs nothing.
-    pub repeat_free: Duration,
-    /// Distinct wrong passwords per user and network.
-    pub failed_logins: Quota,
-    /// Requests and connections of one source.
-    pub rates: Rates,
 }
 
 /// `[admin]`

@@ -6,7 +6,6 @@ use std::ops::Range;
 
 use jiff::Timestamp;
 
-use super::Quota;
 use super::error::nearest;
 use super::file::{self, At, File, List, Text};
 use super::keys::Roles;
@@ -14,6 +13,7 @@ use super::meaning::{Judge, network};
 use super::policy_test::{Expected, PolicyTest};
 use super::value::{self, Wrong};
 use crate::identity::{NameError, ROBOT, Subject};
+use crate::limit::Quota;
 use crate::policy::{
     AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Pattern, Policy, PullLimit, Who,
 };

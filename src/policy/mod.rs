@@ -7,12 +7,14 @@
 mod decide;
 mod explain;
 mod index;
+mod limits;
 mod pull_limits;
 mod role;
 mod rules;
 
 pub use decide::{Decision, Denial, Permit, Tags};
 pub use explain::{Explanation, Judged, RuleKind};
+pub use limits::Limits;
 pub use pull_limits::{LimitedRead, PullLimit, PullLimits};
 pub use role::BUILT_IN_ROLES;
 pub use rules::{AccessRule, Condition, DenyRule, Place, Policy, Verdict, Who, canonical};

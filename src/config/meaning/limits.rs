@@ -7,8 +7,8 @@ use super::judge::Judge;
 use super::secrets::Password;
 use crate::config::file::{self, At, File, Text};
 use crate::config::value::{self, Wrong};
-use crate::config::{Limits, Quota, Rates};
-use crate::policy::PullLimit;
+use crate::limit::{Quota, Rates};
+use crate::policy::{Limits, PullLimit};
 use crate::store::{self, StoreUrl};
 
 impl Judge<'_> {

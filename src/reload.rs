@@ -14,12 +14,12 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::admin::Admin;
-use crate::audit::{AuditError, ChainKey, Event, Outcome, Plan, Record, Signer};
+use crate::audit::{AuditError, ChainKey, Event, Outcome, Plan, Record, Signer, SyslogAddress};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
 use crate::authn::{Authenticator, AuthnState, BackEnd, Certificates};
-use crate::config::{Backend, Config, Errors, SyslogAddress};
+use crate::config::{Backend, Config, Errors};
 use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
 use crate::policy::PullLimits;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, WhenUnwritable};
 use crate::authn::keys::{Keyring, Keys as RobotKeys};
 use crate::authn::{Authenticator, AuthnState, Certificates, CredentialStatus, Failure};
-use crate::config::{Anonymous, Challenge, WhenUnwritable};
+use crate::config::{Anonymous, Challenge};
 use crate::identity::{Name, Robot};
 use crate::limit::lockout::{Lockout, Setting};
 use crate::limit::{Quotas, Rates, SourceRateLimiter};

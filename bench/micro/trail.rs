@@ -7,8 +7,7 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use portcullis::audit::verify::{Proofs, verify};
-use portcullis::audit::{Audit, Event, Outcome, Plan, Record};
-use portcullis::config;
+use portcullis::audit::{Audit, Event, Outcome, Plan, Record, Settings};
 use tokio::runtime::Runtime;
 
 /// Requests at a time, and how many each makes.
@@ -26,7 +25,7 @@ impl Trail {
         let name = format!("portcullis-micro-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).ok()?;
-        let plan = Plan::new(config::Audit::of_file(&folder.join("audit.jsonl")));
+        let plan = Plan::new(Settings::of_file(&folder.join("audit.jsonl")));
         let audit = Audit::open(plan).ok()?;
         let runtime = Runtime::new().ok()?;
         Some(Self {

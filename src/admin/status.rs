@@ -4,9 +4,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Health;
-use crate::audit::{Refused, SinkState};
+use crate::audit::{Refused, SinkState, WhenUnwritable};
 use crate::authn::keys::{KeyringState, hex};
-use crate::config::WhenUnwritable;
 use crate::limit::{Quota, Source};
 use crate::page::Page;
 use crate::policy::{Limits, Pattern, Who};

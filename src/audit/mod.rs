@@ -12,6 +12,7 @@ pub(crate) mod fuzz;
 mod journal;
 mod open_record;
 mod record;
+mod settings;
 mod suppress;
 pub mod verify;
 mod writer;
@@ -25,4 +26,7 @@ pub use open_record::Record;
 pub use record::event::{Event, Outcome};
 pub use record::served::{ActionTimes, BUCKETS, Request, Served};
 pub use record::tally::{Refused, Tally, Watch};
+pub use settings::{
+    AuditSync, Rotate, Settings, StdoutSettings, SyslogAddress, SyslogSettings, WhenUnwritable,
+};
 pub use writer::{Audit, Known, NotNow, Plan, Prepared, Purpose, Reservation};

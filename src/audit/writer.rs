@@ -32,7 +32,7 @@ use super::record::event::Outcome;
 use super::record::fields::Fields;
 use super::record::tally::Tally;
 use super::suppress::{Marks, Named, Refusal, Suppressor, Verdict};
-use crate::config::{self, WhenUnwritable};
+use super::{Settings, StdoutSettings, SyslogSettings, WhenUnwritable};
 use crate::limit::{Claimant, Place, Shared, Trust, Usage};
 
 /// Records that wait to be written at a time, with those that commits have a place for.
@@ -125,7 +125,7 @@ pub enum Purpose {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// `[audit]`
-    pub config: config::Audit,
+    pub config: Settings,
     /// What `key_file` holds.
     pub key: ChainKey,
     /// What `signing_key` holds.
@@ -136,7 +136,7 @@ pub struct Plan {
 
 impl Plan {
     /// A plan without keys.
-    pub fn new(config: config::Audit) -> Self {
+    pub fn new(config: Settings) -> Self {
         Self {
             config,
             key: ChainKey::NONE,
@@ -156,8 +156,8 @@ pub struct Prepared {
 /// The sinks that there are, by what they were made of.
 #[derive(Debug, Default)]
 struct Sinks {
-    stdout: Option<(config::Stdout, usize)>,
-    syslog: Option<(config::Syslog, usize)>,
+    stdout: Option<(StdoutSettings, usize)>,
+    syslog: Option<(SyslogSettings, usize)>,
 }
 
 /// The audit trail. One for the life of the process; its sinks can be changed.
@@ -298,14 +298,14 @@ impl Audit {
     fn other_sinks(&self, plan: &Plan) -> io::Result<()> {
         let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         let config = &plan.config;
-        let stdout = |_: &config::Stdout| -> io::Result<Box<dyn Target>> {
+        let stdout = |_: &StdoutSettings| -> io::Result<Box<dyn Target>> {
             let copy = rustix::io::dup(rustix::stdio::stdout())?;
             Ok(Box::new(Stream(File::from(copy))))
         };
         let required = config.stdout.as_ref().is_some_and(|sink| sink.required);
         let current = sinks.stdout.take().map(|(_, id)| id);
         sinks.stdout = self.change("stdout", current, config.stdout.clone(), required, stdout)?;
-        let syslog = |to: &config::Syslog| -> io::Result<Box<dyn Target>> {
+        let syslog = |to: &SyslogSettings| -> io::Result<Box<dyn Target>> {
             let tls = plan.tls.clone();
             Ok(Box::new(Syslog::new(
                 to.address.clone(),

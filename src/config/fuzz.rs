@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::SyslogAddress;
+use super::UpstreamUrl;
 use super::error::{Diagnostic, Errors};
 use super::mask::{MASK, mask};
 use super::value::{self, Wrong};
 use super::{Config, check_key_name, keys, robot_keys, time_to_live, write_digest};
-use super::{SyslogAddress, UpstreamUrl};
+use crate::audit::SyslogAddress;
 use crate::policy::BUILT_IN_ROLES;
 use crate::store::StoreUrl;
 

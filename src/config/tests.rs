@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::{
     Anonymous, Backend, Challenge, Config, Errors, Expected, LogFormat, UpstreamUrl, Warning,
-    WhenUnwritable,
 };
+use crate::audit::WhenUnwritable;
 use crate::identity::{Identity, Subject};
 use crate::registry::{Action, RepoName};
 use crate::tls::{ClientCertificateMode, TlsVersion};

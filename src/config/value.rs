@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::nearest;
-use super::{Collector, SyslogAddress, UpstreamUrl};
+use super::{Collector, UpstreamUrl};
+use crate::audit::SyslogAddress;
 use crate::store::StoreUrl;
 use crate::upstream::{PassHeader, RedirectHost};
 
@@ -298,7 +299,7 @@ mod tests {
         StoreUrl, UpstreamUrl, duration, interval, public_authority, size, store, syslog, upstream,
         word,
     };
-    use crate::config::SyslogAddress;
+    use crate::audit::SyslogAddress;
     use proptest::prelude::*;
     use std::path::Path;
     use std::time::Duration;

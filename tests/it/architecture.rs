@@ -25,10 +25,7 @@ const USES: &[(&str, &[&str])] = &[
         &["config", "identity", "policy", "registry", "tls", "trace"],
     ),
     ("store", &["audit", "identity", "limit"]),
-    (
-        "audit",
-        &["config", "identity", "limit", "registry", "trace"],
-    ),
+    ("audit", &["identity", "limit", "registry", "trace"]),
     // the life of a request
     ("request", &["identity", "registry", "state", "trace"]),
     (
@@ -60,6 +57,7 @@ const USES: &[(&str, &[&str])] = &[
     (
         "config",
         &[
+            "audit",
             "authn",
             "identity",
             "limit",
@@ -100,7 +98,6 @@ const USES: &[(&str, &[&str])] = &[
         &[
             "audit",
             "authn",
-            "config",
             "limit",
             "page",
             "policy",
@@ -149,7 +146,6 @@ const CLOSE_A_CIRCLE: &[(&str, &str)] = &[
     // The settings of these rooms still stand in `config`.
     ("authn", "config"),
     ("upstream", "config"),
-    ("audit", "config"),
     ("state", "config"),
     ("access", "config"),
     ("proxy", "config"),

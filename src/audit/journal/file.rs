@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::batch::{Batch, Target};
 use super::chain_file::ChainFile;
 use super::error::AuditError;
-use crate::config::{AuditSync, Rotate};
+use crate::audit::{AuditSync, Rotate};
 
 /// Names tried for a rotated file.
 const NAMES: u32 = 1000;
@@ -320,7 +320,7 @@ mod tests {
     use crate::audit::journal::batch::{Batch, Target as _};
     use crate::audit::journal::chain::{ChainKey, Link};
     use crate::audit::journal::chain_file::{self, ChainEnd};
-    use crate::config::{AuditSync, Rotate};
+    use crate::audit::{AuditSync, Rotate};
     use std::path::PathBuf;
     use std::sync::Arc;
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use socket2::SockRef;
 
 use super::batch::{Batch, Target};
-use crate::config::SyslogAddress;
+use crate::audit::SyslogAddress;
 
 /// Facility "security/authorization messages, private" (RFC 5424 section 6.2.1).
 const AUTHPRIV: u8 = 10;
@@ -242,8 +242,8 @@ pub(in crate::audit) fn message(line: &str, host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Syslog, message};
+    use crate::audit::SyslogAddress;
     use crate::audit::journal::batch::{Batch, Target as _};
-    use crate::config::SyslogAddress;
     use std::io::{ErrorKind, Read as _};
     use std::net::TcpListener;
     use std::os::unix::net::{UnixDatagram, UnixListener};

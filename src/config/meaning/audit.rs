@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::is_true;
 use super::judge::Judge;
+use crate::audit::{AuditSync, Rotate, Settings, StdoutSettings, SyslogSettings, WhenUnwritable};
 use crate::config::file::{self, At};
 use crate::config::value::{self, Wrong};
-use crate::config::{Audit, AuditSync, Rotate, Stdout, Syslog, WhenUnwritable};
 
 impl Judge<'_> {
-    pub(super) fn audit(&mut self, audit: &file::Audit) -> Audit {
+    pub(super) fn audit(&mut self, audit: &file::Audit) -> Settings {
         let answers = [
             ("refuse", WhenUnwritable::Refuse),
             ("refuse-writes", WhenUnwritable::RefuseWrites),
@@ -23,7 +23,7 @@ impl Judge<'_> {
         ];
         self.warn_if_readable(audit.key_file.as_ref());
         self.warn_if_readable(audit.signing_key.as_ref());
-        Audit {
+        Settings {
             file: self
                 .path(audit.file.as_ref())
                 .unwrap_or_else(|| self.folder.join("audit.jsonl")),
@@ -40,14 +40,14 @@ impl Judge<'_> {
             },
             key_file: self.path(audit.key_file.as_ref()),
             signing_key: self.path(audit.signing_key.as_ref()),
-            stdout: audit.stdout.as_ref().map(|stdout| Stdout {
+            stdout: audit.stdout.as_ref().map(|stdout| StdoutSettings {
                 required: is_true(stdout.value.required.as_ref()),
             }),
             syslog: self.syslog(audit.syslog.as_ref()),
         }
     }
 
-    fn syslog(&mut self, syslog: Option<&At<file::AuditSyslog>>) -> Option<Syslog> {
+    fn syslog(&mut self, syslog: Option<&At<file::AuditSyslog>>) -> Option<SyslogSettings> {
         let at = syslog?;
         let syslog = &at.value;
         let folder = self.folder.to_owned();
@@ -56,7 +56,7 @@ impl Judge<'_> {
             let wrong = Wrong::new("a syslog receiver needs an address");
             self.error(&at.span, wrong.help("write address = \"unix:/dev/log\""));
         }
-        Some(Syslog {
+        Some(SyslogSettings {
             address: address?,
             ca: self.path(syslog.ca.as_ref()),
             required: is_true(syslog.required.as_ref()),

@@ -18,8 +18,8 @@ use crate::audit::{AuditError, ChainKey, Event, Outcome, Plan, Record, Signer, S
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
-use crate::authn::{Authenticator, AuthnState, BackEnd, Certificates};
-use crate::config::{Backend, Config, Errors};
+use crate::authn::{Authenticator, AuthnState, BackEnd, BackEndKind, Certificates};
+use crate::config::{Config, Errors};
 use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
 use crate::policy::PullLimits;
@@ -246,14 +246,14 @@ fn directory(config: &Config, memory: &AuthnState) -> Result<Option<Arc<Director
 
 /// What the configuration's `order` names, in that order.
 fn back_ends(
-    order: &[Backend],
+    order: &[BackEndKind],
     users: Option<Users>,
     directory: Option<Arc<Directory>>,
 ) -> Vec<BackEnd> {
     let users = users.map(Arc::new);
     let named = order.iter().filter_map(|named| match named {
-        Backend::Htpasswd => users.clone().map(BackEnd::Htpasswd),
-        Backend::Ldap => directory.clone().map(BackEnd::Ldap),
+        BackEndKind::Htpasswd => users.clone().map(BackEnd::Htpasswd),
+        BackEndKind::Ldap => directory.clone().map(BackEnd::Ldap),
     });
     named.collect()
 }

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use crate::audit::{Audit, WhenUnwritable};
 use crate::authn::keys::{Keyring, Keys as RobotKeys};
-use crate::authn::{Authenticator, AuthnState, Certificates, CredentialStatus, Failure};
-use crate::config::{Anonymous, Challenge};
+use crate::authn::{
+    Anonymous, Authenticator, AuthnState, Certificates, Challenge, CredentialStatus, Failure,
+};
 use crate::identity::{Name, Robot};
 use crate::limit::lockout::{Lockout, Setting};
 use crate::limit::{Quotas, Rates, SourceRateLimiter};

@@ -24,6 +24,7 @@ pub mod ldap;
 mod outcome;
 mod person;
 mod recent;
+mod settings;
 mod state;
 
 pub use authenticator::Authenticator;
@@ -32,4 +33,5 @@ pub use certificate::{CertificateError, Certificates};
 pub use fingerprint::Fingerprint;
 pub use hashing::HashingPool;
 pub use outcome::{Failure, Outcome, Rejection};
+pub use settings::{Anonymous, BackEndKind, Challenge, Settings};
 pub use state::AuthnState;

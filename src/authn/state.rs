@@ -10,7 +10,6 @@ use super::cache::Cache;
 use super::hashing::HashingPool;
 use super::ldap::Directory;
 use super::recent::RecentLogins;
-use crate::config::Ldap;
 use crate::identity::Name;
 use crate::limit::{Source, Trust};
 
@@ -44,7 +43,7 @@ impl AuthnState {
     /// it is new. `ca` is what its certificates are verified with, for changes to be seen.
     pub fn directory(
         &self,
-        config: &Ldap,
+        config: &ldap::Settings,
         tls: Option<&Arc<ClientConfig>>,
         ca: &[u8],
     ) -> Arc<Directory> {

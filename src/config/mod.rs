@@ -2,17 +2,16 @@
 //! to mean something `meaning`'s, and what is wrong with it `error`'s: everything at once, each with
 //! its place and what to write instead.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::authn::ldap::{Dn, UserFilter};
+pub use crate::authn::{Anonymous, Challenge};
 use crate::identity::Secret;
 use crate::policy::{Limits, Policy};
 use crate::upstream::{PassHeaders, RedirectHosts};
-use crate::{audit, store, tls, transport, whole_file};
+use crate::{audit, authn, store, tls, transport, whole_file};
 
 mod ending;
 mod error;
@@ -52,7 +51,7 @@ pub struct Config {
     /// `[upstream]`
     pub upstream: Upstream,
     /// `[auth]`
-    pub auth: Auth,
+    pub auth: authn::Settings,
     /// `[token]`
     pub token: Token,
     /// `[[access]]`, `[[deny]]`, `[groups]`, `[roles]`
@@ -182,127 +181,6 @@ pub struct Upstream {
     pub pass_headers: PassHeaders,
     /// The same of answers.
     pub pass_answer_headers: PassHeaders,
-}
-
-/// What an unauthenticated client is told to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Challenge {
-    /// A password with every request.
-    Basic,
-    /// A token of our own token service.
-    Bearer,
-}
-
-/// How anonymous callers come to what is public.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anonymous {
-    /// Without anything.
-    Direct,
-    /// With a token of our own token service, like everybody else.
-    Token,
-}
-
-/// Who knows passwords.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// A file.
-    Htpasswd,
-    /// A directory.
-    Ldap,
-}
-
-/// `[auth]`
-#[derive(Clone, Debug)]
-pub struct Auth {
-    /// What an unauthenticated client is told to send.
-    pub challenge: Challenge,
-    /// How anonymous callers come; always directly where no token is asked for.
-    pub anonymous: Anonymous,
-    /// Who is asked, in which order.
-    pub order: Vec<Backend>,
-    /// `[auth.htpasswd] file`; there whenever `order` names it.
-    pub htpasswd: Option<PathBuf>,
-    /// `[auth.ldap]`; there whenever `order` names it.
-    pub ldap: Option<Ldap>,
-    /// `[auth.keys] file`
-    pub keys: PathBuf,
-    /// How long a verified credential is remembered.
-    pub cache_ttl: Duration,
-}
-
-/// How groups are found in a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LdapGroups {
-    /// Active Directory, with groups in groups.
-    AdNested,
-    /// `groupOfNames` entries that name the user.
-    GroupOfNames,
-    /// The user's own `memberOf`.
-    MemberOf,
-    /// Not at all.
-    None,
-    /// `posixGroup` entries with `memberUid`.
-    Posix,
-}
-
-/// One directory server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LdapServer {
-    /// Whether the connection begins with TLS (`ldaps://`).
-    pub tls: bool,
-    /// Name or address.
-    pub host: Box<str>,
-    /// Port, 389 or 636 by default.
-    pub port: u16,
-}
-
-impl std::fmt::Display for LdapServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = if self.tls { "ldaps" } else { "ldap" };
-        let (host, port) = (&self.host, self.port);
-        if host.contains(':') {
-            write!(f, "{scheme}://[{host}]:{port}")
-        } else {
-            write!(f, "{scheme}://{host}:{port}")
-        }
-    }
-}
-
-/// `[auth.ldap]`
-#[derive(Clone, Debug)]
-pub struct Ldap {
-    /// Asked in turn.
-    pub servers: Vec<LdapServer>,
-    /// Whether `ldap://` is made safe by `StartTLS`.
-    pub start_tls: bool,
-    /// PEM, the authority that issued the servers' certificates.
-    pub ca: Option<PathBuf>,
-    /// Who searches, and its password; anonymous otherwise.
-    pub bind: Option<(Box<str>, Secret<String>)>,
-    /// Below what users are searched.
-    pub user_base: Box<str>,
-    /// How a user is found, and what names it.
-    pub user_filter: UserFilter,
-    /// How groups are found.
-    pub groups: LdapGroups,
-    /// Below what groups are searched.
-    pub group_base: Option<Box<str>>,
-    /// By the names that rules use, the directory's groups that count as those. Without it every group
-    /// counts, by its common name.
-    pub map: Option<BTreeMap<Box<str>, Vec<Dn>>>,
-    /// Whether groups of groups count, where the directory itself does not resolve them.
-    pub nested_groups: bool,
-    /// For a login, all servers together.
-    pub timeout: Duration,
-    /// For how long what was verified is believed while the directory is down; zero: not at all.
-    pub stale_ok: Duration,
-}
-
-impl Ldap {
-    /// Whether any server is asked over TLS.
-    pub fn uses_tls(&self) -> bool {
-        self.start_tls || self.servers.iter().any(|server| server.tls)
-    }
 }
 
 /// `[admin]`

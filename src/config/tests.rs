@@ -7,10 +7,9 @@ use insta::assert_snapshot;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::{
-    Anonymous, Backend, Challenge, Config, Errors, Expected, LogFormat, UpstreamUrl, Warning,
-};
+use super::{Config, Errors, Expected, LogFormat, UpstreamUrl, Warning};
 use crate::audit::WhenUnwritable;
+use crate::authn::{Anonymous, BackEndKind, Challenge};
 use crate::identity::{Identity, Subject};
 use crate::registry::{Action, RepoName};
 use crate::tls::{ClientCertificateMode, TlsVersion};
@@ -96,7 +95,7 @@ fn the_least_configuration_has_every_default() {
     assert_eq!(config.upstream.response_timeout, Duration::from_mins(1));
     assert_eq!(config.auth.challenge, Challenge::Bearer);
     assert_eq!(config.auth.anonymous, Anonymous::Token);
-    assert_eq!(config.auth.order, [Backend::Htpasswd]);
+    assert_eq!(config.auth.order, [BackEndKind::Htpasswd]);
     assert_eq!(config.auth.htpasswd, Some(here.join("htpasswd")));
     assert_eq!(config.auth.keys, here.join("keys.toml"));
     assert_eq!(config.auth.cache_ttl, Duration::from_mins(5));

@@ -31,8 +31,7 @@ const USES: &[(&str, &[&str])] = &[
     (
         "state",
         &[
-            "audit", "authn", "config", "identity", "limit", "policy", "store", "tls", "token",
-            "upstream",
+            "audit", "authn", "identity", "limit", "policy", "store", "tls", "token", "upstream",
         ],
     ),
     (
@@ -146,7 +145,6 @@ const CLOSE_A_CIRCLE: &[(&str, &str)] = &[
     // The settings of these rooms still stand in `config`.
     ("authn", "config"),
     ("upstream", "config"),
-    ("state", "config"),
     ("access", "config"),
     ("proxy", "config"),
 ];

@@ -23,8 +23,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+use super::LdapServer;
 use super::message;
-use crate::config::LdapServer;
 
 /// A result code: there were more entries.
 pub(super) const SIZE_LIMIT_EXCEEDED: u32 = 4;

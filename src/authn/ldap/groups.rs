@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use ldap3::SearchEntry;
 
+use super::LdapGroups;
 use super::connection::{SIZE_LIMIT_EXCEEDED, Trouble};
 use super::dn::Dn;
 use super::entry::values;
 use super::journal::Journal;
 use super::name::{common_name, equals, is_below};
 use super::server::Server;
-use crate::config::LdapGroups;
 
 /// More groups than anybody is in.
 const MOST: usize = 1_000;

@@ -20,6 +20,7 @@ mod journal;
 mod message;
 mod name;
 mod server;
+mod settings;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,11 +33,11 @@ use tokio::time::{timeout, timeout_at};
 pub use dn::Dn;
 pub use journal::Step;
 pub use name::{FilterError, UserFilter};
+pub use settings::{LdapGroups, LdapServer, Settings};
 
 use super::fingerprint::Fingerprint;
 use super::outcome::{Failure, Outcome, Rejection};
 use super::person::Person;
-use crate::config::Ldap;
 use crate::identity::{Name, Password};
 use crate::limit::{Claimant, Shared, Usage};
 use connection::{Security, Trouble};
@@ -63,7 +64,7 @@ pub struct Directory {
 impl Directory {
     /// `tls` is there if a server is asked over TLS, and `ca` what its certificates are verified
     /// with.
-    pub fn new(config: &Ldap, tls: Option<&Arc<ClientConfig>>, ca: &[u8]) -> Self {
+    pub fn new(config: &Settings, tls: Option<&Arc<ClientConfig>>, ca: &[u8]) -> Self {
         let servers = config.servers.iter().map(|server| {
             let security = match tls {
                 Some(tls) if server.tls => Security::Tls(Arc::clone(tls)),
@@ -92,7 +93,7 @@ impl Directory {
     }
 
     /// What two configurations have in common exactly if they are the same.
-    pub fn fingerprint_of(config: &Ldap, ca: &[u8]) -> Fingerprint {
+    pub fn fingerprint_of(config: &Settings, ca: &[u8]) -> Fingerprint {
         // What is debugged has everything but the password.
         let text = format!("{config:?}");
         let password = config

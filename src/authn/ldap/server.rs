@@ -5,9 +5,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::LdapServer;
 use super::breaker::Breaker;
 use super::connection::{Connection, Found, Security, Trouble};
-use crate::config::LdapServer;
 use crate::identity::{Password, Secret};
 
 /// How many connections wait for the next bind.

@@ -7,27 +7,27 @@ use std::time::Duration;
 use super::is_true;
 use super::judge::{Judge, filled};
 use super::secrets::Password;
-use crate::authn::ldap::{Dn, FilterError, UserFilter};
+use crate::authn::ldap::{self, Dn, FilterError, LdapGroups, LdapServer, UserFilter};
+use crate::authn::{Anonymous, BackEndKind, Challenge, Settings};
 use crate::config::file::{self, Text};
 use crate::config::value::{self, Wrong};
-use crate::config::{Anonymous, Auth, Backend, Challenge, Ldap, LdapGroups, LdapServer};
 
 impl Judge<'_> {
-    pub(super) fn auth(&mut self, auth: &file::Auth) -> Auth {
+    pub(super) fn auth(&mut self, auth: &file::Auth) -> Settings {
         let challenges = [("bearer", Challenge::Bearer), ("basic", Challenge::Basic)];
         let challenge = self.word(auth.challenge.as_ref(), &challenges, Challenge::Bearer);
         let order = self.order(auth);
         let uses = |backend| order.contains(&backend);
         let keys = auth.keys.as_ref().and_then(|keys| keys.value.file.as_ref());
-        Auth {
+        Settings {
             challenge,
             anonymous: self.anonymous(auth.anonymous.as_ref(), challenge),
             htpasswd: match &auth.htpasswd {
-                Some(table) if uses(Backend::Htpasswd) => self.path(table.value.file.as_ref()),
+                Some(table) if uses(BackEndKind::Htpasswd) => self.path(table.value.file.as_ref()),
                 Some(_) | None => None,
             },
             ldap: match &auth.ldap {
-                Some(table) if uses(Backend::Ldap) => Some(self.ldap(&table.value)),
+                Some(table) if uses(BackEndKind::Ldap) => Some(self.ldap(&table.value)),
                 Some(_) | None => None,
             },
             keys: self
@@ -67,16 +67,16 @@ impl Judge<'_> {
     }
 
     /// The back ends in use: those named, or those configured.
-    fn order(&mut self, auth: &file::Auth) -> Vec<Backend> {
+    fn order(&mut self, auth: &file::Auth) -> Vec<BackEndKind> {
         let tables = [
             (
                 "htpasswd",
-                Backend::Htpasswd,
+                BackEndKind::Htpasswd,
                 auth.htpasswd.as_ref().map(|table| &table.span),
             ),
             (
                 "ldap",
-                Backend::Ldap,
+                BackEndKind::Ldap,
                 auth.ldap.as_ref().map(|table| &table.span),
             ),
         ];
@@ -112,7 +112,7 @@ impl Judge<'_> {
         order
     }
 
-    fn ldap(&mut self, ldap: &file::Ldap) -> Ldap {
+    fn ldap(&mut self, ldap: &file::Ldap) -> ldap::Settings {
         let groups = [
             ("member_of", LdapGroups::MemberOf),
             ("group_of_names", LdapGroups::GroupOfNames),
@@ -130,7 +130,7 @@ impl Judge<'_> {
         self.ldap_protection(ldap);
         let groups = self.word(ldap.groups.as_ref(), &groups, LdapGroups::None);
         self.ldap_groups(ldap, groups);
-        Ldap {
+        ldap::Settings {
             servers: self.list(ldap.urls.as_ref(), ldap_server),
             start_tls: is_true(ldap.start_tls.as_ref()),
             ca: self.path(ldap.ca.as_ref()),

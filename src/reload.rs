@@ -463,7 +463,7 @@ async fn apply(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) -> Res
     if let Some(admin) = admin {
         handles.admin.take(admin, proxy);
     }
-    telemetry::set_format(config.log.format);
+    telemetry::set_format(config.log);
     if in_force.public_authority != config.server.public_authority {
         let host = config.server.public_authority.as_deref();
         tracing::info!(host, "`server.public_url` has changed and is in force");

@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use crate::audit::{self, Tally};
-use crate::config::{Collector, Telemetry};
+use crate::telemetry::{Collector, Settings};
 
 /// For one batch.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ const MAX_ANSWER: usize = 64 << 10;
 pub struct Spans(Arc<BatchSpanProcessor>);
 
 /// Sends a span of each request from now on, if there is a collector.
-pub fn start(config: &Telemetry, tally: &Tally) -> Result<Option<Spans>, ExporterBuildError> {
+pub fn start(config: &Settings, tally: &Tally) -> Result<Option<Spans>, ExporterBuildError> {
     let Some(collector) = &config.collector else {
         return Ok(None);
     };

@@ -1,4 +1,5 @@
-//! The log: to stderr, as text or JSON. `RUST_LOG` chooses what is in it.
+//! The log: to stderr, as text or JSON. `RUST_LOG` chooses what is in it. Also the settings of `spans`,
+//! which is not in every build.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -7,8 +8,6 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-use crate::config::LogFormat;
-
 /// Filter without `RUST_LOG`.
 const DEFAULT_FILTER: &str = "info";
 
@@ -16,6 +15,31 @@ type Format = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// The format, which a reload swaps; there is one log.
 static FORMAT: OnceLock<reload::Handle<Format, Registry>> = OnceLock::new();
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Where spans are sent, `[telemetry]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The OpenTelemetry collector that spans are sent to.
+    pub collector: Option<Collector>,
+}
+
+/// Where a collector listens for OTLP over plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    /// A name or address.
+    pub host: Box<str>,
+    /// Its port.
+    pub port: u16,
+}
 
 /// Starts logging. Called once, before anything else happens.
 pub fn start(format: LogFormat) {

@@ -14,6 +14,7 @@
 
 mod metrics;
 mod place;
+mod settings;
 mod status;
 
 use std::convert::Infallible;
@@ -33,6 +34,7 @@ use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 
 pub use place::{Admin, Move};
+pub use settings::Settings;
 use status::{RobotKeys, Status};
 
 use crate::authn::ldap::Diagnosis;

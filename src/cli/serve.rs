@@ -53,7 +53,7 @@ impl Serve {
         if !failed.is_empty() {
             return Ok(WRONG_CONFIGURATION.into());
         }
-        telemetry::start(config.log.format);
+        telemetry::start(config.log);
         for warning in warnings {
             tracing::warn!(%warning, "configuration");
         }

@@ -2,7 +2,6 @@
 //! to mean something `meaning`'s, and what is wrong with it `error`'s: everything at once, each with
 //! its place and what to write instead.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +9,9 @@ use std::time::Duration;
 pub use crate::authn::{Anonymous, Challenge};
 use crate::identity::Secret;
 use crate::policy::{Limits, Policy};
+use crate::telemetry::LogFormat;
 use crate::upstream::{PassHeaders, RedirectHosts};
-use crate::{audit, authn, store, tls, transport, whole_file};
+use crate::{admin, audit, authn, store, telemetry, tls, token, transport, whole_file};
 
 mod ending;
 mod error;
@@ -53,7 +53,7 @@ pub struct Config {
     /// `[auth]`
     pub auth: authn::Settings,
     /// `[token]`
-    pub token: Token,
+    pub token: token::Settings,
     /// `[[access]]`, `[[deny]]`, `[groups]`, `[roles]`
     pub policy: Arc<Policy>,
     /// The built-in roles and those of `[roles]`.
@@ -67,11 +67,11 @@ pub struct Config {
     /// `[audit]`
     pub audit: audit::Settings,
     /// `[admin]`
-    pub admin: Admin,
-    /// `[log]`
-    pub log: Log,
+    pub admin: admin::Settings,
+    /// `[log] format`
+    pub log: LogFormat,
     /// `[telemetry]`
-    pub telemetry: Telemetry,
+    pub telemetry: telemetry::Settings,
     /// The files with passwords, each with the key that names it. They have been read.
     pub password_files: Vec<(&'static str, PathBuf)>,
     /// The text, to quote from.
@@ -181,59 +181,6 @@ pub struct Upstream {
     pub pass_headers: PassHeaders,
     /// The same of answers.
     pub pass_answer_headers: PassHeaders,
-}
-
-/// `[admin]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admin {
-    /// Where health, metrics and status are served; nowhere without the table.
-    pub listen: Option<SocketAddr>,
-}
-
-/// `[token]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// Of an access token; at least a minute, because clients assume that much.
-    pub lifetime: Duration,
-    /// Of a refresh token; zero for none.
-    pub refresh_lifetime: Duration,
-    /// PEM, a P-256 key in PKCS #8; made at start and kept in memory when absent.
-    pub signing_key: Option<PathBuf>,
-    /// Whether tokens asked for with a client certificate are good with that certificate only.
-    /// Tokens asked for with nothing else always are.
-    pub bind_certificate: bool,
-}
-
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
-/// `[log]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// How the log is written.
-    pub format: LogFormat,
-}
-
-/// `[telemetry]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Telemetry {
-    /// The OpenTelemetry collector that spans are sent to.
-    pub collector: Option<Collector>,
-}
-
-/// Where a collector listens for OTLP over plain HTTP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Collector {
-    /// A name or address.
-    pub host: Box<str>,
-    /// Its port.
-    pub port: u16,
 }
 
 #[cfg(test)]

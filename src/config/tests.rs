@@ -7,11 +7,12 @@ use insta::assert_snapshot;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::{Config, Errors, Expected, LogFormat, UpstreamUrl, Warning};
+use super::{Config, Errors, Expected, UpstreamUrl, Warning};
 use crate::audit::WhenUnwritable;
 use crate::authn::{Anonymous, BackEndKind, Challenge};
 use crate::identity::{Identity, Subject};
 use crate::registry::{Action, RepoName};
+use crate::telemetry::LogFormat;
 use crate::tls::{ClientCertificateMode, TlsVersion};
 use crate::transport::ProxyProtocol;
 
@@ -117,7 +118,7 @@ fn the_least_configuration_has_every_default() {
     assert_eq!(config.audit.file, here.join("audit.jsonl"));
     assert_eq!(config.audit.when_unwritable, WhenUnwritable::RefuseWrites);
     assert_eq!(config.admin.listen, None);
-    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.log, LogFormat::Text);
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn everything_written_arrives() {
     assert_eq!(config.auth.challenge, Challenge::Basic);
     assert!(config.auth.order.is_empty() && config.auth.htpasswd.is_none());
     assert_eq!(config.admin.listen, Some("127.0.0.1:9090".parse().unwrap()));
-    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log, LogFormat::Json);
     assert_eq!(config.limits.anonymous_pulls.count, 5);
     assert_eq!(config.limits.repeat_free, Duration::from_mins(10));
     assert_eq!(config.limits.rates.requests_per_second, 0);

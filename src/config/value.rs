@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::UpstreamUrl;
 use super::error::nearest;
-use super::{Collector, UpstreamUrl};
 use crate::audit::SyslogAddress;
 use crate::store::StoreUrl;
+use crate::telemetry::Collector;
 use crate::upstream::{PassHeader, RedirectHost};
 
 /// What is wrong with a value, and what to write instead.

@@ -9,7 +9,9 @@ mod claims;
 pub(crate) mod fuzz;
 mod keys;
 mod scope;
+mod settings;
 
 pub use claims::{Claims, Confirmation, Kind};
 pub use keys::{KeyError, Keys, TokenError, Verified};
 pub use scope::{Asked, parse_scopes};
+pub use settings::Settings;

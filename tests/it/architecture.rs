@@ -56,6 +56,7 @@ const USES: &[(&str, &[&str])] = &[
     (
         "config",
         &[
+            "admin",
             "audit",
             "authn",
             "identity",
@@ -63,7 +64,9 @@ const USES: &[(&str, &[&str])] = &[
             "policy",
             "registry",
             "store",
+            "telemetry",
             "tls",
+            "token",
             "transport",
             "upstream",
             "whole_file",
@@ -106,8 +109,8 @@ const USES: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
-    ("telemetry", &["config"]),
-    ("spans", &["audit", "config"]),
+    ("telemetry", &[]),
+    ("spans", &["audit", "telemetry"]),
     (
         "report",
         &[

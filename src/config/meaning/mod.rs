@@ -17,12 +17,14 @@ use secrets::Password;
 use super::error::{Diagnostic, Source};
 use super::file::{self, At, File, List};
 use super::value::{self, Wrong};
-use super::{Admin, Config, Log, LogFormat, Telemetry, Token, Upstream, UpstreamUrl, rules};
+use super::{Config, Upstream, UpstreamUrl, rules};
 
 use crate::identity::CertificateField;
+use crate::telemetry::LogFormat;
 use crate::tls::{self, ClientCertificateMode, ClientCertificates, TlsVersion};
 use crate::transport::{self, ProxyProtocol};
 use crate::upstream::{PassHeaders, RedirectHost, RedirectHosts};
+use crate::{admin, telemetry, token};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -263,7 +265,7 @@ impl Judge<'_> {
         headers.into_iter().collect()
     }
 
-    fn token(&mut self, token: &file::Token) -> Token {
+    fn token(&mut self, token: &file::Token) -> token::Settings {
         self.warn_if_readable(token.signing_key.as_ref());
         let lifetime = self.duration(token.lifetime.as_ref(), Duration::from_mins(5));
         if let Some(written) = token.lifetime.as_ref().filter(|_| lifetime < MINUTE) {
@@ -277,7 +279,7 @@ impl Judge<'_> {
                 self.warning(&written.span, wrong.help(help));
             }
         }
-        Token {
+        token::Settings {
             lifetime,
             refresh_lifetime: self.duration(
                 token.refresh_lifetime.as_ref(),
@@ -288,9 +290,9 @@ impl Judge<'_> {
         }
     }
 
-    fn admin(&mut self, admin: Option<&At<file::Admin>>, taken: &[SocketAddr]) -> Admin {
+    fn admin(&mut self, admin: Option<&At<file::Admin>>, taken: &[SocketAddr]) -> admin::Settings {
         let Some(admin) = admin else {
-            return Admin { listen: None };
+            return admin::Settings { listen: None };
         };
         let listen = self.text(admin.value.listen.as_ref(), address);
         let listen = listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
@@ -311,25 +313,24 @@ impl Judge<'_> {
             self.error(&written.span, wrong.help("choose another port"));
         }
         let listen = Some(listen);
-        Admin { listen }
+        admin::Settings { listen }
     }
 
-    fn telemetry(&mut self, telemetry: &file::Telemetry) -> Telemetry {
+    fn telemetry(&mut self, telemetry: &file::Telemetry) -> telemetry::Settings {
         let endpoint = telemetry.otlp_endpoint.as_ref();
         if let Some(at) = endpoint.filter(|_| !cfg!(feature = "otlp")) {
             let wrong = Wrong::new("`otlp_endpoint` has no effect: this program exports no spans");
             let wrong = wrong.help("build it with `--features otlp`");
             self.warning(&at.span, wrong);
         }
-        Telemetry {
+        telemetry::Settings {
             collector: self.text(endpoint, value::collector),
         }
     }
 
-    fn log(&mut self, log: &file::Log) -> Log {
+    fn log(&mut self, log: &file::Log) -> LogFormat {
         let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-        let format = self.word(log.format.as_ref(), &formats, LogFormat::Text);
-        Log { format }
+        self.word(log.format.as_ref(), &formats, LogFormat::Text)
     }
 }
 

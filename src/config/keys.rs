@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::error::{Diagnostic, Errors};
 use super::file::{At, List, Text, schema_of};
-use super::meaning::Judge;
+use super::meaning::Interpreter;
 use super::read::{self, Reading};
 use super::rules::{find_role, timestamp};
 use super::value::{self, Wrong};
@@ -95,8 +95,8 @@ pub fn robot_keys(text: &str, path: &Path, roles: &Roles) -> Result<Vec<RobotKey
         source,
         mut found,
     } = read::read_as::<File>(text, path, &schema_of::<File>());
-    let mut judge = Judge::new(&source, Path::new("/"), &|_| None, &mut found);
-    let keys = file.map(|file| judge.robot_keys(&file, roles));
+    let mut interpreter = Interpreter::new(&source, Path::new("/"), &|_| None, &mut found);
+    let keys = file.map(|file| interpreter.robot_keys(&file, roles));
     match (Errors::among(&mut found), keys) {
         (None, Some(keys)) => Ok(keys),
         (Some(errors), _) => Err(errors),
@@ -154,7 +154,7 @@ pub(super) fn read_digest(text: &str) -> Result<[u8; 32], Wrong> {
     Ok(digest)
 }
 
-impl Judge<'_> {
+impl Interpreter<'_> {
     fn robot_keys(&mut self, file: &File, roles: &Roles) -> Vec<RobotKey> {
         let mut seen = HashSet::new();
         let keys = file.key.iter().filter_map(|key| {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::error::nearest;
 use super::file::{self, At, File, List, Text};
 use super::keys::Roles;
-use super::meaning::{Judge, network};
+use super::meaning::{Interpreter, network};
 use super::policy_test::{Expected, PolicyTest};
 use super::value::{self, Wrong};
 use crate::identity::{NameError, ROBOT, Subject};
@@ -30,40 +30,43 @@ struct Names {
 
 /// `[[access]]`, `[[deny]]`, `[groups]`, `[roles]`; and `[[limit]]`, which speaks of the same people.
 pub(super) fn policy(
-    judge: &mut Judge<'_>,
+    interpreter: &mut Interpreter<'_>,
     file: &File,
     others_name_groups: bool,
     certificates: ClientCertificateMode,
 ) -> (Policy, Roles, Vec<PullLimit>) {
     let names = Names {
-        roles: judge.roles(file),
-        groups: judge.groups(file),
+        roles: interpreter.roles(file),
+        groups: interpreter.groups(file),
         others_name_groups,
     };
     let access: Vec<AccessRule> = file
         .access
         .iter()
-        .map(|rule| judge.access(rule, &names, certificates))
+        .map(|rule| interpreter.access(rule, &names, certificates))
         .collect();
     let deny = file
         .deny
         .iter()
-        .map(|rule| judge.deny(rule, &names))
+        .map(|rule| interpreter.deny(rule, &names))
         .collect();
-    let limits = file.limit.iter().map(|limit| judge.limit(limit, &names));
+    let limits = file
+        .limit
+        .iter()
+        .map(|limit| interpreter.limit(limit, &names));
     let limits = limits.collect();
     (Policy::new(access, deny, names.groups), names.roles, limits)
 }
 
 /// `[[policy_test]]`; those that cannot be understood are left out.
-pub(super) fn policy_tests(judge: &mut Judge<'_>, file: &File) -> Vec<PolicyTest> {
+pub(super) fn policy_tests(interpreter: &mut Interpreter<'_>, file: &File) -> Vec<PolicyTest> {
     file.policy_test
         .iter()
-        .filter_map(|test| judge.policy_test(test))
+        .filter_map(|test| interpreter.policy_test(test))
         .collect()
 }
 
-impl Judge<'_> {
+impl Interpreter<'_> {
     fn roles(&mut self, file: &File) -> Roles {
         let built_in = BUILT_IN_ROLES
             .into_iter()

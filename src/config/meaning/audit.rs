@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use super::interpreter::Interpreter;
 use super::is_true;
-use super::judge::Judge;
 use crate::audit::{AuditSync, Rotate, Settings, StdoutSettings, SyslogSettings, WhenUnwritable};
 use crate::config::file::{self, At};
 use crate::config::value::{self, Wrong};
 
-impl Judge<'_> {
+impl Interpreter<'_> {
     pub(super) fn audit(&mut self, audit: &file::Audit) -> Settings {
         let answers = [
             ("refuse", WhenUnwritable::Refuse),

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::interpreter::{Interpreter, filled};
 use super::is_true;
-use super::judge::{Judge, filled};
 use super::secrets::Password;
 use crate::authn::ldap::{self, Dn, FilterError, LdapGroups, LdapServer, UserFilter};
 use crate::authn::{Anonymous, BackEndKind, Challenge, Settings};
 use crate::config::file::{self, Text};
 use crate::config::value::{self, Wrong};
 
-impl Judge<'_> {
+impl Interpreter<'_> {
     pub(super) fn auth(&mut self, auth: &file::Auth) -> Settings {
         let challenges = [("bearer", Challenge::Bearer), ("basic", Challenge::Basic)];
         let challenge = self.word(auth.challenge.as_ref(), &challenges, Challenge::Bearer);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::judge::Judge;
+use super::interpreter::Interpreter;
 use super::secrets::Password;
 use crate::config::file::{self, At, File, Text};
 use crate::config::value::{self, Wrong};
@@ -11,7 +11,7 @@ use crate::limit::{Quota, Rates};
 use crate::policy::{Limits, PullLimit};
 use crate::store::{self, StoreUrl};
 
-impl Judge<'_> {
+impl Interpreter<'_> {
     pub(super) fn limits(&mut self, limits: &file::Limits, pulls: Vec<PullLimit>) -> Limits {
         let rate = |rate: Option<&At<u32>>, default| rate.map_or(default, |rate| rate.value);
         let six_hours = Duration::from_hours(6);

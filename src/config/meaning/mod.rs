@@ -3,7 +3,7 @@
 
 mod audit;
 mod auth;
-mod judge;
+mod interpreter;
 mod limits;
 mod secrets;
 
@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use judge::{Judge, network};
+pub(super) use interpreter::{Interpreter, network};
 use secrets::Password;
 
 use super::error::{Diagnostic, Source};
@@ -28,7 +28,7 @@ use crate::{admin, telemetry, token};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Judges a file.
+/// Interprets a file.
 pub(super) fn understand(
     file: &File,
     source: Source,
@@ -38,33 +38,34 @@ pub(super) fn understand(
 ) -> Config {
     let path = std::path::absolute(path).unwrap_or_else(|_no_folder| path.to_owned());
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let mut judge = Judge::new(&source, folder, env, found);
-    let server = judge.server(&file.server.value);
-    let tls = judge.tls(&file.tls.value);
-    let upstream = judge.upstream(&file.upstream.value);
-    let auth = judge.auth(&file.auth.value);
-    let token = judge.token(&file.token.value);
+    let mut interpreter = Interpreter::new(&source, folder, env, found);
+    let server = interpreter.server(&file.server.value);
+    let tls = interpreter.tls(&file.tls.value);
+    let upstream = interpreter.upstream(&file.upstream.value);
+    let auth = interpreter.auth(&file.auth.value);
+    let token = interpreter.token(&file.token.value);
     let may_name_groups = auth.ldap.is_some() || tls.client_certificates.groups.is_some();
     let certificates = tls.client_certificates.mode;
-    let (policy, roles, pulls) = rules::policy(&mut judge, file, may_name_groups, certificates);
-    let policy_tests = rules::policy_tests(&mut judge, file);
-    let limits = judge.limits(&file.limits.value, pulls);
+    let (policy, roles, pulls) =
+        rules::policy(&mut interpreter, file, may_name_groups, certificates);
+    let policy_tests = rules::policy_tests(&mut interpreter, file);
+    let limits = interpreter.limits(&file.limits.value, pulls);
     let store = file.limits.value.store.as_ref();
-    let store = store.map(|table| judge.store(&table.value));
-    let audit = judge.audit(&file.audit.value);
-    let admin = judge.admin(file.admin.as_ref(), &server.listen);
-    let log = judge.log(&file.log.value);
-    let telemetry = judge.telemetry(&file.telemetry.value);
-    let password_files = judge.password_files(file);
-    judge.check_replicas(file);
+    let store = store.map(|table| interpreter.store(&table.value));
+    let audit = interpreter.audit(&file.audit.value);
+    let admin = interpreter.admin(file.admin.as_ref(), &server.listen);
+    let log = interpreter.log(&file.log.value);
+    let telemetry = interpreter.telemetry(&file.telemetry.value);
+    let password_files = interpreter.password_files(file);
+    interpreter.check_replicas(file);
     let names_users = !tls.client_certificates.username.is_empty();
     if names_users && certificates != ClientCertificateMode::Off {
-        judge.certificate_beside_basic(&file.auth.value);
+        interpreter.certificate_beside_basic(&file.auth.value);
     }
-    judge.look_at_file(file, &path);
-    if file.access.is_empty() && judge.found.iter().all(Diagnostic::is_warning) {
+    interpreter.look_at_file(file, &path);
+    if file.access.is_empty() && interpreter.found.iter().all(Diagnostic::is_warning) {
         let help = "add an `[[access]]` with `repositories`, `who` and `role`";
-        judge.warning_about_file(
+        interpreter.warning_about_file(
             "no `[[access]]` rule: everything is denied to everybody",
             help,
         );
@@ -90,7 +91,7 @@ pub(super) fn understand(
     }
 }
 
-impl Judge<'_> {
+impl Interpreter<'_> {
     fn server(&mut self, server: &file::Server) -> transport::Settings {
         let listen = self.list(server.listen.as_ref(), address);
         self.not_empty(server.listen.as_ref(), "no address to listen on");

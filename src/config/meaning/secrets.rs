@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::judge::Judge;
+use super::interpreter::Interpreter;
 use crate::config::file::{File, Text};
 use crate::config::value::Wrong;
 use crate::identity::Secret;
@@ -25,7 +25,7 @@ pub(super) struct Password<'a> {
 
 pub(super) type Login = (Box<str>, Secret<String>);
 
-impl Judge<'_> {
+impl Interpreter<'_> {
     /// A user name and a password, which only make sense together.
     pub(super) fn login(&mut self, user: Written<'_>, password: Password<'_>) -> Option<Login> {
         let (user_key, user) = user;

@@ -1,4 +1,4 @@
-//! What every judgement needs: where words are looked up, and where errors go.
+//! What the meaning of every table needs: where paths and variables are looked up, and where errors go.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -11,15 +11,15 @@ use crate::config::error::{Diagnostic, Source};
 use crate::config::file::{At, List, Text};
 use crate::config::value::{self, Wrong};
 
-/// Everything a judgement needs, and what it has found so far.
-pub(in crate::config) struct Judge<'a> {
+/// What the tables are interpreted with, and what was found wrong so far.
+pub(in crate::config) struct Interpreter<'a> {
     pub(in crate::config) source: &'a Source,
     pub(super) folder: &'a Path,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     pub(super) found: &'a mut Vec<Diagnostic>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Interpreter<'a> {
     /// `folder` is what paths are relative to.
     pub(in crate::config) fn new(
         source: &'a Source,
@@ -36,7 +36,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-impl Judge<'_> {
+impl Interpreter<'_> {
     pub(super) fn path(&mut self, text: Option<&Text>) -> Option<PathBuf> {
         self.text(text, filled)
             .map(|path: Box<str>| self.folder.join(&*path))

@@ -22,6 +22,7 @@
 //! | [`transport`] | from bytes to a request: listeners, connections, drain |
 //! | [`proxy`] | from a request to its answer and its record |
 //! | [`access`] | from a request's head to a permit or a refusal; the token service |
+//! | [`document`] | TOML that people write: everything wrong with it at once, in its place |
 //! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
 //! | [`report`] | what reads the trail: the report, its last records, decisions of the past |
@@ -53,6 +54,7 @@ pub mod admin;
 pub mod audit;
 pub mod authn;
 pub mod config;
+pub mod document;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod page;

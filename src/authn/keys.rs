@@ -10,6 +10,8 @@
 //! another one. If it cannot
 //! be read then, the keys known so far stay in force and the log says so.
 
+mod file;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -23,9 +25,14 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use file::read_digest;
+pub use file::{RobotKey, check_key_name, key_pattern, robot_keys, write_digest};
+
 use super::{Outcome, Rejection};
-use crate::config::{Diagnostic, Errors, RobotKey, Roles, robot_keys};
+use crate::document::{Diagnostic, Errors};
 use crate::identity::{Identity, KEY_PREFIX, Password, SHORTEST_KEY, Secret};
+use crate::policy::Roles;
 use crate::whole_file;
 
 const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -368,10 +375,11 @@ mod tests {
 
     use jiff::Timestamp;
 
+    use super::write_digest;
     use super::{KeyChange, Keyring, checksum, digest, is_meant, is_whole, new_key};
     use crate::authn::{Outcome, Rejection};
-    use crate::config::{Roles, write_digest};
     use crate::identity::Password;
+    use crate::policy::Roles;
     use crate::registry::Action;
 
     /// A file of keys of a test's own, removed at its end.

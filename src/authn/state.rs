@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 
 use super::cache::Cache;
 use super::hashing::HashingPool;
-use super::ldap::Directory;
+use super::ldap::{self, Directory};
 use super::recent::RecentLogins;
 use crate::identity::Name;
 use crate::limit::{Source, Trust};

@@ -2,74 +2,13 @@
 //! and nowhere else: the schema, the search for unknown keys and the test of `conf/reference.toml`
 //! are made from these types. Nothing has a default here; what absence means is `meaning`'s.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::Value;
 
-/// A value and where it stands, in bytes.
-#[derive(Default)]
-pub(super) struct At<T> {
-    pub(super) value: T,
-    pub(super) span: Range<usize>,
-}
-
-/// Most values are texts, judged later: that keeps their place for the message.
-pub(super) type Text = At<String>;
-pub(super) type List = At<Vec<Text>>;
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = toml::Spanned::<T>::deserialize(deserializer)?;
-        Ok(Self {
-            span: spanned.span(),
-            value: spanned.into_inner(),
-        })
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for At<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn schema_id() -> std::borrow::Cow<'static, str> {
-        T::schema_id()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
-    }
-}
-
-// Compared by value, for the keys of `[groups]` and `[roles]`.
-impl<T: PartialEq> PartialEq for At<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.value == other.value
-    }
-}
-
-impl<T: Eq> Eq for At<T> {}
-
-impl<T: Ord> PartialOrd for At<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T: Ord> Ord for At<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.value.cmp(&other.value)
-    }
-}
+use crate::document::{At, List, Text, schema_of};
 
 /// Configuration of portcullis, an authenticating reverse proxy in front of a container registry.
 #[derive(Deserialize, JsonSchema)]
@@ -554,31 +493,4 @@ pub(super) struct Telemetry {
 /// The JSON schema of the file, with every table in its place.
 pub fn schema() -> Value {
     schema_of::<File>()
-}
-
-/// The JSON schema of any file that is read in this way.
-pub(super) fn schema_of<T: JsonSchema>() -> Value {
-    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
-    let schema = settings.into_generator().into_root_schema_for::<T>();
-    let mut schema = schema.to_value();
-    drop_null(&mut schema);
-    schema
-}
-
-/// TOML has no null: what may be absent is simply not required.
-fn drop_null(schema: &mut Value) {
-    match schema {
-        Value::Object(map) => {
-            if let Some(Value::Array(types)) = map.get_mut("type") {
-                types.retain(|one| one != "null");
-                if let [only] = types.as_slice() {
-                    let only = only.clone();
-                    map.insert("type".to_owned(), only);
-                }
-            }
-            map.values_mut().for_each(drop_null);
-        }
-        Value::Array(list) => list.iter_mut().for_each(drop_null),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
 }

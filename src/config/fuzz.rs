@@ -4,12 +4,11 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::UpstreamUrl;
-use super::error::{Diagnostic, Errors};
-use super::mask::{MASK, mask};
-use super::value::{self, Wrong};
-use super::{Config, check_key_name, keys, robot_keys, time_to_live, write_digest};
+use super::value;
+use super::{Config, UpstreamUrl, time_to_live};
 use crate::audit::SyslogAddress;
+use crate::authn::keys::{check_key_name, read_digest, robot_keys, write_digest};
+use crate::document::{Diagnostic, Errors, MASK, Wrong, duration, mask};
 use crate::policy::BUILT_IN_ROLES;
 use crate::store::StoreUrl;
 
@@ -57,7 +56,7 @@ pub(crate) fn keys(bytes: &[u8]) {
                 assert!(key.line >= 1 && key.line <= text.split('\n').count());
                 let digest = write_digest(&key.digest);
                 assert!(text.to_ascii_lowercase().contains(&digest) || text.contains('\\'));
-                assert_eq!(keys::read_digest(&digest), Ok(key.digest));
+                assert_eq!(read_digest(&digest), Ok(key.digest));
             }
         }
         Err(errors) => refused(text, &errors),
@@ -105,19 +104,16 @@ pub(crate) fn value(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
-    if let Ok(length) = value::duration(text) {
+    if let Ok(length) = duration(text) {
         assert!(length <= Duration::from_hours(10 * 365 * 24));
-        assert_eq!(
-            value::duration(&format!("{}ms", length.as_millis())),
-            Ok(length)
-        );
+        assert_eq!(duration(&format!("{}ms", length.as_millis())), Ok(length));
         assert_eq!(
             value::interval(text).is_ok(),
             length >= Duration::from_secs(1)
         );
     }
     let lives = time_to_live(text).ok().flatten();
-    assert_eq!(lives, value::duration(text).ok());
+    assert_eq!(lives, duration(text).ok());
     if let Ok(size) = value::size(text) {
         assert!(size >= 1 << 16 && text.bytes().next().is_some_and(|b| b.is_ascii_digit()));
         let kib = size.checked_div(1 << 10).unwrap_or_default();

@@ -1,37 +1,31 @@
-//! What the configuration means. What is written is `file`'s, how it is read `read`'s, how it comes
-//! to mean something `meaning`'s, and what is wrong with it `error`'s: everything at once, each with
-//! its place and what to write instead.
+//! The configuration: fills the settings that the rooms own. What is written is `file`'s, what it means
+//! `meaning`'s; how it is read, and what is told when something is wrong, is [`document`]'s.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::authn::{Anonymous, Challenge};
+use crate::document::{self, Source};
+pub use crate::document::{Diagnostic, Errors, Warning};
 use crate::identity::Secret;
-use crate::policy::{Limits, Policy};
+use crate::policy::{Limits, Policy, Roles};
 use crate::telemetry::LogFormat;
 use crate::upstream::{PassHeaders, RedirectHosts};
 use crate::{admin, audit, authn, store, telemetry, tls, token, transport, whole_file};
 
 mod ending;
-mod error;
 mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-mod keys;
-mod mask;
 mod meaning;
 mod policy_test;
-mod read;
 mod rules;
 mod value;
 
-pub use error::{Diagnostic, Errors, Severity, Source, Warning};
 pub use file::schema;
-pub use keys::{
-    RobotKey, Roles, check_key_name, key_pattern, robot_keys, time_to_live, write_digest,
-};
 pub use policy_test::{Expected, PolicyTest};
+pub use value::time_to_live;
 
 #[cfg(test)]
 pub(crate) use crate::audit::{
@@ -113,11 +107,11 @@ impl Config {
         path: &Path,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> (Option<Self>, Vec<Diagnostic>) {
-        let read::Reading {
+        let document::Reading {
             file,
             source,
             mut found,
-        } = read::read(text, path);
+        } = document::read(text, path, &schema());
         let config = file.map(|file| meaning::understand(&file, source, path, env, &mut found));
         (config, found)
     }

@@ -2,20 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::ops::Range;
 
-use jiff::Timestamp;
-
-use super::error::nearest;
-use super::file::{self, At, File, List, Text};
-use super::keys::Roles;
-use super::meaning::{Interpreter, network};
+use super::file::{self, File};
 use super::policy_test::{Expected, PolicyTest};
-use super::value::{self, Wrong};
+use crate::document::{self, At, EMPTY, Interpreter, List, Wrong, find_role, nearest, timestamp};
 use crate::identity::{NameError, ROBOT, Subject};
 use crate::limit::Quota;
 use crate::policy::{
-    AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Pattern, Policy, PullLimit, Who,
+    AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Policy, PullLimit, Roles, Who,
 };
 use crate::registry::{Action, RepoName};
 use crate::tls::ClientCertificateMode;
@@ -118,7 +112,7 @@ impl Interpreter<'_> {
                 ("certificate", Condition::Certificate),
                 ("password", Condition::Password),
             ];
-            value::word(text, &known)
+            document::word(text, &known)
         });
         if let Some(written) = &rule.require
             && require.contains(&Condition::Certificate)
@@ -195,7 +189,7 @@ impl Interpreter<'_> {
             RepoName::parse(text).ok_or_else(wrong)
         });
         let answers = [("allow", Expected::Allow), ("deny", Expected::Deny)];
-        let expect = self.text(test.expect.as_ref(), |text| value::word(text, &answers));
+        let expect = self.text(test.expect.as_ref(), |text| document::word(text, &answers));
         if test.address.is_some() && address.is_none() {
             return None;
         }
@@ -214,24 +208,6 @@ impl Interpreter<'_> {
                 .map_or(span, |expect| &expect.span)
                 .clone(),
         })
-    }
-
-    pub(super) fn networks(&mut self, list: Option<&List>) -> Vec<ipnet::IpNet> {
-        self.not_empty(list, EMPTY);
-        self.list(list, network)
-    }
-
-    pub(super) fn patterns(&mut self, list: Option<&List>) -> Vec<Pattern> {
-        self.not_empty(list, "no repository is named: this rule is about nothing");
-        let items = list.into_iter().flat_map(|list| &list.value);
-        let pattern = |item: &Text| match Pattern::parse(&item.value) {
-            Ok(pattern) => Some(pattern),
-            Err(wrong) => {
-                self.error(&at_byte(item, wrong.at), Wrong::new(wrong.message));
-                None
-            }
-        };
-        items.filter_map(pattern).collect()
     }
 
     /// An access for a robot key has no effect.
@@ -264,11 +240,8 @@ impl Interpreter<'_> {
     }
 }
 
-/// For optional lists of conditions, whose emptiness could mean "none" or "any".
-pub(super) const EMPTY: &str = "the list is empty; leave it out to ask for nothing";
-
 fn action(text: &str) -> Result<Action, Wrong> {
-    value::word(text, &Action::ALL.map(|action| (action.as_str(), action)))
+    document::word(text, &Action::ALL.map(|action| (action.as_str(), action)))
 }
 
 fn who(text: &str) -> Result<Who, Wrong> {
@@ -332,39 +305,4 @@ fn one_caller(text: &str) -> Result<Subject, Wrong> {
             Err(Wrong::new("a test asks about one caller").help(help))
         }
     }
-}
-
-pub(super) fn find_role(name: &str, roles: &Roles) -> Result<Vec<Action>, Wrong> {
-    if let Some(actions) = roles.get(name) {
-        return Ok(actions.clone());
-    }
-    let mut known: Vec<&str> = roles.keys().map(|role| &**role).collect();
-    known.sort_unstable();
-    let help = match nearest(name, known.iter().copied()) {
-        Some(near) => format!("did you mean {near:?}?"),
-        None => format!("there are {}; define others in `[roles]`", known.join(", ")),
-    };
-    Err(Wrong::new(format!("unknown role {name:?}")).help(help))
-}
-
-pub(super) fn timestamp(text: &str) -> Result<Timestamp, Wrong> {
-    text.parse().map_err(|_not_a_time| {
-        Wrong::new(format!("{text:?} is not a time"))
-            .help("write date, time and zone, for example \"2027-01-31T00:00:00Z\"")
-    })
-}
-
-/// One byte of a string, given by its offset in the value. Escapes would shift it; patterns have
-/// none that are legal.
-fn at_byte(text: &Text, offset: usize) -> Range<usize> {
-    let quotes = text.span.len().saturating_sub(text.value.len());
-    if quotes != 2 || text.value.is_empty() {
-        return text.span.clone();
-    }
-    let start = text.span.start.saturating_add(1).saturating_add(offset);
-    let length = text
-        .value
-        .get(offset..)
-        .and_then(|rest| rest.chars().next());
-    start..start.saturating_add(length.map_or(1, char::len_utf8))
 }

@@ -814,7 +814,7 @@ fn the_reference_has_every_key_and_no_other() {
     written.retain(|key| !key.contains("file_of_password"));
     written.sort();
     written.dedup();
-    let mut known = super::read::all_keys();
+    let mut known = crate::document::all_keys(&super::schema());
     known.sort();
     assert_eq!(written, known);
 }

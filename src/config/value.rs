@@ -4,67 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::UpstreamUrl;
-use super::error::nearest;
 use crate::audit::SyslogAddress;
+use crate::document::{Wrong, duration};
 use crate::store::StoreUrl;
 use crate::telemetry::Collector;
 use crate::upstream::{PassHeader, RedirectHost};
-
-/// What is wrong with a value, and what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub(super) message: String,
-    pub(super) help: Option<String>,
-}
-
-impl Wrong {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self {
-            message,
-            help: None,
-        }
-    }
-
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-}
-
-/// No duration is longer: ten years. Deadlines far away overflow clocks.
-const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
-
-/// A whole number and a unit: `30s`, `6h`, `90d`.
-pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shape = "write a whole number and one of ms, s, m, h, d, w, for example \"30s\"";
-    if number.is_empty() {
-        return Err(Wrong::new(format!("{text:?} is not a duration")).help(shape));
-    }
-    let milliseconds: u64 = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "w" => 604_800_000,
-        "" => {
-            let help = format!("write \"{number}s\" for seconds");
-            return Err(Wrong::new("the duration has no unit").help(help));
-        }
-        _ => return Err(Wrong::new(format!("{text:?} is not a duration")).help(shape)),
-    };
-    let number: Option<u64> = number.parse().ok();
-    let length = number.and_then(|number| number.checked_mul(milliseconds));
-    match length.map(Duration::from_millis) {
-        Some(length) if length <= LONGEST => Ok(length),
-        Some(_) | None => Err(Wrong::new("the duration is longer than ten years")),
-    }
-}
 
 /// A number of bytes: `100MiB`. Files that are too small are too many.
 pub(super) fn size(text: &str) -> Result<u64, Wrong> {
@@ -216,6 +160,17 @@ pub(super) fn store(text: &str) -> Result<StoreUrl, Wrong> {
     })
 }
 
+/// A time to live, as the command line has it: a duration of the configuration, or `never`.
+pub fn time_to_live(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "never" => Ok(None),
+        _ => duration(text).map(Some).map_err(|wrong| {
+            let help = wrong.help.map(|help| format!(", {help}"));
+            format!("{}{}", wrong.message, help.unwrap_or_default())
+        }),
+    }
+}
+
 /// The authority of our own URL, which is https: `host` or `host:port`, in lower case, without
 /// the default port.
 pub(super) fn public_authority(text: &str) -> Result<Box<str>, Wrong> {
@@ -278,27 +233,11 @@ pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, Option<u16>), Wrong
     Ok((host.into(), port))
 }
 
-/// The meaning of a word.
-pub(super) fn word<T: Copy>(text: &str, known: &[(&str, T)]) -> Result<T, Wrong> {
-    if let Some((_, meaning)) = known.iter().find(|(word, _)| *word == text) {
-        return Ok(*meaning);
-    }
-    let words = || known.iter().map(|(word, _)| *word);
-    let help = nearest(text, words()).map_or_else(
-        || {
-            let all: Vec<String> = words().map(|word| format!("{word:?}")).collect();
-            format!("write one of {}", all.join(", "))
-        },
-        |near| format!("did you mean {near:?}?"),
-    );
-    Err(Wrong::new(format!("unknown value {text:?}")).help(help))
-}
-
 #[cfg(test)]
 mod tests {
     use super::{
-        StoreUrl, UpstreamUrl, duration, interval, public_authority, size, store, syslog, upstream,
-        word,
+        StoreUrl, UpstreamUrl, interval, public_authority, size, store, syslog, time_to_live,
+        upstream,
     };
     use crate::audit::SyslogAddress;
     use proptest::prelude::*;
@@ -358,38 +297,10 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_a_unit() {
-        for (text, seconds) in [
-            ("0s", 0),
-            ("30s", 30),
-            ("5m", 300),
-            ("6h", 21_600),
-            ("90d", 7_776_000),
-            ("2w", 1_209_600),
-        ] {
-            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for (text, words) in [
-            ("30", "\"30s\""),
-            ("", "for example"),
-            ("s", "for example"),
-            ("-1s", "for example"),
-            ("1.5h", "for example"),
-            ("30 s", "for example"),
-            ("5min", "for example"),
-            ("5M", "for example"),
-            ("1h30m", "for example"),
-        ] {
-            let help = duration(text).unwrap_err().help.unwrap();
-            assert!(help.contains(words), "{text}: {help}");
-        }
-        for text in ["99999999999999999999s", "18446744073709551615w", "4000d"] {
-            assert!(
-                duration(text).unwrap_err().message.contains("ten years"),
-                "{text}"
-            );
-        }
+    fn times_to_live_may_never_end() {
+        assert_eq!(time_to_live("90d"), Ok(Some(Duration::from_hours(2160))));
+        assert_eq!(time_to_live("never"), Ok(None));
+        assert!(time_to_live("90").unwrap_err().contains("90s"));
     }
 
     #[test]
@@ -505,21 +416,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn words_come_with_a_suggestion() {
-        let known = [("bearer", 1), ("basic", 2)];
-        assert_eq!(word("basic", &known), Ok(2));
-        let near = word("baerer", &known).unwrap_err().help.unwrap();
-        assert!(near.contains("\"bearer\""), "{near}");
-        let far = word("x", &known).unwrap_err().help.unwrap();
-        assert!(far.contains("\"bearer\", \"basic\""), "{far}");
-    }
-
     proptest! {
         #[test]
         fn no_text_panics(text in ".{0,30}") {
-            let _: [bool; 4] = [
-                duration(&text).is_ok(),
+            let _: [bool; 3] = [
                 store(&text).is_ok(),
                 upstream(&text).is_ok(),
                 public_authority(&text).is_ok(),

@@ -16,7 +16,7 @@ pub use decide::{Decision, Denial, Permit, Tags};
 pub use explain::{Explanation, Judged, RuleKind};
 pub use limits::Limits;
 pub use pull_limits::{LimitedRead, PullLimit, PullLimits};
-pub use role::BUILT_IN_ROLES;
+pub use role::{BUILT_IN_ROLES, Roles};
 pub use rules::{AccessRule, Condition, DenyRule, Place, Policy, Verdict, Who, canonical};
 
 pub use crate::registry::{Pattern, PatternError};

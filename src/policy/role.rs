@@ -1,6 +1,11 @@
 //! The built-in roles. A role is nothing but a name for a set of actions.
 
+use std::collections::HashMap;
+
 use crate::registry::Action;
+
+/// Roles by name, built in or of the configuration.
+pub type Roles = HashMap<Box<str>, Vec<Action>>;
 
 /// The roles every configuration has, from the least to the most powerful.
 pub const BUILT_IN_ROLES: [(&str, &[Action]); 4] = [

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::authn::htpasswd::Users;
-use crate::config::{Config, RobotKey, robot_keys};
+use crate::authn::keys::{RobotKey, robot_keys};
+use crate::config::Config;
 use crate::identity::{Robot, Subject};
 
 /// Terms of what needs attention.

@@ -13,11 +13,19 @@ const USES: &[(&str, &[&str])] = &[
     ("trace", &[]),
     ("policy", &["identity", "limit", "registry"]),
     ("limit", &["identity"]),
+    ("document", &["identity", "policy", "registry"]),
     ("token", &["identity", "registry"]),
     // the outside
     (
         "authn",
-        &["config", "identity", "limit", "tls", "whole_file"],
+        &[
+            "document",
+            "identity",
+            "limit",
+            "policy",
+            "tls",
+            "whole_file",
+        ],
     ),
     ("tls", &["identity", "whole_file"]),
     (
@@ -59,6 +67,7 @@ const USES: &[(&str, &[&str])] = &[
             "admin",
             "audit",
             "authn",
+            "document",
             "identity",
             "limit",
             "policy",
@@ -146,7 +155,6 @@ const USES: &[(&str, &[&str])] = &[
 /// Arrows that close a circle and are to go. The others make none.
 const CLOSE_A_CIRCLE: &[(&str, &str)] = &[
     // The settings of these rooms still stand in `config`.
-    ("authn", "config"),
     ("upstream", "config"),
     ("access", "config"),
     ("proxy", "config"),

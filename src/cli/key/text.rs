@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use portcullis::config::write_digest;
+use portcullis::authn::keys::write_digest;
 
 /// The beginning of a new file.
 const HEAD: &str = "\

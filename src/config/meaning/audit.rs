@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::interpreter::Interpreter;
 use super::is_true;
 use crate::audit::{AuditSync, Rotate, Settings, StdoutSettings, SyslogSettings, WhenUnwritable};
-use crate::config::file::{self, At};
-use crate::config::value::{self, Wrong};
+use crate::config::{file, value};
+use crate::document::{At, Interpreter, Wrong};
 
 impl Interpreter<'_> {
     pub(super) fn audit(&mut self, audit: &file::Audit) -> Settings {

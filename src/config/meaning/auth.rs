@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::interpreter::{Interpreter, filled};
 use super::is_true;
 use super::secrets::Password;
 use crate::authn::ldap::{self, Dn, FilterError, LdapGroups, LdapServer, UserFilter};
 use crate::authn::{Anonymous, BackEndKind, Challenge, Settings};
-use crate::config::file::{self, Text};
-use crate::config::value::{self, Wrong};
+use crate::config::file;
+use crate::config::value;
+use crate::document::{Interpreter, Text, Wrong, filled, word};
 
 impl Interpreter<'_> {
     pub(super) fn auth(&mut self, auth: &file::Auth) -> Settings {
@@ -87,7 +87,7 @@ impl Interpreter<'_> {
         let mut order = Vec::new();
         for name in &written.value {
             let known = tables.map(|(name, backend, table)| (name, (backend, table)));
-            match value::word(&name.value, &known) {
+            match word(&name.value, &known) {
                 Ok((backend, _)) if order.contains(&backend) => {
                     self.error(
                         &name.span,

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::interpreter::Interpreter;
 use super::secrets::Password;
-use crate::config::file::{self, At, File, Text};
-use crate::config::value::{self, Wrong};
+use crate::config::file::{self, File};
+use crate::config::value;
+use crate::document::{At, Interpreter, Text, Wrong};
 use crate::limit::{Quota, Rates};
 use crate::policy::{Limits, PullLimit};
 use crate::store::{self, StoreUrl};

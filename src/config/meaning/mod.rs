@@ -3,7 +3,6 @@
 
 mod audit;
 mod auth;
-mod interpreter;
 mod limits;
 mod secrets;
 
@@ -11,13 +10,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use interpreter::{Interpreter, network};
 use secrets::Password;
 
-use super::error::{Diagnostic, Source};
-use super::file::{self, At, File, List};
-use super::value::{self, Wrong};
-use super::{Config, Upstream, UpstreamUrl, rules};
+use super::file::{self, File};
+use super::{Config, Upstream, UpstreamUrl, rules, value};
+use crate::document::{At, Diagnostic, EMPTY, Interpreter, List, Source, Wrong, network, word};
 
 use crate::identity::CertificateField;
 use crate::telemetry::LogFormat;
@@ -197,7 +194,7 @@ impl Interpreter<'_> {
             let wrong = Wrong::new("`groups` has no effect: certificates name no users");
             self.warning(&groups.span, wrong.help("say by `username` where they do"));
         }
-        self.not_empty(asked.username.as_ref(), rules::EMPTY);
+        self.not_empty(asked.username.as_ref(), EMPTY);
         ClientCertificates {
             mode,
             ca: self.path(asked.ca.as_ref()),
@@ -354,7 +351,7 @@ fn address(text: &str) -> Result<SocketAddr, Wrong> {
 }
 
 fn certificate_field(text: &str) -> Result<CertificateField, Wrong> {
-    value::word(
+    word(
         text,
         &[
             ("san.dns", CertificateField::SanDns),

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::interpreter::Interpreter;
-use crate::config::file::{File, Text};
-use crate::config::value::Wrong;
+use crate::config::file::File;
+use crate::document::{Interpreter, Text, Wrong};
 use crate::identity::Secret;
 use crate::whole_file::{MAX_SECRET, read_text};
 

@@ -273,7 +273,7 @@ pub struct Source {
 }
 
 impl Source {
-    pub(super) fn new(path: &Path, text: &str) -> Self {
+    pub(crate) fn new(path: &Path, text: &str) -> Self {
         let text = mask(text);
         let ends = text.match_indices('\n').map(|(at, _)| at);
         Self {
@@ -286,13 +286,13 @@ impl Source {
         }
     }
 
-    pub(super) fn remember(&mut self, key: String, span: Range<usize>) {
+    pub(crate) fn remember(&mut self, key: String, span: Range<usize>) {
         self.keys.insert(key, span);
     }
 
     /// An error at a key, given by its dotted path; where the file does not have it, at the
     /// nearest table around.
-    pub(super) fn error_at_key(&self, key: &str, message: impl Into<String>) -> Diagnostic {
+    pub(crate) fn error_at_key(&self, key: &str, message: impl Into<String>) -> Diagnostic {
         let mut key = key;
         loop {
             if let Some(span) = self.keys.get(key) {
@@ -305,7 +305,7 @@ impl Source {
         }
     }
 
-    pub(super) fn error(&self, span: Range<usize>, message: impl Into<String>) -> Diagnostic {
+    pub(crate) fn error(&self, span: Range<usize>, message: impl Into<String>) -> Diagnostic {
         self.diagnostic(self.spot(span), message)
     }
 
@@ -320,12 +320,12 @@ impl Source {
     }
 
     /// `file:line`, which is what rules are called in the audit file.
-    pub(super) fn place(&self, span: &Range<usize>) -> Place {
+    pub(crate) fn place(&self, span: &Range<usize>) -> Place {
         Place(format!("{}:{}", self.name, self.line(span)).into())
     }
 
     /// The line where something begins, from 1.
-    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+    pub(crate) fn line(&self, span: &Range<usize>) -> usize {
         self.lines.partition_point(|begin| *begin <= span.start)
     }
 
@@ -374,7 +374,7 @@ fn shorten(text: &str) -> String {
 }
 
 /// The candidate that was probably meant.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     known
         .into_iter()

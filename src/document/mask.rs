@@ -5,10 +5,10 @@
 use crate::identity::KEY_PREFIX;
 
 /// Stands for each byte taken out: byte offsets stay right, and the display can shorten a run.
-pub(super) const MASK: char = '\u{1}';
+pub(crate) const MASK: char = '\u{1}';
 
 /// The text with passwords, the users and passwords of URLs, and robot keys taken out.
-pub(super) fn mask(text: &str) -> String {
+pub(crate) fn mask(text: &str) -> String {
     mask_robot_keys(&mask_userinfo(&mask_values(text)))
 }
 

@@ -1,7 +1,7 @@
 //! `keys.toml`: robot keys as `portcullis key` writes them and people may change them. Read as
 //! strictly as the configuration, with every error and its place.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,18 +9,12 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::error::{Diagnostic, Errors};
-use super::file::{At, List, Text, schema_of};
-use super::meaning::Interpreter;
-use super::read::{self, Reading};
-use super::rules::{find_role, timestamp};
-use super::value::{self, Wrong};
+use crate::document::{
+    self, At, Diagnostic, Errors, Interpreter, List, Reading, Text, Wrong, find_role, schema_of,
+    timestamp,
+};
 use crate::identity::Confinement;
-use crate::policy::{Pattern, canonical};
-use crate::registry::Action;
-
-/// Roles by name, built in or of the configuration.
-pub type Roles = HashMap<Box<str>, Vec<Action>>;
+use crate::policy::{Pattern, Roles, canonical};
 
 /// What stands before a key's digest.
 const SHA256: &str = "sha256:";
@@ -94,7 +88,7 @@ pub fn robot_keys(text: &str, path: &Path, roles: &Roles) -> Result<Vec<RobotKey
         file,
         source,
         mut found,
-    } = read::read_as::<File>(text, path, &schema_of::<File>());
+    } = document::read::<File>(text, path, &schema_of::<File>());
     let mut interpreter = Interpreter::new(&source, Path::new("/"), &|_| None, &mut found);
     let keys = file.map(|file| interpreter.robot_keys(&file, roles));
     match (Errors::among(&mut found), keys) {
@@ -137,7 +131,7 @@ pub fn write_digest(digest: &[u8; 32]) -> String {
     text
 }
 
-pub(super) fn read_digest(text: &str) -> Result<[u8; 32], Wrong> {
+pub(crate) fn read_digest(text: &str) -> Result<[u8; 32], Wrong> {
     let wrong = || {
         Wrong::new("this is no digest of a key")
             .help("write \"sha256:\" and 64 hexadecimal digits, or make a key with `portcullis key create`")
@@ -204,26 +198,14 @@ impl Interpreter<'_> {
     }
 }
 
-/// A time to live, as the command line has it: a duration of the configuration, or `never`.
-pub fn time_to_live(text: &str) -> Result<Option<std::time::Duration>, String> {
-    match text {
-        "never" => Ok(None),
-        _ => value::duration(text).map(Some).map_err(|wrong| {
-            let help = wrong.help.map(|help| format!(", {help}"));
-            format!("{}{}", wrong.message, help.unwrap_or_default())
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Roles, check_key_name, key_pattern, robot_keys, time_to_live, write_digest};
+    use super::{Roles, check_key_name, key_pattern, robot_keys, write_digest};
     use crate::registry::{Action, RepoName};
     use insta::assert_snapshot;
     use jiff::Timestamp;
     use proptest::prelude::*;
     use std::path::Path;
-    use std::time::Duration;
 
     fn roles() -> Roles {
         let developer = vec![Action::Pull, Action::Push, Action::Overwrite];
@@ -323,7 +305,7 @@ repositories = ["a//b"]
     }
 
     #[test]
-    fn names_patterns_and_times_of_the_command_line() {
+    fn names_and_patterns_of_the_command_line() {
         for good in ["ci", "team-a.push_2", "7"] {
             assert_eq!(check_key_name(good), Ok(()), "{good}");
         }
@@ -334,9 +316,6 @@ repositories = ["a//b"]
         assert!(key_pattern("team-a/**").is_ok());
         assert!(key_pattern("home/${user}/**").is_err());
         assert!(key_pattern("A").is_err());
-        assert_eq!(time_to_live("90d"), Ok(Some(Duration::from_hours(2160))));
-        assert_eq!(time_to_live("never"), Ok(None));
-        assert!(time_to_live("90").unwrap_err().contains("90s"));
     }
 
     proptest! {

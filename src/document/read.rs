@@ -11,22 +11,16 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::{Diagnostic, Source, nearest};
-use super::file::{File, schema};
 
 /// What was read, as far as it could be, and what was wrong with it.
-pub(super) struct Reading<T> {
-    pub(super) file: Option<T>,
-    pub(super) source: Source,
-    pub(super) found: Vec<Diagnostic>,
-}
-
-/// Reads a configuration's text.
-pub(super) fn read(text: &str, path: &Path) -> Reading<File> {
-    read_as(text, path, &schema())
+pub(crate) struct Reading<T> {
+    pub(crate) file: Option<T>,
+    pub(crate) source: Source,
+    pub(crate) found: Vec<Diagnostic>,
 }
 
 /// Reads a text whose schema is `schema`, the one of `T`.
-pub(super) fn read_as<T: DeserializeOwned>(text: &str, path: &Path, schema: &Value) -> Reading<T> {
+pub(crate) fn read<T: DeserializeOwned>(text: &str, path: &Path, schema: &Value) -> Reading<T> {
     let mut source = Source::new(path, text);
     let (mut document, broken) = DeTable::parse_recoverable(text);
     let mut found = Vec::new();
@@ -254,9 +248,9 @@ impl Walk<'_> {
     }
 }
 
-/// Every key of the file by its dotted path; tables in arrays stand without their number.
+/// Every key of a document by its dotted path; tables in arrays stand without their number.
 #[cfg(test)]
-pub(super) fn all_keys() -> Vec<String> {
+pub(crate) fn all_keys(schema: &Value) -> Vec<String> {
     fn collect(schema: &Value, path: &str, out: &mut Vec<String>) {
         let schema = schema
             .get("items")
@@ -270,7 +264,7 @@ pub(super) fn all_keys() -> Vec<String> {
         }
     }
     let mut out = Vec::new();
-    collect(&schema(), "", &mut out);
+    collect(schema, "", &mut out);
     out
 }
 

@@ -1,27 +1,24 @@
 //! What the meaning of every table needs: where paths and variables are looked up, and where errors go.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use crate::config::error::{Diagnostic, Source};
-use crate::config::file::{At, List, Text};
-use crate::config::value::{self, Wrong};
+use super::error::{Diagnostic, Source};
+use super::value::{self, Wrong};
+use super::{At, List, Text};
 
 /// What the tables are interpreted with, and what was found wrong so far.
-pub(in crate::config) struct Interpreter<'a> {
-    pub(in crate::config) source: &'a Source,
-    pub(super) folder: &'a Path,
-    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
-    pub(super) found: &'a mut Vec<Diagnostic>,
+pub(crate) struct Interpreter<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) folder: &'a Path,
+    pub(crate) env: &'a dyn Fn(&str) -> Option<String>,
+    pub(crate) found: &'a mut Vec<Diagnostic>,
 }
 
 impl<'a> Interpreter<'a> {
     /// `folder` is what paths are relative to.
-    pub(in crate::config) fn new(
+    pub(crate) fn new(
         source: &'a Source,
         folder: &'a Path,
         env: &'a dyn Fn(&str) -> Option<String>,
@@ -37,17 +34,17 @@ impl<'a> Interpreter<'a> {
 }
 
 impl Interpreter<'_> {
-    pub(super) fn path(&mut self, text: Option<&Text>) -> Option<PathBuf> {
+    pub(crate) fn path(&mut self, text: Option<&Text>) -> Option<PathBuf> {
         self.text(text, filled)
             .map(|path: Box<str>| self.folder.join(&*path))
     }
 
-    pub(super) fn paths(&mut self, list: Option<&List>) -> Vec<PathBuf> {
+    pub(crate) fn paths(&mut self, list: Option<&List>) -> Vec<PathBuf> {
         let paths: Vec<Box<str>> = self.list(list, filled);
         paths.iter().map(|path| self.folder.join(&**path)).collect()
     }
 
-    pub(super) fn count(&mut self, count: Option<&At<u32>>, default: usize) -> usize {
+    pub(crate) fn count(&mut self, count: Option<&At<u32>>, default: usize) -> usize {
         let Some(count) = count else {
             return default;
         };
@@ -57,16 +54,12 @@ impl Interpreter<'_> {
         usize::try_from(count.value).unwrap_or(usize::MAX)
     }
 
-    pub(super) fn duration(&mut self, text: Option<&Text>, default: Duration) -> Duration {
+    pub(crate) fn duration(&mut self, text: Option<&Text>, default: Duration) -> Duration {
         self.text(text, value::duration).unwrap_or(default)
     }
 
     /// A duration that cannot be zero.
-    pub(in crate::config) fn time_out(
-        &mut self,
-        text: Option<&Text>,
-        default: Duration,
-    ) -> Duration {
+    pub(crate) fn time_out(&mut self, text: Option<&Text>, default: Duration) -> Duration {
         let length = self.duration(text, default);
         if let Some(text) = text.filter(|_| length.is_zero()) {
             self.error(&text.span, Wrong::new("no time at all"));
@@ -74,7 +67,7 @@ impl Interpreter<'_> {
         length
     }
 
-    pub(super) fn word<T: Copy>(
+    pub(crate) fn word<T: Copy>(
         &mut self,
         text: Option<&Text>,
         known: &[(&str, T)],
@@ -84,7 +77,7 @@ impl Interpreter<'_> {
             .unwrap_or(default)
     }
 
-    pub(in crate::config) fn text<T>(
+    pub(crate) fn text<T>(
         &mut self,
         text: Option<&Text>,
         parse: impl FnOnce(&str) -> Result<T, Wrong>,
@@ -95,7 +88,7 @@ impl Interpreter<'_> {
             .ok()
     }
 
-    pub(in crate::config) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         list: Option<&List>,
         parse: impl Fn(&str) -> Result<T, Wrong>,
@@ -106,13 +99,13 @@ impl Interpreter<'_> {
             .collect()
     }
 
-    pub(in crate::config) fn not_empty(&mut self, list: Option<&List>, message: &str) {
+    pub(crate) fn not_empty(&mut self, list: Option<&List>, message: &str) {
         if let Some(list) = list.filter(|list| list.value.is_empty()) {
             self.error(&list.span, Wrong::new(message));
         }
     }
 
-    pub(in crate::config) fn error(&mut self, span: &Range<usize>, wrong: Wrong) {
+    pub(crate) fn error(&mut self, span: &Range<usize>, wrong: Wrong) {
         let error = self.source.error(span.clone(), wrong.message);
         self.found.push(match wrong.help {
             Some(help) => error.with_help(help),
@@ -120,7 +113,7 @@ impl Interpreter<'_> {
         });
     }
 
-    pub(in crate::config) fn warning(&mut self, span: &Range<usize>, wrong: Wrong) {
+    pub(crate) fn warning(&mut self, span: &Range<usize>, wrong: Wrong) {
         self.error(span, wrong);
         if let Some(last) = self.found.pop() {
             self.found.push(last.as_warning());
@@ -128,32 +121,15 @@ impl Interpreter<'_> {
     }
 
     /// A warning about what is not in the file.
-    pub(super) fn warning_about_file(&mut self, message: &str, help: &str) {
+    pub(crate) fn warning_about_file(&mut self, message: &str, help: &str) {
         let error = self.source.error_at_key("", message);
         self.found.push(error.with_help(help).as_warning());
     }
 }
 
-pub(super) fn filled(text: &str) -> Result<Box<str>, Wrong> {
+pub(crate) fn filled(text: &str) -> Result<Box<str>, Wrong> {
     if text.is_empty() {
         return Err(Wrong::new("this is empty"));
     }
     Ok(text.into())
-}
-
-/// A network, or one address.
-pub(in crate::config) fn network(text: &str) -> Result<IpNet, Wrong> {
-    let network: IpNet = match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
-        (Ok(network), _) => network,
-        (_, Ok(address)) => address.into(),
-        (Err(_), Err(_)) => {
-            let wrong = Wrong::new(format!("{text:?} is not a network"));
-            return Err(wrong.help("write for example \"10.0.0.0/8\" or \"2001:db8::/32\""));
-        }
-    };
-    if network.trunc() != network {
-        let wrong = Wrong::new(format!("{text:?} is an address inside a network"));
-        return Err(wrong.help(format!("write \"{}\"", network.trunc())));
-    }
-    Ok(network)
 }

@@ -9,7 +9,7 @@ use super::login_throttle::{note_claim, verify_password};
 use super::refusal::Denied;
 use super::{Pull, Refusal, pull_quota};
 use crate::audit::{Event, Purpose, Record};
-use crate::config::{Anonymous, Challenge};
+use crate::authn::{Anonymous, Challenge};
 use crate::identity::{
     Authentication, ClientCertificate, Identity, Presented, Robot, Secret, Subject,
 };

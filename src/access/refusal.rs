@@ -9,8 +9,7 @@ use http::{Method, StatusCode};
 
 use super::{PullsExceeded, Standing, message};
 use crate::audit::{AuditError, Outcome};
-use crate::authn::{CertificateError, Failure, Rejection};
-use crate::config::Challenge;
+use crate::authn::{CertificateError, Challenge, Failure, Rejection};
 use crate::identity::{Malformed, Presented, Subject};
 use crate::policy::Denial;
 use crate::registry::{BlobVerb, Call, CallError, Code, Problem, QueryError, Read, RepoName};

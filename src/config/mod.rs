@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::authn::{Anonymous, Challenge};
 use crate::document::{self, Source};
 pub use crate::document::{Diagnostic, Errors, Warning};
 use crate::identity::Secret;

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::body::AnswerBody;
 use crate::access::{Refusal, Standing, Wanted};
 use crate::audit::Record;
-use crate::config::Challenge;
+use crate::authn::Challenge;
 use crate::identity::Claim;
 use crate::request::Authority;
 use crate::upstream::API_VERSION;

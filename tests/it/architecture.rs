@@ -45,14 +45,14 @@ const USES: &[(&str, &[&str])] = &[
     (
         "access",
         &[
-            "audit", "authn", "config", "identity", "limit", "policy", "registry", "request",
-            "state", "store", "token", "upstream",
+            "audit", "authn", "identity", "limit", "policy", "registry", "request", "state",
+            "store", "token", "upstream",
         ],
     ),
     (
         "proxy",
         &[
-            "access", "audit", "config", "identity", "limit", "policy", "registry", "request",
+            "access", "audit", "authn", "identity", "limit", "policy", "registry", "request",
             "state", "trace", "upstream",
         ],
     ),
@@ -156,8 +156,6 @@ const USES: &[(&str, &[&str])] = &[
 const CLOSE_A_CIRCLE: &[(&str, &str)] = &[
     // The settings of these rooms still stand in `config`.
     ("upstream", "config"),
-    ("access", "config"),
-    ("proxy", "config"),
 ];
 
 /// The arrows between rooms, each with a file that it starts from.

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::value;
-use super::{Config, UpstreamUrl, time_to_live};
+use super::{Config, time_to_live};
 use crate::audit::SyslogAddress;
 use crate::authn::keys::{check_key_name, read_digest, robot_keys, write_digest};
 use crate::document::{Diagnostic, Errors, MASK, Wrong, duration, mask};
 use crate::policy::BUILT_IN_ROLES;
 use crate::store::StoreUrl;
+use crate::upstream::UpstreamUrl;
 
 /// Nothing lies below, so no file is read.
 const FOLDER: &str = "/nonexistent/portcullis";

@@ -3,15 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::document::{self, Source};
 pub use crate::document::{Diagnostic, Errors, Warning};
-use crate::identity::Secret;
 use crate::policy::{Limits, Policy, Roles};
 use crate::telemetry::LogFormat;
-use crate::upstream::{PassHeaders, RedirectHosts};
-use crate::{admin, audit, authn, store, telemetry, tls, token, transport, whole_file};
+use crate::{admin, audit, authn, store, telemetry, tls, token, transport, upstream, whole_file};
 
 mod ending;
 mod file;
@@ -42,7 +39,7 @@ pub struct Config {
     /// `[tls]`
     pub tls: tls::Settings,
     /// `[upstream]`
-    pub upstream: Upstream,
+    pub upstream: upstream::Settings,
     /// `[auth]`
     pub auth: authn::Settings,
     /// `[token]`
@@ -132,48 +129,6 @@ fn usable(
         (Some(errors), _) => Err(errors),
         (None, None) => Err(Diagnostic::about_file(path, "this cannot be read").into()),
     }
-}
-
-/// Where the registry is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum UpstreamUrl {
-    /// `http://host:port`
-    Http {
-        /// Name or address; IPv6 without brackets.
-        host: Box<str>,
-        /// Port, 80 by default.
-        port: u16,
-    },
-    /// `https://host:port`
-    Https {
-        /// Name or address, IPv6 without brackets; also the name its certificate must carry.
-        host: Box<str>,
-        /// Port, 443 by default.
-        port: u16,
-    },
-    /// `unix:/path`
-    Unix(PathBuf),
-}
-
-/// `[upstream]`
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    /// Where the registry is.
-    pub url: UpstreamUrl,
-    /// Credentials for an upstream that asks for them.
-    pub login: Option<(Box<str>, Secret<String>)>,
-    /// PEM with the CA of an https upstream; the system's otherwise.
-    pub ca: Option<PathBuf>,
-    /// Time to connect.
-    pub connect_timeout: Duration,
-    /// Time for the answer to begin after the request has been sent.
-    pub response_timeout: Duration,
-    /// Where reads of blobs may be redirected to.
-    pub redirect_hosts: RedirectHosts,
-    /// Request headers that cross besides those of the API.
-    pub pass_headers: PassHeaders,
-    /// The same of answers.
-    pub pass_answer_headers: PassHeaders,
 }
 
 #[cfg(test)]

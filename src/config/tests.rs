@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::{Config, Errors, Expected, UpstreamUrl, Warning};
+use super::{Config, Errors, Expected, Warning};
 use crate::audit::WhenUnwritable;
 use crate::authn::{Anonymous, BackEndKind, Challenge};
 use crate::identity::{Identity, Subject};
@@ -15,6 +15,7 @@ use crate::registry::{Action, RepoName};
 use crate::telemetry::LogFormat;
 use crate::tls::{ClientCertificateMode, TlsVersion};
 use crate::transport::ProxyProtocol;
+use crate::upstream::UpstreamUrl;
 
 const LEAST: &str = r#"
 [tls]

@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::UpstreamUrl;
 use crate::audit::SyslogAddress;
 use crate::document::{Wrong, duration};
 use crate::store::StoreUrl;
 use crate::telemetry::Collector;
-use crate::upstream::{PassHeader, RedirectHost};
+use crate::upstream::{PassHeader, RedirectHost, UpstreamUrl};
 
 /// A number of bytes: `100MiB`. Files that are too small are too many.
 pub(super) fn size(text: &str) -> Result<u64, Wrong> {

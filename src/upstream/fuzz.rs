@@ -12,8 +12,7 @@ use super::headers::{PassHeader, PassHeaders, passed_back, passed_on};
 use super::location::Location;
 use super::origin::{Origin, Url};
 use super::redirect::{RedirectHost, RedirectHosts};
-use super::{Forward, Pool, Seal, Session, Upstream, location, method};
-use crate::config;
+use super::{Forward, Pool, Seal, Session, Settings, Upstream, UpstreamUrl, location, method};
 use crate::fuzz::lines;
 use crate::identity::{Robot, Subject};
 use crate::registry::Call;
@@ -308,8 +307,8 @@ pub(crate) fn session(bytes: &[u8]) {
 }
 
 static UPSTREAM: LazyLock<Option<Upstream>> = LazyLock::new(|| {
-    let config = config::Upstream {
-        url: config::UpstreamUrl::Http {
+    let config = Settings {
+        url: UpstreamUrl::Http {
             host: REGISTRY.into(),
             port: 5000,
         },

@@ -16,6 +16,7 @@ mod origin;
 mod pool;
 mod redirect;
 mod session;
+mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +39,8 @@ pub use pool::Pool;
 use pool::{Failure, Lease};
 pub use redirect::{RedirectHost, RedirectHosts};
 pub use session::{Seal, Session};
+pub use settings::{Settings, UpstreamUrl};
 
-use crate::config::UpstreamUrl;
 use crate::identity::Subject;
 use crate::policy::Permit;
 use crate::registry::{BlobVerb, Call, Digest, ManifestVerb, Read, RepoName, UploadId, UploadVerb};
@@ -144,11 +145,7 @@ pub struct Answer {
 
 impl Upstream {
     /// Sets up the way to the registry; opens no connection yet.
-    pub fn new(
-        config: &crate::config::Upstream,
-        pool: Arc<Pool>,
-        seal: Seal,
-    ) -> Result<Self, TlsError> {
+    pub fn new(config: &Settings, pool: Arc<Pool>, seal: Seal) -> Result<Self, TlsError> {
         // Connections are good for as long as whom they were checked by.
         let mut roots = None;
         let target = match &config.url {

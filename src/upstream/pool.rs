@@ -26,8 +26,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::body::Progress;
 use super::head::{Expects, Watched};
-use super::{RequestBody, Target};
-use crate::config::UpstreamUrl;
+use super::{RequestBody, Target, UpstreamUrl};
 
 /// Idle connections kept at most.
 const IDLE: usize = 256;

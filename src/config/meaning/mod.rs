@@ -13,14 +13,14 @@ use std::time::Duration;
 use secrets::Password;
 
 use super::file::{self, File};
-use super::{Config, Upstream, UpstreamUrl, rules, value};
+use super::{Config, rules, value};
 use crate::document::{At, Diagnostic, EMPTY, Interpreter, List, Source, Wrong, network, word};
 
 use crate::identity::CertificateField;
 use crate::telemetry::LogFormat;
 use crate::tls::{self, ClientCertificateMode, ClientCertificates, TlsVersion};
 use crate::transport::{self, ProxyProtocol};
-use crate::upstream::{PassHeaders, RedirectHost, RedirectHosts};
+use crate::upstream::{self, PassHeaders, RedirectHost, RedirectHosts, UpstreamUrl};
 use crate::{admin, telemetry, token};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -204,7 +204,7 @@ impl Interpreter<'_> {
         }
     }
 
-    fn upstream(&mut self, upstream: &file::Upstream) -> Upstream {
+    fn upstream(&mut self, upstream: &file::Upstream) -> upstream::Settings {
         let url = self.text(upstream.url.as_ref(), value::upstream);
         let url = match url {
             Some(UpstreamUrl::Unix(path)) => UpstreamUrl::Unix(self.folder.join(path)),
@@ -227,7 +227,7 @@ impl Interpreter<'_> {
             let wrong = Wrong::new("no user name has a `:` or a control character (RFC 7617)");
             self.error(&user.span, wrong);
         }
-        Upstream {
+        upstream::Settings {
             url,
             login: self.login(("username", upstream.username.as_ref()), password),
             ca: self.path(upstream.ca.as_ref()),

@@ -23,10 +23,11 @@ const MAX_GROUPS: usize = 100;
 pub struct Record {
     fields: Option<Box<Fields>>,
     started: Instant,
-    bytes_in: Arc<AtomicU64>,
+    /// Bytes of the request's body, where they are counted.
+    bytes_in: Option<Arc<AtomicU64>>,
     audit: Arc<Audit>,
-    /// Its place in the queue, once it has one.
-    place: Arc<Mutex<Option<Place>>>,
+    /// Its place in the queue, where one is reserved.
+    place: Option<Arc<Mutex<Option<Place>>>>,
     is_permitted: bool,
     marks: Marks,
     disposition: Disposition,
@@ -51,9 +52,9 @@ impl Record {
         Self {
             fields: Some(Box::new(fields)),
             started: Instant::now(),
-            bytes_in: Arc::default(),
+            bytes_in: None,
             audit: Arc::clone(audit),
-            place: Arc::default(),
+            place: None,
             is_permitted: false,
             marks: Marks::default(),
             disposition: Disposition::Undecided,
@@ -68,8 +69,8 @@ impl Record {
     }
 
     /// The counter of request body bytes, for whoever reads them.
-    pub fn bytes_in(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.bytes_in)
+    pub fn bytes_in(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.bytes_in.get_or_insert_default())
     }
 
     /// Says what the record is about, once that is known better.
@@ -275,8 +276,9 @@ impl Record {
     }
 
     /// Its place in the queue, for whoever commits something to take before he does.
-    pub fn reserve(&self) -> Reservation {
-        Reservation::new(&self.audit, self.claimant(), &self.place)
+    pub fn reserve(&mut self) -> Reservation {
+        let whom = self.claimant();
+        Reservation::new(&self.audit, whom, self.place.get_or_insert_default())
     }
 
     /// Lets what got no permit be counted, if its source has had enough records. Its reference becomes
@@ -329,7 +331,8 @@ impl Record {
         let Some(mut fields) = self.fields.take() else {
             return;
         };
-        fields.bytes_in = self.bytes_in.load(Ordering::Relaxed);
+        let bytes_in = self.bytes_in.as_ref();
+        fields.bytes_in = bytes_in.map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         fields.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.audit.tally().add(fields.entry());
         if self.disposition == Disposition::Suppressed {
@@ -337,11 +340,11 @@ impl Record {
             let _gone = ack.is_some_and(|ack| ack.send(Ok(())).is_err());
             return;
         }
-        let place = self
-            .place
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let reserved = self.place.as_ref();
+        let place = reserved.and_then(|place| {
+            let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+            place.take()
+        });
         let place = place.or_else(|| self.audit.spare_place(whom?));
         if self.is_permitted {
             self.audit.write_permitted(&fields, place, ack);

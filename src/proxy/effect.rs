@@ -320,7 +320,7 @@ impl Write {
     fn body(
         &self,
         body: Incoming,
-        record: &Record,
+        record: &mut Record,
         is_manifest: bool,
     ) -> Result<RequestBody, Refusal> {
         if self.context.head.method == Method::DELETE {

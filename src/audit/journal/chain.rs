@@ -5,7 +5,7 @@
 //! its own last. The hash is BLAKE3 over the line up to the comma before `"hash"`, with a key where
 //! there is one.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -117,15 +117,20 @@ impl Link {
     /// included, to `out`.
     pub(in crate::audit) fn append(&mut self, key: &ChainKey, fields: &str, out: &mut String) {
         let start = out.len();
-        // Writing to a String cannot fail.
-        let _ok = write!(
-            out,
-            "{{\"seq\":{},{fields},\"prev\":\"{}\"",
-            self.next, self.hash
-        );
+        let seq = itoa::Buffer::new().format(self.next).to_owned();
+        out.extend([
+            "{\"seq\":",
+            &seq,
+            ",",
+            fields,
+            ",\"prev\":\"",
+            &self.hash,
+            "\"",
+        ]);
         let hashed = out.get(start..).unwrap_or_default();
-        self.hash = key.hash(hashed.as_bytes()).to_hex().to_string();
-        let _ok = writeln!(out, ",\"hash\":\"{}\"}}", self.hash);
+        self.hash.clear();
+        self.hash.push_str(&key.hash(hashed.as_bytes()).to_hex());
+        out.extend([",\"hash\":\"", &self.hash, "\"}\n"]);
         self.next = self.next.saturating_add(1);
     }
 }

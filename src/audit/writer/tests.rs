@@ -378,7 +378,7 @@ async fn a_full_queue_has_no_place_for_what_commits() {
         .map_while(|number| audit.spare_place(crate::limit::Claimant::proven(source(number))))
         .collect();
     assert!(held.len() > 1000);
-    let writer = record(9);
+    let mut writer = record(9);
     assert!(writer.reserve().take().await.is_err());
     assert_eq!(audit.room_for(source(9)).await, Err(NotNow::Full));
     audit.mode.store(

@@ -346,6 +346,22 @@ mod tests {
     }
 
     #[test]
+    fn certificates_that_are_there_are_used() {
+        let folder = tempdir().unwrap();
+        let first = setup(&folder);
+        first.make().unwrap();
+        let read = |name| fs::read_to_string(first.path(name)).unwrap();
+        let made = read("ca.pem");
+        fs::remove_dir_all(first.path("client")).unwrap();
+        fs::remove_file(first.config()).unwrap();
+        setup(&folder).make().unwrap();
+        assert_eq!(
+            (read("ca.pem"), read("client/ca.crt")),
+            (made.clone(), made)
+        );
+    }
+
+    #[test]
     fn secrets_are_the_owners() {
         let folder = tempdir().unwrap();
         let setup = setup(&folder);

@@ -57,9 +57,9 @@ async fn the_report_is_read_by_a_person() {
     seen.assert_quiet();
     seen.assert_reads(&[
         "Audit report",
-        "1 pushes",
-        "1 pulls",
-        "1 denials",
+        "1 push",
+        "1 pull",
+        "1 denial",
         "What needs attention",
         "passwords with a weak hash",
         "Traffic over time",

@@ -337,9 +337,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_written_is_read() {
-        let folder = std::env::temp_dir().join(format!("portcullis-entry-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("audit.jsonl");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
         let audit = Audit::open(Plan::new(crate::audit::Settings::of_file(&file))).unwrap();
         let mut record = Record::open(&audit, Event::Suppressed);
         let reference = record.reference_id().to_owned();
@@ -349,7 +348,6 @@ mod tests {
         record.answer(Outcome::Limited, 429);
         record.close_and_wait().await.unwrap();
         let text = std::fs::read(&file).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
         let read = Lines::new(text.as_slice()).read().unwrap();
         let read = read.unwrap().unwrap();
         assert_eq!(read.reference_id, reference);

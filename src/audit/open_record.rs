@@ -386,9 +386,8 @@ mod tests {
 
     #[test]
     fn every_parameter_that_goes_upstream_is_in_the_record() {
-        let folder = std::env::temp_dir().join(format!("portcullis-call-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("audit.jsonl");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
         let audit = Audit::open(Plan::new(crate::config::Audit::of_file(&file))).unwrap();
         let digest = format!("sha256:{}", "a".repeat(64));
         for (method, target) in [
@@ -421,16 +420,14 @@ mod tests {
             let tags = call.tags_written().len();
             assert_eq!(line["tags"].as_array().map_or(0, Vec::len), tags);
         }
-        std::fs::remove_dir_all(&folder).unwrap();
     }
     use crate::identity::Claim;
 
     #[test]
     fn no_part_of_a_call_tells_a_secret() {
-        let folder = std::env::temp_dir().join(format!("portcullis-told-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let audit = Audit::open(Plan::new(crate::config::Audit::of_file(
-            &folder.join("audit.jsonl"),
+            &folder.path().join("audit.jsonl"),
         )))
         .unwrap();
         let digest = format!("sha256:{}", "a".repeat(64));
@@ -457,14 +454,12 @@ mod tests {
                 assert!(!line.contains(secret) && line.contains("****"), "{line}");
             }
         }
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[tokio::test]
     async fn a_record_is_one_line_of_ascii_whatever_it_holds() {
-        let folder = std::env::temp_dir().join(format!("portcullis-record-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("audit.jsonl");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("audit.jsonl");
         let audit = Audit::open(Plan::new(crate::config::Audit::of_file(&file))).unwrap();
         let mut record = Record::open(&audit, Event::Login);
         record.client(
@@ -483,7 +478,6 @@ mod tests {
             .await
             .unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
         let lines: Vec<serde_json::Value> = text
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())

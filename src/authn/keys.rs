@@ -374,6 +374,7 @@ mod tests {
     use std::path::PathBuf;
 
     use jiff::Timestamp;
+    use tempfile::TempDir;
 
     use super::write_digest;
     use super::{KeyChange, Keyring, checksum, digest, is_meant, is_whole, new_key};
@@ -382,31 +383,31 @@ mod tests {
     use crate::policy::Roles;
     use crate::registry::Action;
 
-    /// A file of keys of a test's own, removed at its end.
-    struct KeyFile(PathBuf);
+    /// A file of keys of a test's own.
+    struct KeyFile {
+        _folder: TempDir,
+        path: PathBuf,
+    }
 
     impl KeyFile {
-        fn new(name: &str) -> Self {
-            let name = format!("portcullis-keys-{name}-{}.toml", std::process::id());
-            Self(std::env::temp_dir().join(name))
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            Self {
+                path: folder.path().join("keys.toml"),
+                _folder: folder,
+            }
         }
 
         /// Replaces it in one step.
         fn write(&self, text: &str) {
-            let beside = self.0.with_extension("new");
+            let beside = self.path.with_extension("new");
             fs::write(&beside, text).unwrap();
-            fs::rename(beside, &self.0).unwrap();
+            fs::rename(beside, &self.path).unwrap();
         }
 
         fn open(&self) -> Keyring {
             let roles = Roles::from([("guest".into(), vec![Action::Pull])]);
-            Keyring::open(&self.0, &roles).unwrap()
-        }
-    }
-
-    impl Drop for KeyFile {
-        fn drop(&mut self) {
-            drop(fs::remove_file(&self.0));
+            Keyring::open(&self.path, &roles).unwrap()
         }
     }
 
@@ -489,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_key_is_good_under_its_name_in_its_time_and_place() {
-        let file = KeyFile::new("verify");
+        let file = KeyFile::new();
         let (one, two) = (new_key().unwrap(), new_key().unwrap());
         let (one, two) = (one.expose().as_str(), two.expose().as_str());
         file.write(
@@ -523,7 +524,7 @@ mod tests {
 
     #[test]
     fn a_change_of_the_file_is_in_force_at_the_next_use() {
-        let file = KeyFile::new("change");
+        let file = KeyFile::new();
         let keyring = file.open();
         let key = new_key().unwrap();
         let here = "127.0.0.1";
@@ -544,20 +545,20 @@ mod tests {
         assert_eq!(tried(), Err(Rejection::UnknownKey));
         file.write(&entry("ci", key.expose(), ""));
         assert_eq!(tried(), Ok(()));
-        fs::remove_file(&file.0).unwrap();
+        fs::remove_file(&file.path).unwrap();
         assert_eq!(tried(), Err(Rejection::UnknownKey));
     }
 
     #[test]
     fn which_state_of_the_file_is_in_force_is_known() {
-        let file = KeyFile::new("state");
+        let file = KeyFile::new();
         let keyring = file.open();
         assert_eq!(keyring.state().text, None);
         let text = entry("ci", "pcl_x", "");
         file.write(&text);
         let good = keyring.state();
         assert_eq!((good.keys, good.text), (1, Some(digest(&text))));
-        assert_eq!((&good.file, good.trouble.as_deref()), (&file.0, None));
+        assert_eq!((&good.file, good.trouble.as_deref()), (&file.path, None));
         file.write(&text.replace("guest", "no such role"));
         let bad = keyring.state();
         assert_eq!((bad.keys, bad.text), (1, good.text), "the older ones stay");
@@ -573,7 +574,7 @@ mod tests {
 
     #[test]
     fn what_became_of_the_keys_is_known() {
-        let file = KeyFile::new("changes");
+        let file = KeyFile::new();
         let keyring = file.open();
         let (one, two) = (new_key().unwrap(), new_key().unwrap());
         let (one, two) = (one.expose().as_str(), two.expose().as_str());
@@ -597,7 +598,7 @@ mod tests {
 
     #[test]
     fn a_key_with_the_same_name_has_another_fingerprint() {
-        let file = KeyFile::new("fingerprint");
+        let file = KeyFile::new();
         let keyring = file.open();
         let secret = [3; 32];
         let fingerprint = || keyring.current().fingerprint("ci", &secret);

@@ -581,24 +581,24 @@ fn no_message_quotes_a_password() {
 
 #[test]
 fn passwords_come_from_files_variables_and_credentials() {
-    let folder = Folder::new("secrets");
-    std::fs::write(folder.0.join("pw"), "hunter2\n").unwrap();
-    std::fs::write(folder.0.join("empty"), "\n").unwrap();
-    std::fs::write(folder.0.join("lines"), "hunter2\nhunter3\n").unwrap();
-    std::fs::write(folder.0.join("nul"), "hunter2\0\n").unwrap();
-    std::fs::write(folder.0.join("long"), "x".repeat(1 << 20)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pw"), "hunter2\n").unwrap();
+    std::fs::write(folder.path().join("empty"), "\n").unwrap();
+    std::fs::write(folder.path().join("lines"), "hunter2\nhunter3\n").unwrap();
+    std::fs::write(folder.path().join("nul"), "hunter2\0\n").unwrap();
+    std::fs::write(folder.path().join("long"), "x".repeat(1 << 20)).unwrap();
     let config = |how: &str| {
         let text = format!(
             "[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n\
              [upstream]\nurl = \"http://r\"\nusername = \"u\"\n{how}\n"
         );
-        let credentials = folder.0.to_str().unwrap().to_owned();
+        let credentials = folder.path().to_str().unwrap().to_owned();
         let env = |name: &str| match name {
             "CREDENTIALS_DIRECTORY" => Some(credentials.clone()),
             "PW" => Some("hunter2".to_owned()),
             _ => None,
         };
-        Config::parse(&text, &folder.0.join("portcullis.toml"), &env)
+        Config::parse(&text, &folder.path().join("portcullis.toml"), &env)
     };
     for how in [
         "password_file = \"pw\"",
@@ -682,16 +682,16 @@ fn a_proxy_header_is_required_of_nobody_in_particular_is_an_error() {
 
 #[test]
 fn a_secret_that_others_can_read_is_a_warning() {
-    let folder = Folder::new("modes");
+    let folder = tempfile::tempdir().unwrap();
     let text = "[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n\
                 [upstream]\nurl = \"http://r\"\nusername = \"u\"\npassword_file = \"pw\"\n";
-    let path = folder.0.join("portcullis.toml");
+    let path = folder.path().join("portcullis.toml");
     std::fs::write(&path, text).unwrap();
     let told = |mode| {
         for name in ["k", "pw"] {
-            std::fs::write(folder.0.join(name), "x").unwrap();
+            std::fs::write(folder.path().join(name), "x").unwrap();
             let permissions = std::fs::Permissions::from_mode(mode);
-            std::fs::set_permissions(folder.0.join(name), permissions).unwrap();
+            std::fs::set_permissions(folder.path().join(name), permissions).unwrap();
         }
         let (_, warnings) = Config::load(&path).unwrap();
         let about = |one: &&Warning| one.message().contains("every user of this machine");
@@ -822,11 +822,11 @@ fn the_reference_has_every_key_and_no_other() {
 
 #[test]
 fn the_reference_can_be_used_with_all_its_examples() {
-    let folder = Folder::new("reference");
+    let folder = tempfile::tempdir().unwrap();
     for name in ["upstream.password", "ldap.password", "redis.password"] {
-        std::fs::write(folder.0.join(name), "hunter2").unwrap();
+        std::fs::write(folder.path().join(name), "hunter2").unwrap();
     }
-    let path = folder.0.join("portcullis.toml");
+    let path = folder.path().join("portcullis.toml");
     let text =
         uncommented(|_| true).replace("order = [\"htpasswd\"]", "order = [\"ldap\", \"htpasswd\"]");
     let (config, _) = Config::parse(&text, &path, &|_| None)
@@ -876,24 +876,6 @@ fn the_schema_is_fresh() {
         stored == super::schema(),
         "run: portcullis schema > conf/schema.json"
     );
-}
-
-/// A folder that goes when it is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("portcullis-config-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
 }
 
 #[test]

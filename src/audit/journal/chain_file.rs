@@ -125,9 +125,8 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_nothing_else_is_believed() {
-        let folder = std::env::temp_dir().join(format!("portcullis-head-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let trail = folder.join("audit.jsonl");
+        let folder = tempfile::tempdir().unwrap();
+        let trail = folder.path().join("audit.jsonl");
         assert_eq!(read(&trail).unwrap(), ChainEnd::Missing);
         let head = ChainFile::open(&trail).unwrap();
         for next in [1, 1000, u64::MAX, 7] {
@@ -149,6 +148,5 @@ mod tests {
             std::fs::write(path_of(&trail), forged).unwrap();
             assert_eq!(read(&trail).unwrap(), ChainEnd::Damaged);
         }
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

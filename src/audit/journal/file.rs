@@ -321,15 +321,7 @@ mod tests {
     use crate::audit::journal::chain::{ChainKey, Link};
     use crate::audit::journal::chain_file::{self, ChainEnd};
     use crate::audit::{AuditSync, Rotate};
-    use std::path::PathBuf;
     use std::sync::Arc;
-
-    fn folder(name: &str) -> PathBuf {
-        let path =
-            std::env::temp_dir().join(format!("portcullis-file-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        path
-    }
 
     fn names(folder: &std::path::Path) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(folder)
@@ -342,8 +334,8 @@ mod tests {
 
     #[test]
     fn a_file_that_would_grow_too_large_is_rotated_first() {
-        let folder = folder("size");
-        let path = folder.join("audit.jsonl");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
         let rotate = Rotate {
             size: Some(400),
             every: None,
@@ -357,7 +349,7 @@ mod tests {
             assert_eq!(text.len(), 164);
             target.write(&mut Batch::new(text)).unwrap();
         }
-        let names = names(&folder);
+        let names = names(folder.path());
         assert_eq!(names.len(), 4, "{names:?}");
         assert!(names[0].starts_with("audit-2"));
         assert_eq!(chain_file::read(&path).unwrap(), ChainEnd::Link(link));
@@ -366,20 +358,19 @@ mod tests {
             .filter(|name| name.ends_with("jsonl"))
             .collect();
         for (file, length) in files.iter().zip([328, 328, 164]) {
-            let meta = std::fs::metadata(folder.join(file)).unwrap();
+            let meta = std::fs::metadata(folder.path().join(file)).unwrap();
             assert_eq!(meta.len(), length, "{file}");
         }
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn an_old_file_is_rotated_and_no_name_is_taken_twice() {
-        let folder = folder("age");
-        let path = folder.join("audit");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
         let now = "2026-11-22T03:04:05Z".parse().unwrap();
         for expected in ["audit-2026-11-22T030405", "audit-2026-11-22T030405-2"] {
             std::fs::write(&path, "x").unwrap();
-            assert_eq!(rotate(&path, now).unwrap(), folder.join(expected));
+            assert_eq!(rotate(&path, now).unwrap(), folder.path().join(expected));
         }
         std::fs::write(
             &path,
@@ -396,7 +387,7 @@ mod tests {
             target.write(&mut Batch::new("x\n".to_owned())).unwrap();
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "x\nx\n");
-        assert_eq!(names(&folder).len(), 5);
+        assert_eq!(names(folder.path()).len(), 5);
         // A clock that was ahead when the file was begun rotates it late, and not at each record.
         std::fs::write(
             &path,
@@ -407,7 +398,6 @@ mod tests {
         for _ in 0..2 {
             target.write(&mut Batch::new("x\n".to_owned())).unwrap();
         }
-        assert_eq!(names(&folder).len(), 5);
-        std::fs::remove_dir_all(folder).unwrap();
+        assert_eq!(names(folder.path()).len(), 5);
     }
 }

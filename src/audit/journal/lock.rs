@@ -106,9 +106,8 @@ mod tests {
 
     #[test]
     fn a_trail_has_one_writer_at_a_time() {
-        let folder = std::env::temp_dir().join(format!("portcullis-lock-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let trail = folder.join("audit.jsonl");
+        let folder = tempfile::tempdir().unwrap();
+        let trail = folder.path().join("audit.jsonl");
         let take = |held| Lock::take(&trail, held).map(|lock| lock.expect("a lock"));
         let first = take(None).unwrap();
         assert_eq!(read(&trail).unwrap(), ChainEnd::Link(Link::default()));
@@ -116,11 +115,11 @@ mod tests {
         assert!(refused.contains("`audit.file`"), "{refused}");
         // A reload takes no second one, whatever became of the trail meanwhile.
         std::fs::write(&trail, "").unwrap();
-        std::fs::rename(&trail, folder.join("audit.jsonl.1")).unwrap();
+        std::fs::rename(&trail, folder.path().join("audit.jsonl.1")).unwrap();
         let again = take(Some(Arc::clone(&first))).unwrap();
         assert!(Arc::ptr_eq(&first, &again));
         // One that was moved away with its trail is another trail's.
-        std::fs::rename(path_of(&trail), folder.join("audit.jsonl.1.chain")).unwrap();
+        std::fs::rename(path_of(&trail), folder.path().join("audit.jsonl.1.chain")).unwrap();
         let new = take(Some(Arc::clone(&first))).unwrap();
         assert!(!Arc::ptr_eq(&first, &new));
         let next = std::thread::spawn({
@@ -131,8 +130,7 @@ mod tests {
         assert!(next.join().unwrap().is_some());
         let null = std::path::Path::new("/dev/null");
         assert!(Lock::take(null, None).unwrap().is_none());
-        let nowhere = folder.join("none/audit.jsonl");
+        let nowhere = folder.path().join("none/audit.jsonl");
         assert!(Lock::take(&nowhere, None).unwrap().is_none());
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

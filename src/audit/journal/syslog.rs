@@ -279,9 +279,8 @@ mod tests {
 
     #[test]
     fn each_kind_of_socket_has_its_framing() {
-        let folder = std::env::temp_dir().join(format!("portcullis-syslog-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("datagram");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("datagram");
         let receiver = UnixDatagram::bind(&path).unwrap();
         sink(SyslogAddress::Unix(path)).write(&mut batch()).unwrap();
         let mut buffer = [0; 2000];
@@ -289,7 +288,7 @@ mod tests {
             let length = receiver.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..length], expected().as_bytes());
         }
-        let path = folder.join("stream");
+        let path = folder.path().join("stream");
         let listener = UnixListener::bind(&path).unwrap();
         sink(SyslogAddress::Unix(path)).write(&mut batch()).unwrap();
         let mut text = String::new();
@@ -317,7 +316,6 @@ mod tests {
             text,
             format!("{0} {1}{0} {1}", expected().len(), expected())
         );
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
@@ -375,12 +373,12 @@ mod tests {
         second.read_to_string(&mut text).unwrap();
         assert_eq!(text.matches(LINE).count(), 2);
 
-        let path = std::env::temp_dir().join(format!("portcullis-full-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("full");
         let _receiver = UnixDatagram::bind(&path).unwrap();
-        let mut sink = super::tests::sink(SyslogAddress::Unix(path.clone()));
+        let mut sink = super::tests::sink(SyslogAddress::Unix(path));
         let mut many = Batch::new(format!("{LINE}\n").repeat(10_000));
         let error = sink.write(&mut many).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
-        std::fs::remove_file(path).unwrap();
     }
 }

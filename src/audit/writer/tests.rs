@@ -7,32 +7,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use super::{Audit, AuditError, NotNow, Plan, Purpose};
 use crate::audit::verify::{Proofs, Verified, VerifyError, verify};
 use crate::audit::{ChainKey, Event, Outcome, PublicKey, Record, Signer};
 use crate::config::{self, WhenUnwritable};
 use crate::identity::Claim;
 
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Self {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("portcullis-audit-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn file(&self) -> PathBuf {
-        self.0.join("audit.jsonl")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
+        self.0.path().join("audit.jsonl")
     }
 }
 
@@ -93,7 +84,7 @@ async fn the_chain_goes_on_after_a_restart_and_a_torn_line() {
     write(&audit).await.unwrap();
     assert_eq!(sequence(&file), [1, 2, 3, 4]);
     assert_eq!(events(&file), ["request", "request", "torn", "request"]);
-    let aside = std::fs::read_dir(&folder.0)
+    let aside = std::fs::read_dir(folder.0.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .find(|path| path.to_string_lossy().contains(".torn-"))
@@ -106,7 +97,11 @@ async fn the_chain_goes_on_after_a_restart_and_a_torn_line() {
 #[tokio::test]
 async fn the_chain_goes_on_over_rotations_and_restarts() {
     let folder = Folder::new();
-    let (file, old, older) = (folder.file(), folder.0.join("old"), folder.0.join("older"));
+    let (file, old, older) = (
+        folder.file(),
+        folder.0.path().join("old"),
+        folder.0.path().join("older"),
+    );
     let audit = open(&file);
     write(&audit).await.unwrap();
     std::fs::rename(&file, &older).unwrap();
@@ -171,7 +166,7 @@ async fn a_full_disk_refuses_as_told_and_is_noticed_when_over() {
 #[tokio::test]
 async fn a_reader_that_stops_is_not_waited_for_and_misses_nothing() {
     let folder = Folder::new();
-    let fifo = folder.0.join("fifo");
+    let fifo = folder.0.path().join("fifo");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let mut setting = config(&fifo);
@@ -209,7 +204,7 @@ async fn a_reader_that_stops_is_not_waited_for_and_misses_nothing() {
     }
     let requests = text.matches("\"event\":\"request\"").count() as u64;
     assert_eq!(requests, written + 1);
-    let copy = folder.0.join("copy");
+    let copy = folder.0.path().join("copy");
     std::fs::write(&copy, text).unwrap();
     assert!(verified(&[copy]).is_ok());
 }
@@ -218,7 +213,7 @@ async fn a_reader_that_stops_is_not_waited_for_and_misses_nothing() {
 async fn a_sink_that_is_not_required_fails_alone_and_is_told() {
     let folder = Folder::new();
     let file = folder.file();
-    let path = folder.0.join("syslog");
+    let path = folder.0.path().join("syslog");
     let mut setting = config(&file);
     setting.syslog = Some(config::Syslog {
         address: config::SyslogAddress::Unix(path.clone()),
@@ -354,7 +349,7 @@ async fn refusals_of_one_source_are_counted_beyond_its_share() {
 #[tokio::test]
 async fn a_full_queue_has_no_place_for_what_commits() {
     let folder = Folder::new();
-    let fifo = folder.0.join("fifo");
+    let fifo = folder.0.path().join("fifo");
     let made = std::process::Command::new("mkfifo").arg(&fifo).status();
     assert!(made.unwrap().success());
     // Somebody has to have it open for reading, and reads nothing.

@@ -163,7 +163,7 @@ pub fn build(
         certificate_ends,
         policy: Arc::clone(&config.policy),
         authenticator: Authenticator::new(
-            back_ends(&config.auth.order, users, directory),
+            back_ends(&config.auth.order, users, directory.as_ref()),
             Arc::clone(parts.memory),
         ),
         robots,
@@ -248,12 +248,12 @@ fn directory(config: &Config, memory: &AuthnState) -> Result<Option<Arc<Director
 fn back_ends(
     order: &[BackEndKind],
     users: Option<Users>,
-    directory: Option<Arc<Directory>>,
+    directory: Option<&Arc<Directory>>,
 ) -> Vec<BackEnd> {
     let users = users.map(Arc::new);
     let named = order.iter().filter_map(|named| match named {
         BackEndKind::Htpasswd => users.clone().map(BackEnd::Htpasswd),
-        BackEndKind::Ldap => directory.clone().map(BackEnd::Ldap),
+        BackEndKind::Ldap => directory.cloned().map(BackEnd::Ldap),
     });
     named.collect()
 }

@@ -1,4 +1,4 @@
-//! Users and groups of this machine, and what they may do with files. PastDecision about others than who
+//! Users and groups of this machine, and what they may do with files. Asked about others than who
 //! runs this, so the answer is worked out as the system would (`path_resolution(7)`, `acl(5)`).
 
 use std::fs::Metadata;

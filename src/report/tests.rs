@@ -8,7 +8,6 @@ use tempfile::{TempDir, tempdir};
 use super::{Gathered, JSON_KEYS, Period, Summary, Terms, TextLook};
 use crate::config::Config;
 
-const DAY: SignedDuration = SignedDuration::from_hours(24);
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\\u001b[31m\\u202e";
 
 /// Ten days of three users, an attacker and a flood.
@@ -81,8 +80,8 @@ fn report(folder: &TempDir, period: Period, top: usize) -> Summary {
         .unwrap();
     let terms = Terms {
         now: now(),
-        unused: DAY * 90,
-        soon: DAY * 30,
+        unused: SignedDuration::from_hours(90 * 24),
+        soon: SignedDuration::from_hours(30 * 24),
     };
     let mut summary = Summary::new(gathered, Some(&configured(folder)), terms, top);
     // Where the folder is must not decide how wide columns are.

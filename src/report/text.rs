@@ -7,7 +7,7 @@ use super::terminal::{bar, escape_controls, fitted};
 use super::time::{Slice, Week};
 use super::view::{Body, Cell, Mark, Section, Table, figures, findings, grouped, moment, sections};
 
-/// TextLook of a text.
+/// Look of a text.
 #[derive(Clone, Copy, Debug)]
 pub struct TextLook {
     /// Columns of the terminal.

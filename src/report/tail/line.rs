@@ -3,7 +3,7 @@
 use super::super::terminal::{escape_controls, fitted};
 use crate::audit::{Entry, Outcome};
 
-/// TextLook of the lines.
+/// Look of the lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns {
     /// Columns of the terminal.

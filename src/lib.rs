@@ -6,6 +6,7 @@
 //!
 //! | where | what |
 //! |---|---|
+//! | [`hash`] | SHA-256 and hexadecimal digits |
 //! | [`registry`] | the registry API as types: names, references, calls, error bodies |
 //! | [`identity`] | who is calling: peer, credential presented, identity found |
 //! | [`trace`] | which distributed trace a request belongs to |
@@ -34,8 +35,10 @@
 //! | `spans` | spans for an OpenTelemetry collector (feature `otlp`) |
 //! | `fuzz` | what holds for every input, for the fuzzers of tests/fuzz (feature `fuzzing`) |
 //!
-//! The first six are pure: they see no clock, file, socket or environment; time is an argument.
+//! The first seven are pure: they see no clock, file, socket or environment; time is an argument.
 
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod hash;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod identity;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::Health;
 use crate::audit::{Refused, SinkState, WhenUnwritable};
-use crate::authn::keys::{KeyringState, hex};
+use crate::authn::keys::KeyringState;
+use crate::hash::hex;
 use crate::limit::{Quota, Source};
 use crate::page::Page;
 use crate::policy::{Limits, Pattern, Who};
@@ -355,7 +356,7 @@ impl RobotKeys {
         Self {
             file: state.file.display().to_string(),
             keys: state.keys,
-            sha256: state.text.as_ref().map(hex),
+            sha256: state.text.map(|digest| hex(&digest)),
             trouble: state.trouble.map(String::from),
         }
     }

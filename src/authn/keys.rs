@@ -21,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -31,6 +30,7 @@ pub use file::{RobotKey, check_key_name, key_pattern, robot_keys, write_digest};
 
 use super::{Outcome, Rejection};
 use crate::document::{Diagnostic, Errors};
+use crate::hash::{hex, sha256};
 use crate::identity::{Identity, KEY_PREFIX, Password, SHORTEST_KEY, Secret};
 use crate::policy::Roles;
 use crate::whole_file;
@@ -66,18 +66,12 @@ pub fn new_key() -> io::Result<Secret<String>> {
 
 /// What is stored of a key.
 pub fn digest(key: &str) -> [u8; 32] {
-    Sha256::digest(key).into()
+    sha256(key.as_bytes())
 }
 
 /// What names one state of the file of keys, in hexadecimal digits.
 pub fn digest_of_file(text: &[u8]) -> String {
-    hex(&Sha256::digest(text).into())
-}
-
-/// As it is written for people and machines.
-pub fn hex(digest: &[u8; 32]) -> String {
-    let hash = blake3::Hash::from_bytes(*digest);
-    hash.to_hex().to_string()
+    hex(&sha256(text))
 }
 
 /// Whether a password is meant to be a robot key; whether it is one is another question.
@@ -360,7 +354,7 @@ fn read(path: &Path, roles: &Roles) -> Result<(Stamp, Option<[u8; 32]>, Keys), E
     };
     let stamp = Stamp::of(&file.metadata().map_err(failed)?);
     let bytes = whole_file::read_open(&file, MAX_FILE).map_err(failed)?;
-    let digest = Sha256::digest(&bytes).into();
+    let digest = sha256(&bytes);
     let text =
         String::from_utf8(bytes).map_err(|_cause| failed(io::ErrorKind::InvalidData.into()))?;
     let keys = robot_keys(&text, path, roles)?;

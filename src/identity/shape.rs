@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-use sha2::{Digest, Sha256};
-
 use super::name::{compatible, is_invisible};
+
+use crate::hash::{hex, sha256};
 
 /// What a robot key begins with, so that people and scanners of repositories know it.
 pub const KEY_PREFIX: &str = "pcl_";
@@ -83,9 +83,8 @@ pub fn recorded(text: &str) -> Cow<'_, str> {
     if !resembles_secret(text) {
         return text.into();
     }
-    let digest: [u8; 32] = Sha256::digest(text).into();
-    let [first, second, ..] = digest;
-    format!("****{first:02x}{second:02x}").into()
+    let [first, second, ..] = sha256(text.as_bytes());
+    format!("****{}", hex(&[first, second])).into()
 }
 
 fn has_token(lower: &str, prefix: &str) -> bool {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::hash::{hex, sha256};
+
 /// The longest tag, in bytes (OCI distribution 1.1, "Pulling manifests").
 const MAX_TAG: usize = 128;
 
@@ -37,6 +39,11 @@ impl fmt::Display for Tag {
 pub struct Digest(Box<str>);
 
 impl Digest {
+    /// The SHA-256 of some content.
+    pub fn of(content: &[u8]) -> Self {
+        Self(format!("sha256:{}", hex(&sha256(content))).into())
+    }
+
     /// Parses a digest; `None` when it is outside the grammar.
     pub fn parse(text: &str) -> Option<Self> {
         let (algorithm, encoded) = text.split_once(':')?;

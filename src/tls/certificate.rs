@@ -1,11 +1,11 @@
 //! Reading a client certificate.
 
-use aws_lc_rs::digest;
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+use crate::hash::sha256;
 use crate::identity::{Accepted, CertificateField, ClientCertificate};
 
 /// Parses the chain that a client showed; `None` if its first certificate is not one.
@@ -17,10 +17,7 @@ pub fn read_certificate(chain: &[CertificateDer<'_>]) -> Option<ClientCertificat
     }
     Some(ClientCertificate {
         subject: parsed.subject().to_string().into(),
-        fingerprint: digest::digest(&digest::SHA256, first)
-            .as_ref()
-            .try_into()
-            .ok()?,
+        fingerprint: sha256(first),
         not_after: moment(parsed.validity().not_after.timestamp()),
         names: names(&parsed)?,
         chain: chain.iter().map(|der| der.as_ref().into()).collect(),

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 const USES: &[(&str, &[&str])] = &[
     // words
     ("whole_file", &[]),
-    ("registry", &[]),
-    ("identity", &["registry"]),
+    ("hash", &[]),
+    ("registry", &["hash"]),
+    ("identity", &["hash", "registry"]),
     ("trace", &[]),
     ("policy", &["identity", "limit", "registry"]),
     ("limit", &["identity"]),
@@ -20,6 +21,7 @@ const USES: &[(&str, &[&str])] = &[
         "authn",
         &[
             "document",
+            "hash",
             "identity",
             "limit",
             "policy",
@@ -27,7 +29,7 @@ const USES: &[(&str, &[&str])] = &[
             "whole_file",
         ],
     ),
-    ("tls", &["identity", "whole_file"]),
+    ("tls", &["hash", "identity", "whole_file"]),
     (
         "upstream",
         &["identity", "policy", "registry", "tls", "trace"],
@@ -103,12 +105,13 @@ const USES: &[(&str, &[&str])] = &[
         ],
     ),
     ("supervisor", &[]),
-    ("page", &[]),
+    ("page", &["hash"]),
     (
         "admin",
         &[
             "audit",
             "authn",
+            "hash",
             "limit",
             "page",
             "policy",
@@ -134,6 +137,7 @@ const USES: &[(&str, &[&str])] = &[
             "audit",
             "authn",
             "config",
+            "hash",
             "identity",
             "policy",
             "proxy",

@@ -5,8 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use portcullis::hash::{hex, sha256};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use crate::support::image::{Image, begin_upload};
 use crate::support::lab::PROGRAM;
@@ -145,10 +145,7 @@ async fn a_key_pulls_and_pushes_within_its_scope_and_nowhere_else() {
     assert_eq!(record["user"], "key:ci", "{record}");
     let rule = record["rule"].as_str().unwrap();
     assert!(rule.contains("keys.toml:"), "{record}");
-    let hash: String = Sha256::digest(&made)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hex(&sha256(made.as_bytes()));
     assert!(lab.folder.read("keys.toml").contains(&hash));
     assert!(!lab.folder.read("keys.toml").contains(&made));
     lab.assert_no_secret(&[&made, &hash, &STANDARD.encode(format!("ci:{made}"))]);

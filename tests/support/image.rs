@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
+use portcullis::registry::Digest;
 
 use super::folder::Folder;
 use super::http::{Answer, Client};
@@ -11,13 +11,7 @@ use super::http::{Answer, Client};
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(bytes)
-        .iter()
-        .fold("sha256:".to_owned(), |mut out, byte| {
-            write!(out, "{byte:02x}").unwrap();
-            out
-        })
+    Digest::of(bytes).to_string()
 }
 
 /// Bytes that do not repeat within a test, the same each time.

@@ -13,6 +13,7 @@ use crate::document::{
     self, At, Diagnostic, Errors, Interpreter, List, Reading, Text, Wrong, find_role, schema_of,
     timestamp,
 };
+use crate::hash::{hex, sha256_from_hex};
 use crate::identity::Confinement;
 use crate::policy::{Pattern, Roles, canonical};
 
@@ -122,30 +123,15 @@ pub fn key_pattern(text: &str) -> Result<Pattern, String> {
 
 /// A digest, as it is stored.
 pub fn write_digest(digest: &[u8; 32]) -> String {
-    let mut text = SHA256.to_owned();
-    for byte in digest {
-        for digit in [byte >> 4, byte & 15] {
-            text.extend(char::from_digit(digit.into(), 16));
-        }
-    }
-    text
+    format!("{SHA256}{}", hex(digest))
 }
 
 pub(crate) fn read_digest(text: &str) -> Result<[u8; 32], Wrong> {
-    let wrong = || {
+    let digest = text.strip_prefix(SHA256).and_then(sha256_from_hex);
+    digest.ok_or_else(|| {
         Wrong::new("this is no digest of a key")
             .help("write \"sha256:\" and 64 hexadecimal digits, or make a key with `portcullis key create`")
-    };
-    let digits = text.strip_prefix(SHA256).ok_or_else(wrong)?;
-    if digits.len() != 64 || !digits.is_ascii() {
-        return Err(wrong());
-    }
-    let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).unwrap_or_default();
-        *byte = u8::from_str_radix(pair, 16).ok().ok_or_else(wrong)?;
-    }
-    Ok(digest)
+    })
 }
 
 impl Interpreter<'_> {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use aws_lc_rs::digest::{SHA256, digest};
 use clap::ValueHint;
 use jiff::Timestamp;
 use portcullis::config::Config;
+use portcullis::hash::{hex, sha256};
 use portcullis::report::terminal::escape_controls;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -152,11 +152,7 @@ fn name(name: &GeneralName<'_>) -> String {
 
 /// The SHA-256 of the whole certificate, as `openssl x509 -fingerprint` prints it.
 pub(super) fn fingerprint(der: &[u8]) -> String {
-    let bytes: Vec<_> = digest(&SHA256, der)
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02X}"))
-        .collect();
+    let bytes = sha256(der).map(|byte| hex(&[byte]).to_uppercase());
     bytes.join(":")
 }
 

@@ -1,8 +1,8 @@
-//! Records as they are read again: by reports, by filters, by whoever replays a decision.
+//! The reading side: records for reports, filters and the replay of decisions.
 //!
-//! A line is somebody's claim to be a record. What it lacks is absent, keys of later versions are
-//! ignored, and a line that is no record at all is told as such and never ends the reading. Memory is
-//! bounded by the longest line that is looked at.
+//! A line only claims to be a record. Missing keys are absent, keys of later versions are ignored, and a
+//! line that is no record is a [`Flaw`] and never ends the reading. Memory is bounded by the longest line
+//! that is read.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
@@ -23,45 +23,45 @@ pub struct Entry {
     /// When the request began.
     #[serde(deserialize_with = "time")]
     pub time: Timestamp,
-    /// What the client was told to quote.
+    /// The reference that the client was given.
     #[serde(rename = "ref", default)]
     pub reference_id: String,
     /// The word of the event, also one of a later version.
     pub event: String,
-    /// How it ended.
+    /// The outcome.
     #[serde(deserialize_with = "outcome")]
     pub outcome: Outcome,
-    /// From where.
+    /// The client's address.
     #[serde(default, deserialize_with = "address")]
     pub client: Option<IpAddr>,
-    /// Who, or who they claimed to be; see [`Entry::is_proven`].
+    /// The user, or the user that the caller claimed to be; see [`Entry::is_proven`].
     pub user: Option<String>,
-    /// What that is; older records do not say it, see [`Entry::subject_kind`].
+    /// The kind of user; absent in older records, see [`Entry::subject_kind`].
     pub kind: Option<String>,
     /// All groups that counted.
     #[serde(default)]
     pub groups: Vec<String>,
     /// Those of them that a back end or a certificate named.
     pub outside_groups: Option<Vec<String>>,
-    /// How they were found out.
+    /// The way of authentication.
     pub auth: Option<String>,
-    /// What stood behind the identity: `password`, `certificate`.
+    /// Proofs of the identity: `password`, `certificate`.
     pub proof: Option<Vec<String>>,
     /// The certificate of the connection.
     pub certificate: Option<Certificate>,
     /// The request's method.
     pub method: Option<String>,
-    /// In the policy's terms.
+    /// The action, in the policy's terms.
     pub action: Option<String>,
-    /// What was acted on: `manifest`, `blob`, `tags`...
+    /// The kind of object: `manifest`, `blob`, `tags`...
     pub object: Option<String>,
-    /// Which repository.
+    /// The repository.
     pub repository: Option<String>,
-    /// Which tag, digest, upload or scope.
+    /// The tag, digest, upload or scope.
     pub reference: Option<String>,
     /// The rule that decided.
     pub rule: Option<String>,
-    /// Of the answer.
+    /// The status of the answer.
     pub status: Option<u16>,
     /// Body bytes from the client.
     #[serde(default)]
@@ -69,9 +69,9 @@ pub struct Entry {
     /// Body bytes to the client.
     #[serde(default)]
     pub bytes_out: u64,
-    /// Why.
+    /// The reason.
     pub reason: Option<String>,
-    /// How many were folded into a `suppressed` record.
+    /// The number of requests in a `suppressed` record.
     pub count: Option<u64>,
 }
 
@@ -94,12 +94,12 @@ impl Entry {
         })
     }
 
-    /// Whether it is about this.
+    /// Returns true for a record of this event.
     pub fn is(&self, event: Event) -> bool {
         self.event == event.as_str()
     }
 
-    /// Whether `user` was found out, and is not a mere claim.
+    /// Returns true if `user` is authenticated and not a mere claim.
     pub fn is_proven(&self) -> bool {
         let identified = match self.outcome {
             Outcome::Challenged | Outcome::Failed => false,
@@ -110,8 +110,8 @@ impl Entry {
         identified && self.auth.is_some() && self.user.is_some() && !self.is(Event::Lockout)
     }
 
-    /// What the user is. Where the record does not say it, it is what the credential was; a person
-    /// could be called as a robot is then.
+    /// The kind of user. Where the record does not have it, it follows from the credential, because a
+    /// person could have a robot's name then.
     pub fn subject_kind(&self) -> SubjectKind {
         let told = self.kind.as_deref().and_then(SubjectKind::parse);
         told.unwrap_or_else(|| match (&self.user, self.auth.as_deref()) {
@@ -122,14 +122,13 @@ impl Entry {
         })
     }
 
-    /// Who it was; `None` for somebody who cannot be any more.
+    /// The subject; `None` for a user whose name is no longer possible.
     pub fn subject(&self) -> Option<Subject> {
         let user = self.user.as_deref().unwrap_or_default();
         Subject::read_as(self.subject_kind(), user)
     }
 
-    /// The user, for lists of them: a person of an older trail who is called as a robot is, is told
-    /// apart.
+    /// The user, for lists of users. A person of an older trail with a robot's name is marked.
     pub fn listed_user(&self) -> Option<Cow<'_, str>> {
         let user = self.user.as_deref()?;
         let is_like_a_robot = user.starts_with(ROBOT) && self.subject_kind() != SubjectKind::Robot;
@@ -140,8 +139,8 @@ impl Entry {
         })
     }
 
-    /// Whether it is a request without any credential that was asked for one: how every client
-    /// begins, and nothing to worry about.
+    /// Returns true for a request without a credential that was challenged for one. Every client begins
+    /// like this, so it is no sign of trouble.
     pub fn is_challenge(&self) -> bool {
         match self.outcome {
             Outcome::Challenged => true,
@@ -155,7 +154,7 @@ impl Entry {
         }
     }
 
-    /// How many requests a `suppressed` record stands for; 0 for every other record.
+    /// The number of requests in a `suppressed` record; 0 for every other record.
     pub fn suppressed(&self) -> u64 {
         if !self.is(Event::Suppressed) {
             return 0;
@@ -165,17 +164,17 @@ impl Entry {
         self.count.or_else(told).unwrap_or(1)
     }
 
-    /// Whether an image was pulled: a manifest was asked for and came.
+    /// Returns true if an image was pulled: a manifest was requested and served.
     pub fn is_pull(&self) -> bool {
         self.did("GET", "manifest") && self.status == Some(200)
     }
 
-    /// Whether an image was pushed: its manifest was taken.
+    /// Returns true if an image was pushed: the registry took its manifest.
     pub fn is_push(&self) -> bool {
         self.did("PUT", "manifest") && self.status == Some(201)
     }
 
-    /// Whether something was deleted.
+    /// Returns true if something was deleted.
     pub fn is_delete(&self) -> bool {
         self.action.as_deref() == Some("delete") && self.status == Some(202)
     }
@@ -185,7 +184,7 @@ impl Entry {
     }
 }
 
-/// Why a line is no record.
+/// A line that is no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     /// JSON, but something else.
@@ -199,7 +198,7 @@ pub enum Flaw {
     Torn,
 }
 
-/// Reads a trail line by line, without an end on what is no record.
+/// Reads a trail line by line, past lines that are no records.
 pub struct Lines<R> {
     from: R,
     buffer: Vec<u8>,
@@ -241,7 +240,7 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// The line that was read last.
+    /// The last line read.
     pub fn text(&self) -> &[u8] {
         self.buffer.trim_ascii()
     }
@@ -251,7 +250,7 @@ impl<R: BufRead> Lines<R> {
         self.number
     }
 
-    /// How many bytes have been read.
+    /// The number of bytes read.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -8,8 +8,8 @@ use super::journal::{chain_file, resume, syslog};
 use super::verify;
 use crate::fuzz::lines;
 
-/// A trail for reports and filters: every line is a record or told as none, wherever reads end, and
-/// none ends the reading.
+/// A trail for reports and filters: every line is a record or a flaw, wherever reads end, and no line
+/// ends the reading.
 pub(crate) fn entry(bytes: &[u8]) {
     let (size, text) = bytes.split_first().unwrap_or((&0, &[]));
     let size = usize::from(*size).saturating_add(1);
@@ -46,8 +46,8 @@ fn asked(entry: &Entry) {
     assert!(!entry.is_pull() || !entry.is_push());
 }
 
-/// The end of a trail and the file beside it, as they are found at a start: whatever is gone on from,
-/// the next record is one.
+/// The end of a trail and its chain file, as a start finds them: from any end of a chain the next record
+/// is a record.
 pub(crate) fn resume(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let links = [
@@ -55,7 +55,7 @@ pub(crate) fn resume(bytes: &[u8]) {
         chain_file::parse(&text),
         text.lines().next().and_then(Link::after),
     ];
-    // Nobody gets to the last number there is.
+    // The last possible number is out of reach.
     let links = links.into_iter().flatten();
     for link in links.filter(|link| link.next < u64::MAX) {
         let (mut next, mut line) = (link.clone(), String::new());
@@ -118,8 +118,8 @@ pub(crate) fn syslog(bytes: &[u8]) {
     assert_eq!(rest, "");
 }
 
-/// Changes to a trail that was written: the first that is not told is one that changed nothing. Each
-/// four bytes of the input are a place, what is done there, and a byte.
+/// Changes to a written trail: only those that change nothing are not found. Each four bytes of the
+/// input are a place, a kind of change, and a byte.
 pub(crate) fn trail(bytes: &[u8]) {
     let (mut link, mut text) = (Link::default(), String::new());
     for number in 0..6 {

@@ -14,21 +14,21 @@ use super::record::event::{Event, Outcome};
 use super::record::fields::Fields;
 use crate::limit::Source;
 
-/// How long refusals are counted before a record tells of them.
+/// Time for which refusals are counted before their record is written.
 const WINDOW: Duration = Duration::from_secs(10);
-/// The same for requests that were asked for a credential, which is how most logins begin.
+/// The same for requests that were challenged for a credential, as most logins begin.
 const CHALLENGED_WINDOW: Duration = Duration::from_mins(1);
-/// Runs counted at a time. What is more is counted without its source.
+/// Runs counted at a time. Refusals beyond that are counted without their source.
 const RUNS: usize = 4096;
-/// Names of what does not exist: so many of the first, and so many of the others.
+/// Names that do not exist, in one record: the first ones, and a sample of the others.
 const FIRST: usize = 8;
 const SAMPLE: usize = 8;
-/// Names of what exists in one record; then it is written and another one begun.
+/// Names that exist, in one record; then it is written and another one begun.
 const KNOWN: usize = 64;
-/// Reasons told of one run.
+/// Reasons in the record of one run.
 const REASONS: usize = 8;
 
-/// What makes refusals alike.
+/// The key of a run: refusals that are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
     /// The address, or the /64 of an IPv6 one; `None` for those of too many sources.
@@ -38,7 +38,7 @@ pub(super) struct Kind {
     pub(super) status: Option<u16>,
 }
 
-/// One refusal, as far as it is told of among others.
+/// A refusal, as far as the suppressor needs it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refusal<'a> {
     pub(super) client: IpAddr,
@@ -51,35 +51,35 @@ pub(super) struct Refusal<'a> {
     pub(super) reason: Option<&'a str>,
     /// Bytes that its own record would have.
     pub(super) bytes: u64,
-    /// Whether it is only counted, whatever its source may have.
+    /// True if it is always suppressed, whatever the budget of its source.
     pub(super) is_one_of_many: bool,
 }
 
-/// What a refusal is, besides what its record says.
+/// Marks of a refusal that are not in its record.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
-    /// There is such a user.
+    /// The user exists.
     pub(super) is_of_somebody: bool,
-    /// It is only counted, whatever its source may have.
+    /// It is always suppressed, whatever the budget of its source.
     pub(super) is_one_of_many: bool,
 }
 
-/// A name that was used, and whether what it names exists.
+/// A name that was used, and true if it exists.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Named<'a> {
     pub(super) name: &'a str,
     pub(super) exists: bool,
 }
 
-/// Where a refusal is told of.
+/// The suppressor's decision about a refusal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// In a record of its own.
+    /// It has a record of its own.
     Record,
-    /// In the record of this reference, with others.
+    /// It is counted in the record of this reference, with others.
     Suppress {
         reference: String,
-        /// That record, if it must be written now.
+        /// This record, if it must be written now.
         full: Option<Box<Suppressed>>,
     },
 }
@@ -89,11 +89,11 @@ pub(super) enum Verdict {
 pub(super) struct Suppressed {
     pub(super) kind: Kind,
     pub(super) count: u64,
-    /// What the clients were told.
+    /// The reference that the clients were given.
     pub(super) reference: String,
     pub(super) users: Vec<String>,
     pub(super) repositories: Vec<String>,
-    /// Why, with how often.
+    /// The reasons, each with its count.
     pub(super) reasons: Vec<(String, u64)>,
 }
 
@@ -161,7 +161,7 @@ impl Suppressor {
         Verdict::Suppress { reference, full }
     }
 
-    /// Takes out what is to be told now: the runs whose time is over, or all of them (`None`).
+    /// Removes the runs whose time is over, or all of them (`None`), to be recorded.
     pub(super) fn take(&mut self, now: Option<Duration>) -> Vec<Suppressed> {
         let is_over = |kind: &Kind, run: &Run| {
             let window = if kind.outcome == Outcome::Challenged {
@@ -175,12 +175,12 @@ impl Suppressor {
         over.map(|(kind, run)| run.suppressed(kind)).collect()
     }
 
-    /// Notes a record of something that got a permit.
+    /// Charges the record of a permitted request.
     pub(super) fn charge(&mut self, client: IpAddr, bytes: u64, now: Duration) {
         self.budget.charge(client, bytes, now);
     }
 
-    /// How long a source has to wait until its next permitted record can be afforded.
+    /// The time that a source has to wait until its next permitted request.
     pub(super) fn debt(&self, client: IpAddr, now: Duration) -> Duration {
         self.budget.debt(client, now)
     }
@@ -262,7 +262,7 @@ struct Names {
     known: BTreeSet<String>,
     first: Vec<String>,
     sample: Vec<String>,
-    /// How many were drawn for the sample.
+    /// The number of names drawn for the sample.
     drawn: u64,
 }
 
@@ -308,7 +308,7 @@ impl Names {
     }
 }
 
-/// A generator of numbers that nobody's safety depends on (splitmix64).
+/// A generator of numbers for the sample alone (splitmix64); no secret depends on it.
 #[derive(Debug)]
 struct SampleRng(u64);
 

@@ -1,11 +1,11 @@
 //! The audit trail as the rest of the house sees it.
 //!
 //! A record takes a place in the queue when it is closed; a write that commits takes its record's place
-//! before its last byte goes upstream. Nobody holds one while a client's byte is awaited. Where there is
-//! none left, requests wait before anything is done for them, fairly between sources: slow sinks slow
-//! requests and lose nothing. A record is chained and handed to every sink; where the answer must wait
-//! for it, the request is told when all required sinks have it. When one of them fails or hangs, records
-//! are kept, requests are refused as `when_unwritable` says, and the sink is tried again until it works.
+//! before its last byte goes upstream. No place is held while a client's byte is awaited. When no place is
+//! left, requests wait before any work is done for them, fairly between sources: slow sinks slow requests
+//! and lose nothing. A record is chained and queued for every sink; where the answer must wait for it, the
+//! request continues when all required sinks have it. When one of them fails or hangs, records are kept,
+//! requests are refused as `when_unwritable` says, and the sink is retried until it works.
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -39,12 +39,12 @@ use crate::limit::{Claimant, Place, Shared, Trust, Usage};
 const PLACES: usize = 32 * 1024;
 /// Requests that wait for a place at a time.
 const WAITING: usize = 32 * 1024;
-/// How long a source waits that makes more records than can be afforded, until it is refused.
+/// Longest time that a source over its rate waits; beyond it the source is refused.
 const LONGEST_DEBT: Duration = Duration::from_secs(5);
-/// How often it is looked whether a sink hangs, a checkpoint is due or a flood is over.
+/// Interval of the checks for hanging sinks, due checkpoints and ended runs of suppressed requests.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why a request is not served now, as far as its record is concerned.
+/// A request that cannot be served now because of its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
     /// The queue has no place for it in time.
@@ -53,17 +53,18 @@ pub enum NotNow {
     TooFast,
 }
 
-/// Says which names are those of something: told of refusals that are counted, not of each.
+/// The names that exist, for suppressed requests.
 pub trait Known: Send + Sync {
-    /// Whether there is an account or a key of this name, as far as that is known without asking.
+    /// Returns true if an account or a key has this name, as far as is known without a query.
     fn is_user(&self, name: &str) -> bool;
-    /// Whether there is a repository of this name, or a rule that spells it out.
+    /// Returns true if a repository has this name, or a rule spells it out.
     fn is_repository(&self, name: &str) -> bool;
-    /// Is told that names are being counted that are not known, so that it may learn which exist.
+    /// Called when suppressed requests name unknown repositories, so that the existing ones can be
+    /// learnt.
     fn unknown_repositories(&self);
 }
 
-/// Holds whoever knows, once there is somebody.
+/// The source of existing names, once it is set.
 #[derive(Default)]
 struct KnownNames(OnceLock<Box<dyn Known>>);
 
@@ -112,7 +113,7 @@ impl Reservation {
     }
 }
 
-/// What a request is about to do, as far as `when_unwritable` is concerned.
+/// The kind of a request, as far as `when_unwritable` is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// It reads.
@@ -121,14 +122,14 @@ pub enum Purpose {
     Write,
 }
 
-/// Everything a trail is made of: its section of the configuration, and what that names.
+/// Everything that a trail is made of: its section of the configuration, and the contents of its files.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// `[audit]`
     pub config: Settings,
-    /// What `key_file` holds.
+    /// The key in `key_file`.
     pub key: ChainKey,
-    /// What `signing_key` holds.
+    /// The key in `signing_key`.
     pub signer: Option<Arc<Signer>>,
     /// For a syslog receiver behind TLS.
     pub tls: Option<Arc<ClientConfig>>,
@@ -153,7 +154,7 @@ pub struct Prepared {
     lock: Option<Arc<Lock>>,
 }
 
-/// The sinks that there are, by what they were made of.
+/// The sinks other than the file, each with its settings and its number.
 #[derive(Debug, Default)]
 struct Sinks {
     stdout: Option<(StdoutSettings, usize)>,
@@ -166,9 +167,9 @@ pub struct Audit {
     trail: Arc<Trail>,
     syncer: Arc<Syncer>,
     sinks: Mutex<Sinks>,
-    /// What is in force.
+    /// The plan in force.
     plan: Mutex<Plan>,
-    /// Whoever holds it is alone in writing the trail.
+    /// The lock of the trail: there is no other writer.
     lock: Mutex<Option<Arc<Lock>>>,
     suppressor: Mutex<Suppressor>,
     known: KnownNames,
@@ -224,7 +225,7 @@ impl Audit {
         Ok(audit)
     }
 
-    /// The threads that look after the sinks, as long as there is a trail.
+    /// Starts the threads that look after the sinks, for the life of the trail.
     fn watch(self: &Arc<Self>) -> io::Result<()> {
         let weak = Arc::downgrade(self);
         let watch = move || {
@@ -245,7 +246,7 @@ impl Audit {
         Ok(())
     }
 
-    /// Opens what a plan names, and changes nothing yet.
+    /// Opens the file of a plan, and changes nothing yet.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, AuditError> {
         let config = &plan.config;
         let lock = Lock::take(&config.file, self.lock().clone())?;
@@ -279,7 +280,7 @@ impl Audit {
         self.trail.rekey(plan.key, plan.signer, timeout);
     }
 
-    /// Opens the file again, which somebody has moved away, and changes nothing else.
+    /// Opens the file again after another process has moved it, and changes nothing else.
     pub async fn reopen(&self) -> Result<(), AuditError> {
         let plan = self.plan().clone();
         self.adopt(self.prepare(plan)?).await;
@@ -294,7 +295,7 @@ impl Audit {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts, changes and ends the sinks besides the file.
+    /// Starts, changes and ends the sinks other than the file.
     fn other_sinks(&self, plan: &Plan) -> io::Result<()> {
         let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         let config = &plan.config;
@@ -365,18 +366,17 @@ impl Audit {
         }
     }
 
-    /// How many places of the queue are taken and waited for.
+    /// The number of places of the queue that are taken and waited for.
     pub fn usage(&self) -> Usage {
         self.places.usage()
     }
 
-    /// Has somebody asked from now on which names are those of something. There is one; a second one is
-    /// ignored.
+    /// Sets the source of existing names. A second one is ignored.
     pub fn ask(&self, known: Box<dyn Known>) {
         let _is_first = self.known.0.set(known).is_ok();
     }
 
-    /// Whether a request may go ahead at all, given whether its record could be written.
+    /// Fails if a request must be refused because its record could not be written.
     pub fn ready_for(&self, purpose: Purpose) -> Result<(), AuditError> {
         if self.trail.failing() {
             self.may_lack_record(purpose)
@@ -385,7 +385,7 @@ impl Audit {
         }
     }
 
-    /// Whether a request may go ahead whose record cannot be written just now.
+    /// Fails if a request must be refused whose record cannot be written at the moment.
     pub fn may_lack_record(&self, purpose: Purpose) -> Result<(), AuditError> {
         match (self.mode.load(Ordering::Relaxed), purpose) {
             (SERVE, _) | (REFUSE_WRITES, Purpose::Read) => Ok(()),
@@ -396,22 +396,22 @@ impl Audit {
         }
     }
 
-    /// What all records since the start add up to.
+    /// The counts of all records since the start.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    /// Whether all required sinks are being written.
+    /// Returns true if no required sink fails.
     pub fn writable(&self) -> bool {
         !self.trail.failing()
     }
 
-    /// How each sink is.
+    /// The state of each sink.
     pub fn sinks(&self) -> Vec<SinkState> {
         self.trail.sinks()
     }
 
-    /// Writes what has not been written yet about floods of refusals.
+    /// Records all suppressed requests that are not recorded yet.
     pub fn flush_suppressed(&self) {
         self.record_suppressed(None);
     }
@@ -423,8 +423,8 @@ impl Audit {
         }
     }
 
-    /// Counts what got no permit, if its source has had enough records: the reference of the record
-    /// that will tell of it.
+    /// Suppresses a request without a permit if its source has used up its budget. Returns the reference of
+    /// the run's record, or `None` if the request has a record of its own.
     pub(super) fn suppress(&self, fields: &Fields, marks: Marks) -> Option<String> {
         let client = fields.client?;
         let known = self.known.0.get();
@@ -472,9 +472,9 @@ impl Audit {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs what is not signed yet and waits, for a while, until every sink has everything. For the
-    /// end of the process; what cannot be written even now is told to the log alone. After it, another
-    /// process may write the trail.
+    /// Signs all records that are not signed yet and waits, for a limited time, until every sink has
+    /// everything. For the end of the process; the log has the number of records that are lost. After it,
+    /// another process may write the trail.
     pub async fn finish(&self) {
         self.trail.sign();
         let begun = Instant::now();
@@ -491,8 +491,8 @@ impl Audit {
         *self.lock() = None;
     }
 
-    /// Six letters and digits, unique among a thousand million, of which nobody can tell how many
-    /// there were in between.
+    /// Six letters and digits, unique among a thousand million. Two of them do not reveal how many lie
+    /// between.
     pub(super) fn next_reference(&self) -> String {
         const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
         const HALF: u32 = (1 << 15) - 1;

@@ -1,4 +1,4 @@
-//! Lines on their way to a sink, and what a sink is.
+//! Batches of lines for a sink, and the trait of all sinks.
 
 use std::fmt;
 use std::io;
@@ -7,17 +7,17 @@ use tokio::sync::oneshot;
 
 use super::chain::{Line, Link};
 
-/// Where lines go.
+/// A destination of lines.
 pub(in crate::audit) trait Target: Send {
-    /// Writes what is left of a batch and says in it how far that went. `WouldBlock` means that
-    /// nothing is wrong and nothing is taken just now.
+    /// Writes the rest of a batch and advances the batch by the bytes written. `WouldBlock` means that
+    /// nothing is wrong and that the destination takes nothing at the moment.
     fn write(&mut self, batch: &mut Batch) -> io::Result<()>;
 }
 
-/// To go on elsewhere.
+/// Another destination for a sink.
 pub(in crate::audit) struct Retarget {
     pub(in crate::audit) target: Box<dyn Target>,
-    /// Told when everything written before is in the old place.
+    /// Signalled when the old destination has everything written before.
     pub(in crate::audit) ack: Option<oneshot::Sender<()>>,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Debug for Retarget {
     }
 }
 
-/// Whole lines on their way.
+/// Whole lines, and how much of them is written.
 #[derive(Default)]
 pub(in crate::audit) struct Batch {
     text: String,
@@ -47,17 +47,17 @@ impl Batch {
         self.text.len()
     }
 
-    /// What has not been written yet.
+    /// The part that is not written yet.
     pub(in crate::audit) fn rest(&self) -> &str {
         self.text.get(self.done..).unwrap_or_default()
     }
 
-    /// So many bytes more are written.
+    /// Counts more bytes as written.
     pub(in crate::audit) fn advance(&mut self, bytes: usize) {
         self.done = self.done.saturating_add(bytes).min(self.text.len());
     }
 
-    /// So many bytes are not written after all.
+    /// Counts bytes as not written after all.
     pub(in crate::audit) fn take_back(&mut self, bytes: usize) {
         self.done = self.done.saturating_sub(bytes);
     }

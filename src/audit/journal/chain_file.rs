@@ -1,4 +1,4 @@
-//! `FILE.chain`, the small file beside the trail that names its last record.
+//! The chain file, `FILE.chain`: a small file next to the trail that names its last record.
 //!
 //! It carries the chain over a rotation while nothing runs, and shows when the end of a trail has
 //! been cut off. It is written after the trail, so a crash leaves it behind the trail and never
@@ -17,7 +17,7 @@ use super::chain::Link;
 
 /// Bytes of the file, the newline included.
 const LENGTH: usize = 160;
-/// How often, and how long, a file is read again that is being written just now.
+/// Attempts to read a file that is being written at the moment, and the pause between two.
 const READ_ATTEMPTS: u32 = 20;
 const READ_PAUSE: Duration = Duration::from_millis(5);
 
@@ -25,16 +25,16 @@ const READ_PAUSE: Duration = Duration::from_millis(5);
 struct Written {
     seq: u64,
     hash: String,
-    /// The beginning of a hash over both: what is half written, or edited by hand, is not believed.
+    /// The beginning of a hash over both, against half-written files and edits by hand.
     check: String,
 }
 
-/// What stands beside a trail.
+/// The end of the chain, as the chain file of a trail has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::audit) enum ChainEnd {
     /// The end of the chain.
     Link(Link),
-    /// A file that says nothing sensible.
+    /// There is a chain file, and it does not name a record.
     Damaged,
     /// Nothing.
     Missing,
@@ -47,12 +47,12 @@ pub(in crate::audit) fn path_of(trail: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whether there can be one beside what is there. A device has nothing beside it.
+/// Returns true if a trail of this kind has a chain file. A device has none.
 pub(in crate::audit) fn applies_to(trail: &Metadata) -> bool {
     trail.is_file() || trail.file_type().is_fifo()
 }
 
-/// Reads what stands beside a trail.
+/// Reads the chain file of a trail.
 pub(in crate::audit) fn read(trail: &Path) -> io::Result<ChainEnd> {
     let path = path_of(trail);
     for _ in 0..READ_ATTEMPTS {
@@ -89,7 +89,7 @@ fn check(link: &Link) -> String {
 pub(in crate::audit) struct ChainFile(File);
 
 impl ChainFile {
-    /// Opens or makes the file beside a trail.
+    /// Opens or makes the chain file of a trail.
     pub(in crate::audit) fn open(trail: &Path) -> io::Result<Self> {
         let file = OpenOptions::new()
             .write(true)

@@ -1,4 +1,4 @@
-//! What can be wrong with the trail.
+//! Errors of the trail.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,12 +9,12 @@ pub enum AuditError {
     /// The file cannot be opened.
     #[error("cannot open the audit file {}: {source}", path.display())]
     Open {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Another process writes it.
+    /// Another process writes the trail.
     #[error(
         "the audit trail {} is written by another process; give each proxy an `audit.file` of its \
          own, or end the other one",

@@ -1,4 +1,4 @@
-//! The audit file: whole lines appended, the file beside it kept up to date, rotation.
+//! The audit file: appends whole lines, keeps the chain file up to date, rotates.
 //!
 //! Nothing is ever deleted. A FIFO is opened without waiting for its reader and never waited for.
 
@@ -105,7 +105,7 @@ impl FileTarget {
         if !is_large && !is_old {
             return;
         }
-        // One that somebody else has moved already has its name.
+        // A file that another process has moved already has its name.
         let is_in_place = std::fs::metadata(&self.path)
             .is_ok_and(|at| (at.dev(), at.ino()) == (meta.dev(), meta.ino()));
         let moved = if is_in_place {
@@ -141,7 +141,7 @@ impl FileTarget {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // What is written in part is taken back, where that is possible.
+                    // Takes a partial write back, where that is possible.
                     if before.is_file() && file.set_len(before.len()).is_ok() {
                         batch.take_back(written);
                     }
@@ -183,7 +183,7 @@ impl Target for FileTarget {
     }
 }
 
-/// A descriptor that something else opened, such as stdout.
+/// A descriptor that is already open, such as stdout.
 pub(in crate::audit) struct Stream(pub(in crate::audit) File);
 
 impl Target for Stream {
@@ -274,8 +274,8 @@ fn not_for_this_kind(error: io::Error) -> io::Result<()> {
     }
 }
 
-/// Brings what was written to the disk, once a second, on a thread of its own: a slow disk is waited
-/// for there and by nobody else.
+/// Syncs the file to disk once a second, on a thread of its own, so that only this thread waits for a
+/// slow disk.
 #[derive(Debug, Default)]
 pub(in crate::audit) struct Syncer {
     file: Mutex<Option<File>>,
@@ -283,7 +283,7 @@ pub(in crate::audit) struct Syncer {
 }
 
 impl Syncer {
-    /// There is something new in a file.
+    /// Marks a file as written since the last sync.
     fn mark_dirty(&self, file: &File) {
         if self.is_dirty.load(Ordering::Acquire) {
             return;

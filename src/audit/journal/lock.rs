@@ -1,8 +1,8 @@
 //! One writer for each trail: two would give each number twice, and the chain would break at once.
 //!
-//! Whoever writes a trail holds a lock on `FILE.chain`. That one stays where it is when the trail is
-//! rotated, by us or by others, and is locked by nobody who reads. The system gives the lock back when
-//! the process ends, however it ends.
+//! The writer of a trail holds a lock on `FILE.chain`. This file stays in place when the trail is
+//! rotated, by us or by others, and readers do not lock it. The system releases the lock when the process
+//! ends, however it ends.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,7 +18,7 @@ use super::chain::Link;
 use super::chain_file::{ChainFile, path_of};
 use super::error::AuditError;
 
-/// How long a start waits for one that has been told to stop, and how often it looks.
+/// Time that a start waits for a stopping process, and the interval of its attempts.
 const HANDOVER_WAIT: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -30,11 +30,11 @@ pub(in crate::audit) struct Lock {
     place: Place,
 }
 
-/// Where a file is, whatever it is called.
+/// Device and inode: a file, whatever its name.
 type Place = (u64, u64);
 
 impl Lock {
-    /// Takes the lock of a trail as soon as another process that is ending gives it back.
+    /// Takes the lock of a trail, and waits a short time for a stopping process to release it.
     pub(in crate::audit) fn acquire(trail: &Path) -> Result<Option<Arc<Self>>, AuditError> {
         let begun = Instant::now();
         loop {
@@ -47,8 +47,8 @@ impl Lock {
         }
     }
 
-    /// Takes the lock of a trail; `held`, if that is the one. `None` where there can be none: a device
-    /// has nothing beside it, a folder may be read-only, and not every file system has locks.
+    /// Takes the lock of a trail; returns `held` if that is the same lock. `None` where there can be none:
+    /// a device has no chain file, a folder may be read-only, and not every file system has locks.
     pub(in crate::audit) fn take(
         trail: &Path,
         held: Option<Arc<Self>>,
@@ -81,8 +81,7 @@ impl Lock {
     }
 }
 
-/// Opens `FILE.chain`. A new one says that there is no record yet, so that it is not taken for one
-/// that was damaged.
+/// Opens `FILE.chain`. A new one names record 0, so that it is not taken for a damaged one.
 fn open(trail: &Path) -> io::Result<File> {
     let path = path_of(trail);
     let mut options = OpenOptions::new();

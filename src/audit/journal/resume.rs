@@ -1,5 +1,5 @@
-//! Where the chain goes on when the proxy starts: after the last whole record of the file, or where
-//! the file beside it says when that is further on.
+//! The end of the chain when the proxy starts: after the last whole record of the file, or after the one
+//! that the chain file names if that is later.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,13 +15,13 @@ use crate::audit::record::event::Event;
 /// The last record is looked for in this many bytes.
 const TAIL: u64 = 1 << 20;
 
-/// What was found at the start.
+/// The end of the chain at a start.
 #[derive(Debug, Default)]
 pub(in crate::audit) struct Resumed {
     pub(in crate::audit) link: Link,
-    /// Whether the last record is hashed with the key of today; `false` where that cannot be told.
+    /// True if the last record is known to be hashed with the current key.
     pub(in crate::audit) same_key: bool,
-    /// What has to be said about it.
+    /// Events to record about it.
     pub(in crate::audit) notes: Vec<(Event, String)>,
 }
 
@@ -94,7 +94,7 @@ impl Resumed {
         Ok(())
     }
 
-    /// The file beside the trail is ahead of it only when records are gone.
+    /// The chain file is ahead of the trail only when records are gone.
     fn compare(&mut self, beside: Link, key: &ChainKey) {
         if beside.last() <= self.link.last() {
             return;
@@ -112,12 +112,12 @@ impl Resumed {
             self.notes.push((Event::Torn, gone));
         }
         self.link = beside;
-        // What the last record is hashed with cannot be told.
+        // The key of the last record is unknown.
         self.same_key = *key == ChainKey::NONE;
     }
 }
 
-/// The link after the last of these lines that is a record, and whether that is hashed with the key.
+/// The link after the last record in these lines, and whether it is hashed with the key.
 pub(in crate::audit) fn last(whole: &[u8], key: &ChainKey) -> Option<(Link, bool)> {
     let lines = whole.split(|byte| *byte == b'\n').rev();
     let mut records = lines.filter_map(|line| Some((line, std::str::from_utf8(line).ok()?)));

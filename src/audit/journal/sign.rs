@@ -12,19 +12,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::audit::record::checkpoint::Checkpoint;
 
-/// Records from one checkpoint to the next at most; a minute without one ends the wait as well.
+/// Most records from one checkpoint to the next; after a minute it comes earlier.
 pub(in crate::audit) const CHECKPOINT_EVERY: u64 = 1000;
 
-/// Why a key cannot sign or verify checkpoints.
+/// A key that cannot sign or verify checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SigningError {
-    /// No private key of a kind that signs checkpoints.
+    /// The file holds no private key of a kind that signs checkpoints.
     #[error(
         "it does not hold an Ed25519 or P-256 private key in PEM; make one with: \
          openssl genpkey -algorithm ED25519 -out FILE"
     )]
     NotPrivate,
-    /// No public key of such a kind.
+    /// The file holds no public key of such a kind.
     #[error(
         "it does not hold an Ed25519 or P-256 public key in PEM; get it with: \
          openssl pkey -in FILE -pubout"
@@ -32,7 +32,7 @@ pub enum SigningError {
     NotPublic,
 }
 
-/// What is signed: number and hash of the record before the checkpoint, and with it everything
+/// The signed text: number and hash of the record before the checkpoint. The hash covers everything
 /// before.
 pub(in crate::audit) fn signed_text(seq: u64, hash: &str) -> String {
     format!("portcullis audit checkpoint\n{seq}\n{hash}\n")
@@ -43,7 +43,7 @@ enum Pair {
     Es256(EcdsaKeyPair),
 }
 
-/// What signs checkpoints.
+/// A private key that signs checkpoints.
 pub struct Signer {
     pair: Pair,
     name: String,
@@ -95,7 +95,7 @@ impl Signer {
     }
 }
 
-/// What verifies checkpoints.
+/// A public key that verifies checkpoints.
 pub struct PublicKey {
     key: ParsedPublicKey,
     name: String,
@@ -127,7 +127,7 @@ impl PublicKey {
         &self.name
     }
 
-    /// Whether a checkpoint is signed with this key, for the record before it.
+    /// Returns true if a checkpoint is signed with this key, for the record before it.
     pub(in crate::audit) fn accepts(&self, checkpoint: &Checkpoint, seq: u64, hash: &str) -> bool {
         let Ok(signature) = URL_SAFE_NO_PAD.decode(&checkpoint.signature) else {
             return false;

@@ -1,5 +1,4 @@
-//! What every sink does, wherever it writes: take what has gathered, write it, and try again until
-//! that succeeds.
+//! The thread of a sink: takes the pending lines, writes them, and retries until that succeeds.
 
 use std::io;
 use std::sync::Arc;
@@ -8,9 +7,9 @@ use std::time::Duration;
 use super::batch::{Batch, Target};
 use super::trail::Trail;
 
-/// How often a failing sink is tried again.
+/// Interval of attempts while a sink fails.
 const FAILED_RETRY: Duration = Duration::from_millis(200);
-/// How often one is that takes nothing just now.
+/// Interval of attempts while a sink takes nothing.
 const BLOCKED_RETRY: Duration = Duration::from_millis(10);
 
 /// Starts the thread of a sink.
@@ -32,7 +31,7 @@ pub(in crate::audit) fn start(
                     target = retarget.target;
                     batch.rewind_line();
                     wait = attempt(&trail, id, &mut batch, &mut *target);
-                    // Whoever asked may have gone; it is done all the same.
+                    // The receiver may be gone; the sink is retargeted all the same.
                     let _gone = retarget.ack.is_some_and(|ack| ack.send(()).is_err());
                 }
                 if let Some(wait) = wait
@@ -45,7 +44,7 @@ pub(in crate::audit) fn start(
     Ok(id)
 }
 
-/// Writes what there is. If that fails, how long to wait.
+/// Writes the batch. On failure returns the time to wait before the next attempt.
 fn attempt(
     trail: &Trail,
     id: usize,

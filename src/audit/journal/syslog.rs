@@ -1,8 +1,8 @@
 //! Records as syslog messages (RFC 5424): over a unix socket, TCP with octet counting (RFC 6587) or
 //! TLS (RFC 5425).
 //!
-//! Syslog does not acknowledge: what a receiver loses that the system had already taken is not
-//! noticed here. The numbers of the records show it there.
+//! Syslog does not acknowledge: lines that the system has taken and the receiver loses are not noticed
+//! here. The numbers of the records show the gap there.
 
 use std::io::{self, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -149,8 +149,8 @@ impl Target for Syslog {
 }
 
 impl Connection {
-    /// Whether the receiver is still there, as far as can be seen. Without a look the first record
-    /// after its restart would go nowhere.
+    /// Returns false if the receiver has closed the connection. Without this check the first record after
+    /// its restart would be lost.
     fn is_open(&mut self) -> bool {
         match self {
             Self::Datagram(_) | Self::Local(_) => true,
@@ -181,7 +181,7 @@ impl Connection {
     }
 }
 
-/// Whether a look that waits for nothing shows no end.
+/// Returns true if a read that does not block finds no end.
 fn looked(stream: &mut TcpStream, look: impl FnOnce(&mut TcpStream) -> io::Result<usize>) -> bool {
     if stream.set_nonblocking(true).is_err() {
         return false;
@@ -231,7 +231,7 @@ pub(in crate::audit) fn message(line: &str, host: &str) -> String {
         _ => NOTICE,
     };
     let priority = AUTHPRIV.saturating_mul(8).saturating_add(severity);
-    // What stands before the record is in words, also where the record is none of ours.
+    // Header fields are words, also for a record that is not ours.
     let is_word = |text: &str| (1..=32).contains(&text.len()) && text.bytes().all(is_graphic);
     let or_nil = |text| if is_word(text) { text } else { "-" };
     let (time, event) = (or_nil(parts.time), or_nil(parts.event));

@@ -1,8 +1,8 @@
-//! Where records get their number, and who waits for which of them.
+//! The trail: numbers records, queues them for each sink, and acknowledges them.
 //!
-//! One lock. Whoever closes a record chains it and lays it into the queue of each sink; each sink's
-//! thread takes what has gathered there in one go (group commit). A request that waits is told as
-//! soon as all required sinks have its record, or one of them fails or hangs.
+//! One lock. Closing a record chains it and appends it to the queue of each sink; a sink's thread takes
+//! all pending lines at once (group commit). A waiting request is acknowledged as soon as all required
+//! sinks have its record, or one of them fails or hangs.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,18 +20,18 @@ use super::error::AuditError;
 use super::sign::{CHECKPOINT_EVERY, Signer};
 use crate::limit::Place;
 
-/// Bytes kept for a sink that fails; what is more is counted.
+/// Bytes kept for a failing sink; records beyond that are counted as lost.
 const MAX_PENDING: usize = 16 << 20;
-/// How long a sink's thread dozes before it takes what nobody waits for. To wake a thread for each
-/// record costs more than everything else about it; while it dozes, nobody need wake it. A process
-/// that is killed loses no more of its reads than this.
+/// Commit window for records that no request waits for. To wake a thread for each record costs more than
+/// everything else about it; a lingering thread needs no waking. A process that is killed loses the
+/// records of at most this window.
 const COMMIT_WINDOW: Duration = Duration::from_millis(5);
-/// A checkpoint is written so long after a record that none covers yet.
+/// Time from a record to the checkpoint that covers it, at most.
 const CHECKPOINT_AFTER: Duration = Duration::from_mins(1);
 
 pub(in crate::audit) type Ack = oneshot::Sender<Result<(), AuditError>>;
 
-/// What all threads of the trail share.
+/// The trail, shared by all threads.
 #[derive(Debug)]
 pub(in crate::audit) struct Trail {
     state: Mutex<State>,
@@ -63,14 +63,14 @@ struct Waiting {
     place: Option<Place>,
 }
 
-/// The near side of a sink.
+/// The queue of a sink.
 #[derive(Debug)]
 struct SinkQueue {
     name: &'static str,
     required: bool,
     pending: String,
     flush: FlushState,
-    /// Bytes that its thread has in hand.
+    /// Bytes of the batch that its thread is writing.
     in_hand: usize,
     /// The last record that it has written.
     written: u64,
@@ -82,14 +82,14 @@ struct SinkQueue {
     wake: Arc<Condvar>,
 }
 
-/// When a sink's thread takes what is pending.
+/// The state of a sink's thread, as to pending lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FlushState {
-    /// It had nothing to do, and sleeps until it is woken.
+    /// Sleeps until it is woken; nothing is pending.
     Idle,
-    /// When records have gathered for a while.
+    /// Takes them at the end of the commit window.
     Lingering,
-    /// At once: somebody waits.
+    /// Takes them at once: a request waits.
     Now,
 }
 
@@ -100,14 +100,14 @@ struct Failing {
     lost_before: u64,
 }
 
-/// How a sink is, for metrics and status.
+/// The state of a sink, for metrics and status.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct SinkState {
     /// `file`, `stdout` or `syslog`.
     pub name: &'static str,
-    /// Whether requests are refused while it fails.
+    /// True if requests are refused while it fails.
     pub required: bool,
-    /// Why it fails, if it does.
+    /// The cause of its failure, if it fails.
     pub failing: Option<String>,
     /// Records that it never got.
     pub lost: u64,
@@ -155,7 +155,7 @@ impl Trail {
         state.queues.len().saturating_sub(1)
     }
 
-    /// Tells a sink to go on elsewhere.
+    /// Gives a sink another destination.
     pub(in crate::audit) fn retarget(&self, id: usize, required: bool, retarget: Retarget) {
         let mut state = self.state();
         if let Some(queue) = state.queues.get_mut(id) {
@@ -166,7 +166,7 @@ impl Trail {
         self.update_failing(&mut state);
     }
 
-    /// Tells a sink that it is not wanted any more.
+    /// Ends a sink.
     pub(in crate::audit) fn end(&self, id: usize) {
         let mut state = self.state();
         if let Some(queue) = state.queues.get_mut(id) {
@@ -178,7 +178,7 @@ impl Trail {
         self.update_failing(&mut state);
     }
 
-    /// Takes another key, signer and time-out; a record says so where the key is another one.
+    /// Takes another key, signer and time-out; a changed key is recorded.
     pub(in crate::audit) fn rekey(
         &self,
         key: ChainKey,
@@ -195,12 +195,12 @@ impl Trail {
         state.checkpoint();
     }
 
-    /// Says with which key the chain goes on.
+    /// Records the key with which the chain continues.
     pub(in crate::audit) fn record_key(&self) {
         self.state().record_key();
     }
 
-    /// Chains a record and sends it on its way.
+    /// Chains a record and queues it for every sink.
     pub(in crate::audit) fn write(&self, fields: &str, place: Option<Place>, ack: Option<Ack>) {
         let mut state = self.state();
         let failing = self.failing();
@@ -213,7 +213,7 @@ impl Trail {
         };
         if let Some(answer) = answer {
             drop(state);
-            // Whoever waited may have gone.
+            // The request may be gone.
             let _gone = ack.is_some_and(|ack| ack.send(answer).is_err());
         } else {
             if ack.is_some() {
@@ -225,18 +225,18 @@ impl Trail {
         }
     }
 
-    /// Writes what the trail has to say itself.
+    /// Records an event of the trail itself.
     pub(in crate::audit) fn record_event(&self, event: Event, outcome: Outcome, reason: &str) {
         self.state().record_event(event, outcome, reason);
     }
 
-    /// Signs what is not signed yet.
+    /// Signs all records that are not signed yet.
     pub(in crate::audit) fn sign(&self) {
         self.state().checkpoint();
     }
 
-    /// What a sink's thread does next: waits until there is something in hand, or an order. `None`
-    /// when it is not wanted any more.
+    /// Waits until the batch of a sink's thread has lines, or the sink is retargeted. `None` when the sink
+    /// is ending.
     pub(in crate::audit) fn next(&self, id: usize, batch: &mut Batch) -> Option<Vec<Retarget>> {
         let mut state = self.state();
         let wake = Arc::clone(&state.queues.get(id)?.wake);
@@ -265,7 +265,7 @@ impl Trail {
         }
     }
 
-    /// Lets a while pass, or less if there is an order. Whether to go on.
+    /// Waits for some time, or until the sink is retargeted. Returns false when the sink is ending.
     pub(in crate::audit) fn pause(&self, id: usize, time: Duration) -> bool {
         let state = self.state();
         let Some(wake) = state.queues.get(id).map(|queue| Arc::clone(&queue.wake)) else {
@@ -281,7 +281,7 @@ impl Trail {
         state.queues.get(id).is_some_and(|queue| !queue.is_ending)
     }
 
-    /// A sink has written everything up to a record.
+    /// Notes that a sink has written everything up to a record.
     pub(in crate::audit) fn wrote(&self, id: usize, seq: u64) {
         let mut state = self.state();
         let Some(queue) = state.queues.get_mut(id) else {
@@ -329,7 +329,7 @@ impl Trail {
         state.record_event(Event::Audit, outcome, &reason);
     }
 
-    /// A sink fails. It is tried again until it does not.
+    /// Notes that a sink fails, which is retried until it does not.
     pub(in crate::audit) fn failed(&self, id: usize, why: &str) {
         let mut state = self.state();
         self.fail(&mut state, id, why);
@@ -361,7 +361,7 @@ impl Trail {
         }
     }
 
-    /// Whether requests are to be refused, and what that means for those who wait.
+    /// Updates whether a required sink fails, and answers waiting requests accordingly.
     fn update_failing(&self, state: &mut State) {
         let failing = state
             .queues
@@ -370,7 +370,7 @@ impl Trail {
         self.failing.store(failing, Ordering::Relaxed);
         if failing {
             for waiting in state.waiting.drain(..) {
-                // Whoever waited may have gone.
+                // The request may be gone.
                 let _gone = waiting
                     .ack
                     .is_some_and(|ack| ack.send(Err(AuditError::Unwritable)).is_err());
@@ -380,7 +380,7 @@ impl Trail {
         }
     }
 
-    /// What is due: sinks that hang count as failing, and old records are signed.
+    /// Marks hanging sinks as failing, and signs old records.
     pub(in crate::audit) fn tick(&self, now: Instant) {
         let mut state = self.state();
         let timeout = state.timeout;
@@ -398,12 +398,12 @@ impl Trail {
         }
     }
 
-    /// Whether a required sink fails.
+    /// Returns true if a required sink fails.
     pub(in crate::audit) fn failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Counts a request that is refused because of that.
+    /// Counts a request that is refused because a required sink fails.
     pub(in crate::audit) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
@@ -412,7 +412,7 @@ impl Trail {
         self.state().timeout
     }
 
-    /// How the sinks are.
+    /// The state of each sink.
     pub(in crate::audit) fn sinks(&self) -> Vec<SinkState> {
         let state = self.state();
         let wanted = state.queues.iter().filter(|queue| !queue.is_ending);
@@ -428,7 +428,7 @@ impl Trail {
             .collect()
     }
 
-    /// Whether every sink that works or must work has written everything.
+    /// Returns true if every sink that works or is required has written everything.
     pub(in crate::audit) fn is_drained(&self) -> bool {
         let state = self.state();
         let mut wanted = state
@@ -438,7 +438,7 @@ impl Trail {
         wanted.all(|queue| queue.pending.is_empty() && queue.in_hand == 0)
     }
 
-    /// Records that a sink which must work does not have; with the process they are gone.
+    /// Records that a required sink does not have; they are lost when the process ends.
     pub(in crate::audit) fn unwritten(&self) -> u64 {
         let state = self.state();
         let required = state.queues.iter().filter(|queue| queue.required);
@@ -482,7 +482,7 @@ impl State {
         self.unsigned_since = None;
     }
 
-    /// Has everything written at once that is pending.
+    /// Has all pending lines written at once.
     fn flush_now(&mut self) {
         for queue in &mut self.queues {
             queue.flush = FlushState::Now;
@@ -490,7 +490,7 @@ impl State {
         }
     }
 
-    /// Tells those whose records all required sinks have.
+    /// Answers the requests whose records all required sinks have.
     fn acknowledge(&mut self) {
         let required = self.queues.iter().filter(|queue| queue.required);
         let safe = required
@@ -501,7 +501,7 @@ impl State {
             let Some(waiting) = self.waiting.pop_front() else {
                 return;
             };
-            // Whoever waited may have gone.
+            // The request may be gone.
             let _gone = waiting.ack.is_some_and(|ack| ack.send(Ok(())).is_err());
         }
     }
@@ -518,8 +518,8 @@ impl State {
         self.record_event(Event::Rekey, Outcome::Allowed, &reason);
     }
 
-    /// Makes a line and lays it into every queue that has room. What a required sink has no room
-    /// for is never chained, see [`Self::is_full`]; another one may miss some, and says how many.
+    /// Appends a line to the chain and to every queue that has room. A record that a required sink has no
+    /// room for is not chained, see [`Self::is_full`]; other sinks may lose some, and count them.
     fn chain(&mut self, fields: &str) {
         self.line.clear();
         self.link.append(&self.key, fields, &mut self.line);
@@ -545,7 +545,7 @@ impl State {
     }
 }
 
-/// Lets records gather that nobody waits for.
+/// Waits for the end of the commit window, or until a request waits.
 fn linger<'a>(state: MutexGuard<'a, State>, id: usize, wake: &Condvar) -> MutexGuard<'a, State> {
     let may = |state: &mut State| state.queues.get(id).is_some_and(SinkQueue::may_linger);
     let (state, _timeout) = wake

@@ -1,8 +1,8 @@
-//! What records are about, and how it ended.
+//! Events and outcomes of records.
 
 use serde::Serialize;
 
-/// What a record is about.
+/// The subject of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
@@ -102,7 +102,7 @@ impl Outcome {
     }
 }
 
-/// How it ended.
+/// The end of a request or event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {

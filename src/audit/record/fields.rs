@@ -19,8 +19,7 @@ const MAX_FIELD: usize = 256;
 const SCHEMA: u32 = 2;
 
 /// The members of a record, in the order in which they are written. Up to `count` absent ones are
-/// `null`, so that every record has the same keys; those after `schema` stand only where they say
-/// something.
+/// `null`, so that every record has the same keys; those after `schema` are written only if they are set.
 #[derive(Clone, Debug)]
 pub(in crate::audit) struct Fields {
     pub(in crate::audit) time: Timestamp,
@@ -29,7 +28,7 @@ pub(in crate::audit) struct Fields {
     pub(in crate::audit) outcome: Outcome,
     pub(in crate::audit) client: Option<IpAddr>,
     pub(in crate::audit) user: Option<String>,
-    /// What the user is; `None` where no caller is concerned.
+    /// The kind of user; `None` where no caller is concerned.
     pub(in crate::audit) subject: Option<SubjectKind>,
     pub(in crate::audit) groups: Vec<String>,
     pub(in crate::audit) outside_groups: Vec<String>,
@@ -43,7 +42,7 @@ pub(in crate::audit) struct Fields {
     pub(in crate::audit) object: Option<&'static str>,
     pub(in crate::audit) repository: Option<String>,
     pub(in crate::audit) reference: Option<String>,
-    /// The source of a mount, and whether the policy lets the caller read it.
+    /// The source of a mount, and true if the policy lets the caller read it.
     pub(in crate::audit) from: Option<String>,
     pub(in crate::audit) from_allowed: bool,
     pub(in crate::audit) rule: Option<String>,
@@ -57,23 +56,23 @@ pub(in crate::audit) struct Fields {
     pub(in crate::audit) span: Option<Span>,
     pub(in crate::audit) reason: Option<String>,
     pub(in crate::audit) count: Option<u64>,
-    /// Who answered.
+    /// The origin of the answer: `registry` or `proxy`.
     pub(in crate::audit) served: Option<&'static str>,
-    /// What was served, pushed or deleted.
+    /// The digest of the object that was served, pushed or deleted.
     pub(in crate::audit) digest: Option<String>,
-    /// What a tag pointed to.
+    /// The digest that a tag pointed to before.
     pub(in crate::audit) digest_before: Option<String>,
     /// The parameters of the call.
     pub(in crate::audit) query: Option<String>,
-    /// Whom and what suppressed requests named.
+    /// The users and repositories that suppressed requests named.
     pub(in crate::audit) users: Vec<String>,
     pub(in crate::audit) repositories: Vec<String>,
-    /// All that a push writes.
+    /// All tags that a push writes.
     pub(in crate::audit) tags: Vec<String>,
-    /// What a pushed manifest names.
+    /// The digests that a pushed manifest names.
     pub(in crate::audit) refers: Vec<String>,
     pub(in crate::audit) refers_count: u64,
-    /// Whether the client did not wait for the answer.
+    /// True if the client did not wait for the answer.
     pub(in crate::audit) client_left: bool,
     /// In checkpoints alone.
     pub(in crate::audit) checkpoint: Option<Checkpoint>,
@@ -135,7 +134,7 @@ impl Fields {
         }
     }
 
-    /// What the writer has to say itself.
+    /// An event of the trail itself.
     pub(in crate::audit) fn of_our_own(event: Event, outcome: Outcome, reason: &str) -> Self {
         Self {
             reason: Some(bounded(reason)),
@@ -153,7 +152,7 @@ impl Fields {
 
     /// About how many bytes its line has.
     pub(in crate::audit) fn size(&self) -> u64 {
-        /// What all lines have: keys, hashes, times, numbers.
+        /// The fixed part of all lines: keys, hashes, times, numbers.
         const FRAME: usize = 620;
         let texts = [
             &self.user,
@@ -181,7 +180,7 @@ impl Fields {
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// What the record adds to the tally.
+    /// The record's counts for the tally.
     pub(in crate::audit) fn entry(&self) -> Entry<'_> {
         let is_refused = matches!(self.outcome, Outcome::Denied | Outcome::Limited);
         let is_failed = self.outcome == Outcome::Failed && self.user.is_some();
@@ -216,7 +215,7 @@ impl Fields {
         }
     }
 
-    /// As they stand in a line, without the braces around them.
+    /// Writes them as JSON, without the braces around them.
     pub(in crate::audit) fn write(&self) -> String {
         let mut to = Members::new();
         to.plain(key!("time"), format_args!("{:.6}", self.time));
@@ -268,7 +267,7 @@ impl Fields {
         to.into_text()
     }
 
-    /// Members that stand in a line only where they say something.
+    /// Writes the members that are written only if they are set.
     fn write_what_few_have(&self, to: &mut Members) {
         let some = [
             (key!("served"), self.served),

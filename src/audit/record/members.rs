@@ -1,5 +1,5 @@
-//! The members of a record as JSON, in ASCII: what an attacker sends cannot break the line, colour a
-//! terminal or reorder text.
+//! The members of a record as JSON, in ASCII: text of an attacker cannot break the line, colour a terminal
+//! or reorder text.
 //!
 //! Written by hand, because every request pays for it: a general serializer takes four times as
 //! long. [`crate::audit::Entry`] reads it with one.
@@ -34,7 +34,7 @@ impl Members {
         self.0
     }
 
-    /// What needs no escapes.
+    /// A value that needs no escapes.
     pub(in crate::audit) fn plain(&mut self, key: Key, value: impl Display) {
         self.key(key);
         // Writing to a String cannot fail.
@@ -73,7 +73,7 @@ impl Members {
         self.json(key, if value { "true" } else { "false" });
     }
 
-    /// What is JSON already.
+    /// A value that is JSON already.
     pub(in crate::audit) fn json(&mut self, key: Key, value: &str) {
         self.key(key);
         self.0.push_str(value);

@@ -1,5 +1,5 @@
-//! A record's words: events, outcomes, members, and what records add up to. Pure but for the time of
-//! day; knows no file and no queue.
+//! The words of a record: events, outcomes, members, and the counts of records. Reads the time of day and
+//! nothing else; knows no file and no queue.
 
 pub(super) mod checkpoint;
 pub(super) mod event;

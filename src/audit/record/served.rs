@@ -1,5 +1,5 @@
-//! Requests as metrics tell of them: how many with which answer, how long they took, and which rule
-//! decided. Every label is from a fixed set, or from the configuration and then kept in bounds.
+//! Counts of requests for metrics: by answer, by duration and by rule. Every label is from a fixed set,
+//! or from the configuration and then bounded.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ pub const BUCKETS: [u64; 10] = [
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// For requests that are no action on a repository: logins, tokens, nonsense.
 const NO_ACTION: &str = "none";
-/// Rules told apart; a reload may bring others, and the old ones are still counted.
+/// Rules counted separately. A reload may bring others, and the old ones stay.
 const MOST_RULES: usize = 1000;
 const OTHER_RULES: &str = "other";
 
@@ -40,13 +40,14 @@ struct Times {
 /// The requests of one action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionTimes {
-    /// Which.
+    /// The action.
     pub action: &'static str,
-    /// How many were answered with which class of status.
+    /// The number of answers of each class of status.
     pub classes: Vec<(&'static str, u64)>,
-    /// How many took at most so long, by [`BUCKETS`]; the longer ones last. Each counts once.
+    /// The number of requests that took at most so long, by [`BUCKETS`]; longer ones last. Each request
+    /// counts once.
     pub buckets: Vec<u64>,
-    /// All their time together.
+    /// The sum of their durations.
     pub sum_us: u64,
 }
 
@@ -55,17 +56,17 @@ pub struct ActionTimes {
 pub struct Request<'a> {
     /// Its method.
     pub method: Option<&'a str>,
-    /// What it was for, if that is an action on a repository.
+    /// Its action, if that is one on a repository.
     pub action: Option<&'static str>,
-    /// On which.
+    /// Its repository.
     pub repository: Option<&'a str>,
     /// The status of the answer; 0 if there was none.
     pub status: u16,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
     /// The rule that decided.
     pub rule: Option<&'a str>,
-    /// When its head had been read.
+    /// The time when its head had been read.
     pub began: Timestamp,
     /// From then to the end of the answer.
     pub duration_us: u64,
@@ -124,7 +125,7 @@ impl Served {
         .collect()
     }
 
-    /// How often a rule decided, and what came of it.
+    /// The number of requests that each rule decided, by outcome.
     pub fn rules(&self) -> Vec<(String, Outcome, u64)> {
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = |(rule, counts): (&String, &[u64; Outcome::ALL.len()])| {
@@ -167,7 +168,7 @@ mod tests {
         served.add(Request {
             action: None,
             rule: None,
-            // Nobody answers with such a status; it is in no class.
+            // Not a status of HTTP; it is in no class.
             status: 999,
             ..PULL
         });

@@ -1,5 +1,5 @@
-//! What the records add up to, for metrics and the status page. Labels are events and outcomes, both
-//! fixed sets: nothing that a client sends can make them grow.
+//! Counts of records for metrics and the status page. Labels are events and outcomes, both fixed sets:
+//! clients cannot make them grow.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,17 +18,17 @@ const RECENT: usize = 20;
 pub struct Refused {
     /// RFC 3339, UTC.
     pub time: String,
-    /// The reference that the client was told.
+    /// The reference that the client was given.
     pub reference: String,
-    /// Where from.
+    /// The client's address.
     pub client: Option<String>,
-    /// Who, or who they claimed to be.
+    /// The user, or the user that the caller claimed to be.
     pub user: Option<String>,
-    /// What they wanted to do.
+    /// The action asked for.
     pub action: Option<&'static str>,
-    /// To which repository.
+    /// The repository.
     pub repository: Option<String>,
-    /// Why not.
+    /// The reason.
     pub reason: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub struct Tally {
     recent: Mutex<VecDeque<Refused>>,
 }
 
-/// Is told of each request that has ended.
+/// A function that is called with each request that has ended.
 pub type Watch = Box<dyn Fn(&Request<'_>) + Send + Sync>;
 
 #[derive(Default)]
@@ -57,13 +57,13 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
-/// What a record adds.
+/// The counts of one record.
 pub(in crate::audit) struct Entry<'a> {
     pub(in crate::audit) event: Event,
     pub(in crate::audit) outcome: Outcome,
     pub(in crate::audit) bytes_in: u64,
     pub(in crate::audit) bytes_out: u64,
-    /// If it was a request.
+    /// The request, if it was one.
     pub(in crate::audit) request: Option<Request<'a>>,
     pub(in crate::audit) refused: Option<Refused>,
 }
@@ -91,7 +91,7 @@ impl Tally {
         }
     }
 
-    /// How many records of each kind there were.
+    /// The number of records of each kind.
     pub fn counts(&self) -> Vec<(Event, Outcome, u64)> {
         let rows = Event::ALL.iter().zip(&self.counts);
         rows.flat_map(|(event, row)| {
@@ -102,12 +102,12 @@ impl Tally {
         .collect()
     }
 
-    /// Has somebody told of each request from now on. There is one; a second one is ignored.
+    /// Sets the function to call with each request from now on. A second one is ignored.
     pub fn watch(&self, watch: Watch) {
         let _is_first = self.watcher.0.set(watch).is_ok();
     }
 
-    /// Whether somebody is told.
+    /// Returns true if such a function is set.
     pub fn is_watched(&self) -> bool {
         self.watcher.0.get().is_some()
     }

@@ -1,18 +1,18 @@
-//! One block of whole lines: everything that can be said about it without the lines before. Pure,
-//! so that blocks can be looked at side by side.
+//! One block of whole lines, verified without the lines before. Pure, so that blocks can be verified in
+//! parallel.
 
 use super::problem::Problem;
 use crate::audit::journal::chain::{ChainKey, Line};
 use crate::audit::journal::sign::PublicKey;
 use crate::audit::record::checkpoint::Checkpoint;
 
-/// What is needed to look at a block.
+/// The means to verify a block.
 pub(super) struct Means<'a> {
-    /// How lines may be hashed. Never empty.
+    /// The keys that lines may be hashed with. Never empty.
     pub(super) keys: &'a [ChainKey],
-    /// Who may have signed. Empty: signatures are not looked at.
+    /// The keys that checkpoints may be signed with. Empty: signatures are not verified.
     pub(super) public: &'a [PublicKey],
-    /// Records that must be as said, by their number: the ends that files beside trails name.
+    /// Records with a known hash, by their number: the ends that chain files name.
     pub(super) known: &'a [(u64, String)],
 }
 
@@ -23,7 +23,7 @@ pub(super) struct End {
     pub(super) hash: Vec<u8>,
 }
 
-/// What a block says.
+/// A verified block.
 #[derive(Debug, Default)]
 pub(super) struct Block {
     /// Lines, up to the one that is wrong.
@@ -34,11 +34,11 @@ pub(super) struct Block {
     pub(super) last: Option<End>,
     pub(super) first_time: Option<String>,
     pub(super) last_time: Option<String>,
-    /// What is wrong with the line after `lines`.
+    /// The problem of the line after `lines`.
     pub(super) problem: Option<Problem>,
     /// The numbers of signed checkpoints.
     pub(super) checkpoints: Vec<u64>,
-    /// Which of the keys hash from which line of the block on.
+    /// Lines of the block at which another key begins, each with the key's index.
     pub(super) keyed: Vec<(u64, usize)>,
 }
 
@@ -93,7 +93,7 @@ impl Block {
         Ok(())
     }
 
-    /// Whether the line's hash is its own, with the key of the line before or with another.
+    /// Verifies the line's hash, with the key of the line before or with another.
     fn hashed(&mut self, line: &Line<'_>, means: &Means<'_>) -> Result<(), Problem> {
         let current = self.keyed.last().map(|(_, key)| *key);
         let by = |at: usize| means.keys.get(at).is_some_and(|key| line.is_whole(key));
@@ -110,7 +110,7 @@ impl Block {
     }
 }
 
-/// Whether a record comes right after another.
+/// Verifies that a record comes right after another.
 pub(super) fn follows(before: &End, seq: u64, prev: &[u8]) -> Result<(), Problem> {
     let expected = before.seq.saturating_add(1);
     if seq > expected {

@@ -1,7 +1,7 @@
-//! Whether a trail is as it was written: the chain over all of its files, its end, its key and its
-//! signatures. Reads only.
+//! Verification that a trail is as it was written: the chain over all of its files, its end, its keys and
+//! its signatures. Reads only.
 //!
-//! What the chain proves and what it does not stands in SECURITY.md, "The audit trail".
+//! SECURITY.md, "The audit trail", has the limits of this proof.
 
 mod block;
 mod problem;
@@ -21,7 +21,7 @@ pub use problem::{Finding, Problem, VerifyError};
 use problem::{found, unreadable};
 use read::{Reader, Tail};
 
-/// Whether these whole lines are the chain from one end to another, each a number and a hash.
+/// Returns true if these whole lines are the chain from one end to another, each a number and a hash.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn holds(bytes: &[u8], from: (u64, &str), to: (u64, &str)) -> bool {
     let end = |(seq, hash): (u64, &str)| End {
@@ -40,13 +40,13 @@ pub(super) fn holds(bytes: &[u8], from: (u64, &str), to: (u64, &str)) -> bool {
         && block.last == Some(end(to))
 }
 
-/// What a trail is verified with.
+/// The keys to verify a trail with.
 #[derive(Debug, Default)]
 pub struct Proofs {
     /// The keys of the chain. With any of them, records hashed without one are accepted before the
     /// first that is hashed with one, and not after.
     pub keys: Vec<ChainKey>,
-    /// The public keys of checkpoints. Empty: signatures are not looked at.
+    /// The public keys of checkpoints. Empty: signatures are not verified.
     pub public: Vec<PublicKey>,
 }
 
@@ -61,34 +61,34 @@ pub struct Place {
     pub hash: String,
 }
 
-/// What was proven about a trail.
+/// A verified trail.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verified {
     /// The files, in their order.
     pub files: Vec<PathBuf>,
-    /// How many records there are.
+    /// The number of records.
     pub records: u64,
-    /// Where the trail begins.
+    /// The first record.
     pub first: Option<Place>,
-    /// Where it ends.
+    /// The last record.
     pub last: Option<Place>,
-    /// The record up to which a file beside the trail says that nothing is cut off.
+    /// The last record that a chain file names: up to it nothing is cut off.
     pub end_proven: Option<u64>,
     /// The names of the keys that records are hashed with, in their order; `null` is no key.
     pub keys: Vec<Option<String>>,
-    /// The last signed checkpoint, if signatures were looked at.
+    /// The last signed checkpoint, if signatures were verified.
     pub signed: Option<u64>,
-    /// How many checkpoints are signed.
+    /// The number of signed checkpoints.
     pub checkpoints: u64,
 }
 
-/// Verifies the files of one trail, whatever their order. `progress` is told of bytes read.
+/// Verifies the files of one trail, in any order. `progress` is called with the bytes read.
 pub fn verify(
     files: &[PathBuf],
     proofs: &Proofs,
     progress: &dyn Fn(u64),
 ) -> Result<Verified, VerifyError> {
-    // What stands beside a file is read before it: a proxy that is running writes on meanwhile.
+    // Chain files are read before their trails, which a running proxy continues to write.
     let mut ends = Vec::new();
     for file in files {
         let beside = chain_file::path_of(file);
@@ -253,7 +253,7 @@ impl<'a> Trail<'a> {
         Ok(())
     }
 
-    /// What can only be said at the end.
+    /// Verifies what only the whole trail shows.
     fn end(
         mut self,
         ends: &[(PathBuf, super::journal::chain::Link)],

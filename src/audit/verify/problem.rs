@@ -1,4 +1,4 @@
-//! What can be wrong with a trail, and where.
+//! Problems of a trail, and their places.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ pub struct Finding {
     pub file: PathBuf,
     /// The line, from 1.
     pub line: u64,
-    /// What is wrong.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// What is wrong with a line.
+/// The problem of a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The hash does not fit.
@@ -26,7 +26,7 @@ pub enum Problem {
     Changed {
         /// Its number.
         seq: u64,
-        /// Whether keys were given.
+        /// True if keys were given.
         keyed: bool,
     },
     /// Records are missing.
@@ -63,21 +63,21 @@ pub enum Problem {
          sets it aside)"
     )]
     Torn {
-        /// What is there of it.
+        /// The bytes that are there.
         bytes: usize,
     },
     /// The trail ends before its end.
     #[error("the end is cut off: {} says that the last record is {expected}, and the last one here \
         is {}", chain_file.display(), found.map_or("none".to_owned(), |seq| seq.to_string()))]
     CutOff {
-        /// The file that says so.
+        /// The chain file that names a later record.
         chain_file: PathBuf,
         /// The number it names.
         expected: u64,
         /// The number of the last record.
         found: Option<u64>,
     },
-    /// The file beside the trail names this record with another hash.
+    /// The chain file names this record with another hash.
     #[error(
         "record {seq} is not the one that the .chain file beside the trail names: it was replaced"
     )]
@@ -85,10 +85,10 @@ pub enum Problem {
         /// Its number.
         seq: u64,
     },
-    /// The file beside the trail makes no sense.
+    /// The chain file does not name a record.
     #[error("{} beside it was changed: it does not name the end of a chain", .0.display())]
     DamagedChainFile(PathBuf),
-    /// A checkpoint that nobody signed who may.
+    /// A checkpoint that is not signed with any of the keys.
     #[error("checkpoint {seq} is not signed by any of the public keys given (it names key {key})")]
     Signature {
         /// Its number.
@@ -132,18 +132,18 @@ fn records(count: u64) -> String {
     }
 }
 
-/// Why a trail cannot be verified at all, or what is wrong with it.
+/// A trail that cannot be verified, or that is not as it was written.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// Not as it was written.
+    /// The trail is not as it was written.
     #[error(transparent)]
     Broken(#[from] Box<Finding>),
-    /// A file that cannot be read.
+    /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }

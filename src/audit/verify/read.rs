@@ -12,11 +12,11 @@ use crate::audit::journal::chain::Line;
 const BLOCK: usize = 4 << 20;
 /// No line is longer.
 const LONGEST: u64 = 16 << 20;
-/// How often, and how long, a last line is waited for that is being written just now.
+/// Attempts to read a last line that is being written at the moment, and the pause between two.
 const READ_ATTEMPTS: u32 = 10;
 const READ_PAUSE: Duration = Duration::from_millis(5);
 
-/// The files in the order of their first records. Empty ones say nothing.
+/// The files in the order of their first records; files without one come last.
 pub(super) fn in_order(files: &[PathBuf]) -> Result<Vec<PathBuf>, VerifyError> {
     let mut known = Vec::new();
     for path in files {
@@ -38,7 +38,7 @@ pub(super) fn in_order(files: &[PathBuf]) -> Result<Vec<PathBuf>, VerifyError> {
     Ok(known.into_iter().map(|(_, path)| path).collect())
 }
 
-/// How a file ends.
+/// The end of a file.
 pub(super) enum Tail {
     Whole,
     /// So many bytes without a newline.
@@ -92,7 +92,7 @@ impl Reader {
         }
     }
 
-    /// How the file ended, after the last block.
+    /// The end of the file, after the last block.
     pub(super) fn tail(&self) -> Tail {
         if self.rest.is_empty() {
             Tail::Whole

@@ -6,6 +6,7 @@
 //! costs as much as most of the known ones, so time does not tell who exists.
 
 mod apr1;
+mod bounds;
 mod edit;
 mod finding;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -22,15 +23,12 @@ use super::Rejection;
 use super::fingerprint::Fingerprint;
 use crate::identity::{Name, Origin, Password};
 
+pub use bounds::{BCRYPT_PASSWORD, MAX_COST, SOUND_COST};
 pub use edit::{only, removed, replaced};
 pub use finding::{Finding, LineError, LineWarning, Problem, Weakness, check_user};
-pub use hash::{BCRYPT_PASSWORD, MAX_COST, SOUND_COST};
 
 use hash::{Effort, Hash};
 use line::{Line, lines};
-
-/// The longest user name, in bytes; requests cannot present a longer one.
-const MAX_USER: usize = 256;
 
 /// The users of one file. There is at least one.
 pub struct Users {

@@ -12,13 +12,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use icu_casemap::CaseMapper;
-use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
-use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
-use icu_properties::{CodePointMapData, CodePointSetData};
-
+use super::letters::{compatible, fold, is_invisible};
 use super::shape::resembles_secret;
-use super::subject::ROBOT;
+
+/// What the robot key `ci` is written with: `key:ci`. No person can be called that, see [`Name`].
+pub const ROBOT: &str = "key:";
 
 /// The longest name, in bytes.
 pub(super) const MAX_NAME: usize = 256;
@@ -170,46 +168,15 @@ fn fault(c: char) -> Option<NameError> {
     }
 }
 
-/// Whether nobody sees a character, or sees a mere space.
-pub(super) fn is_invisible(c: char) -> bool {
-    let category = CodePointMapData::<GeneralCategory>::new().get(c);
-    let is_blank = matches!(
-        category,
-        GeneralCategory::Format
-            | GeneralCategory::LineSeparator
-            | GeneralCategory::ParagraphSeparator
-            | GeneralCategory::SpaceSeparator
-    );
-    // The blank Braille pattern is a symbol to Unicode.
-    (is_blank && c != ' ')
-        || c == '\u{2800}'
-        || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
-}
-
 fn looks_like_a_separator(c: char) -> bool {
     let is_one = |c: char| ":/\\@".contains(c) || LOOK_ALIKES.contains(c) || is_invisible(c);
     LOOK_ALIKES.contains(c) || compatible(c.encode_utf8(&mut [0; 4])).contains(is_one)
 }
 
-/// In compatible characters (UAX 15, NFKC).
-pub(super) fn compatible(text: &str) -> String {
-    let normalizer = ComposingNormalizerBorrowed::new_nfkc();
-    normalizer.normalize(text).into_owned()
-}
-
-/// Without regard to case and to compatible characters (Unicode, D146).
-pub fn fold(text: &str) -> String {
-    if text.is_ascii() {
-        return text.to_ascii_lowercase();
-    }
-    let (case, parts) = (CaseMapper::new(), DecomposingNormalizerBorrowed::new_nfkd());
-    let once = |text: &str| case.fold_string(&parts.normalize(text)).into_owned();
-    compatible(&once(&once(text)))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Name, NameError, Origin, fold};
+    use super::{Name, NameError, Origin};
+    use crate::identity::fold;
     use proptest::prelude::*;
 
     const ALL: [Origin; 3] = [Origin::Directory, Origin::Password, Origin::Written];

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-use super::name::{compatible, is_invisible};
+use super::letters::{compatible, is_invisible};
 
 use crate::hash::{hex, sha256};
 

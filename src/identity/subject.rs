@@ -5,11 +5,8 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::name::{Name, NameError, Origin};
+use super::name::{Name, NameError, Origin, ROBOT};
 use super::shape::resembles_secret;
-
-/// What the robot key `ci` is written with: `key:ci`. No person can be called that, see [`Name`].
-pub const ROBOT: &str = "key:";
 
 /// The kind of a caller, as records and tokens name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -13,7 +13,8 @@ mod source;
 mod source_rate;
 mod window;
 
-pub use quota::{Bucket, CAPACITY, Exceeded, Quota, Quotas, Reservation, Subject};
+pub use quota::{Bucket, CAPACITY, Exceeded, Quotas, Reservation, Subject};
 pub use shared::{Claimant, Crowded, Place, Shared, Trust, Usage};
 pub use source::Source;
 pub use source_rate::{Rates, Running, SourceRateLimiter, TooFast, WEIGHT_OF_FAILURE};
+pub use window::Quota;

@@ -19,9 +19,9 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::repeats::Repeats;
-use super::window::{Taken, Window};
-use super::{Source, repeats::Image};
+use super::repeats::{Image, Repeats};
+use super::source::Source;
+use super::window::{Quota, Taken, Window};
 use crate::identity::Counted;
 
 /// Independent shares of the table, each behind a lock of its own.
@@ -35,27 +35,6 @@ pub const CAPACITY: usize = SHARES * SUBJECTS;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The part used of a subject without room, in 255ths.
 const FULL: u8 = u8::MAX;
-
-/// So many in such a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// How many; 0 is unlimited.
-    pub count: u32,
-    /// In what time.
-    pub per: Duration,
-}
-
-impl Quota {
-    /// The longest window. A log of pulls is not longer than this.
-    pub const LONGEST: Duration = Duration::from_hours(31 * 24);
-    /// The largest limit. A log of pulls has no more entries than this.
-    pub const LARGEST: u32 = 100_000;
-
-    /// Whether there is no limit.
-    pub fn is_unlimited(self) -> bool {
-        self.count == 0
-    }
-}
 
 /// Who makes pulls.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

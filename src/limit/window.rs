@@ -11,7 +11,26 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::Quota;
+/// So many in such a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// How many; 0 is unlimited.
+    pub count: u32,
+    /// In what time.
+    pub per: Duration,
+}
+
+impl Quota {
+    /// The longest window. A log of pulls is not longer than this.
+    pub const LONGEST: Duration = Duration::from_hours(31 * 24);
+    /// The largest limit. A log of pulls has no more entries than this.
+    pub const LARGEST: u32 = 100_000;
+
+    /// Whether there is no limit.
+    pub fn is_unlimited(self) -> bool {
+        self.count == 0
+    }
+}
 
 /// A log of pulls, oldest first. `Duration`s are since the caller's epoch; they are kept in whole
 /// milliseconds, of which the log holds the lower 32 bits: unambiguous for windows up to

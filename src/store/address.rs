@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::pulls::TAKEN;
-use super::{Live, Question, Settings, Store, StoreError, StoreUrl};
+use super::{Live, Question, Store, StoreError, StoreUrl};
 
 /// Time to connect, besides the time for an answer. Nobody but the watch waits for it.
 const CONNECT_GRACE: Duration = Duration::from_secs(1);
@@ -23,38 +23,6 @@ const LONG_AGO: i64 = 1_500_000_000_000_000;
 
 trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
-
-/// All that a connection depends on.
-pub(super) fn fingerprint(config: &Settings, ca: &[u8]) -> [u8; 32] {
-    let Settings {
-        url,
-        login,
-        ca: path,
-        timeout,
-        prefix,
-    } = config;
-    let (user, password) = match login {
-        Some((user, password)) => (
-            user.as_deref().unwrap_or_default(),
-            password.expose().as_str(),
-        ),
-        None => ("", ""),
-    };
-    let url = format!("{url:?} {path:?} {}", login.is_some());
-    let time = timeout.as_millis().to_string();
-    let mut hash = blake3::Hasher::new();
-    for part in [
-        url.as_bytes(),
-        user.as_bytes(),
-        password.as_bytes(),
-        ca,
-        time.as_bytes(),
-        prefix.as_bytes(),
-    ] {
-        hash.update(&part.len().to_le_bytes()).update(part);
-    }
-    hash.finalize().into()
-}
 
 impl Store {
     /// A connection on which the store has answered a question as it should. One that changes

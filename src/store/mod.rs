@@ -121,7 +121,7 @@ impl Store {
         known: Option<&Arc<Self>>,
         counts: &Arc<Counts>,
     ) -> Arc<Self> {
-        let fingerprint = address::fingerprint(config, ca);
+        let fingerprint = fingerprint(config, ca);
         if let Some(known) = known.filter(|known| known.fingerprint == fingerprint) {
             return Arc::clone(known);
         }
@@ -243,6 +243,38 @@ impl From<&RedisError> for StoreError {
 
 fn is_of_a_code(c: char) -> bool {
     c.is_ascii_uppercase() || c.is_ascii_digit()
+}
+
+/// All that a connection depends on.
+fn fingerprint(config: &Settings, ca: &[u8]) -> [u8; 32] {
+    let Settings {
+        url,
+        login,
+        ca: path,
+        timeout,
+        prefix,
+    } = config;
+    let (user, password) = match login {
+        Some((user, password)) => (
+            user.as_deref().unwrap_or_default(),
+            password.expose().as_str(),
+        ),
+        None => ("", ""),
+    };
+    let url = format!("{url:?} {path:?} {}", login.is_some());
+    let time = timeout.as_millis().to_string();
+    let mut hash = blake3::Hasher::new();
+    for part in [
+        url.as_bytes(),
+        user.as_bytes(),
+        password.as_bytes(),
+        ca,
+        time.as_bytes(),
+        prefix.as_bytes(),
+    ] {
+        hash.update(&part.len().to_le_bytes()).update(part);
+    }
+    hash.finalize().into()
 }
 
 /// A time for a script. None is longer than ten years.

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::hash::{MAX_COST, MAX_ROUNDS, MIN_COST, MIN_ROUNDS, SOUND_COST};
-use super::{MAX_USER, line::Line};
+use super::bounds::{MAX_COST, MAX_ROUNDS, MAX_USER, MIN_COST, MIN_ROUNDS, SOUND_COST};
+use super::line::{Line, Offset};
 use crate::identity::{Name, NameError, Origin};
 
 /// Something about one line. Shown as `FILE:LINE:COLUMN: user NAME: cause; remedy`.
@@ -173,17 +173,6 @@ pub enum Problem {
     /// `$y$`, `$gy$`, `$7$`
     #[error("yescrypt and scrypt are not accepted")]
     Yescrypt,
-}
-
-/// Where in a line a problem begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Offset {
-    /// So many bytes into the hash.
-    Hash(usize),
-    /// Behind the last byte of a well-formed hash.
-    AfterHash,
-    /// At the name.
-    User,
 }
 
 impl Problem {

@@ -11,20 +11,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::apr1::apr1;
+use super::bounds::{BCRYPT_PASSWORD, MAX_COST, MAX_ROUNDS, MIN_COST, MIN_ROUNDS, SOUND_COST};
 use super::finding::{Problem, Weakness};
-
-/// bcrypt's lowest cost.
-pub(super) const MIN_COST: u32 = 4;
-/// The highest cost accepted: most of a second on a fast core.
-pub const MAX_COST: u32 = 14;
-/// The lowest cost that is not warned about, and the one new hashes get.
-pub const SOUND_COST: u32 = 10;
-/// bcrypt ignores what stands behind this many bytes, so longer passwords are refused.
-pub const BCRYPT_PASSWORD: usize = 72;
-/// SHA-crypt's lowest number of rounds.
-pub(super) const MIN_ROUNDS: u32 = Params::ROUNDS_MIN;
-/// The highest number of SHA-crypt rounds accepted.
-pub(super) const MAX_ROUNDS: u32 = 200_000;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(&BCRYPT, NO_PAD);
 const APR1_SALT: usize = 8;

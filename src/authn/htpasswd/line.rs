@@ -1,8 +1,17 @@
 //! The lines of an htpasswd file: where they end, what is a comment, where the hash begins.
 
-use super::finding::Offset;
-
 const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Where in a line a problem begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offset {
+    /// So many bytes into the hash.
+    Hash(usize),
+    /// Behind the last byte of a well-formed hash.
+    AfterHash,
+    /// At the name.
+    User,
+}
 
 /// A line that is neither empty nor a comment.
 #[derive(Clone, Copy, Debug)]

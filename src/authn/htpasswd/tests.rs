@@ -7,10 +7,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::bounds::MAX_USER;
 use super::hash::tests::hashes_done;
-use super::{
-    Fingerprint, LineError, LineWarning, MAX_USER, UnfitPassword, Users, Weakness, hash_password,
-};
+use super::{Fingerprint, LineError, LineWarning, UnfitPassword, Users, Weakness, hash_password};
 use crate::authn::Rejection;
 use crate::identity::Password;
 

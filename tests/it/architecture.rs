@@ -186,7 +186,7 @@ fn arrows() -> BTreeMap<(String, String), PathBuf> {
 }
 
 /// The path of a file's module: `audit/record/mod.rs` is `audit::record`.
-fn module(inside: &Path) -> Vec<String> {
+pub(super) fn module(inside: &Path) -> Vec<String> {
     let inside = inside.with_extension("");
     let mut parts: Vec<_> = inside
         .iter()
@@ -199,7 +199,7 @@ fn module(inside: &Path) -> Vec<String> {
 }
 
 /// The code without comments and without what is compiled for tests alone.
-fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     let mut code = String::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -264,7 +264,7 @@ fn first_names(path: &str) -> Vec<String> {
     names
 }
 
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -360,7 +360,7 @@ fn the_repository_names_nothing_outside_of_itself() {
     }
 }
 
-fn everything(folder: &Path, into: &mut Vec<PathBuf>) {
+pub(super) fn everything(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.file_name().is_some_and(|name| name == "target") {

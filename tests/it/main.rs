@@ -25,6 +25,7 @@ mod browser;
 mod catalog;
 mod certs;
 mod challenge;
+mod circles;
 mod cli;
 mod connections;
 mod delete;

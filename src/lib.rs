@@ -24,7 +24,7 @@
 //! | [`proxy`] | from a request to its answer and its record |
 //! | [`access`] | from a request's head to a permit or a refusal; the token service |
 //! | [`document`] | TOML that people write: everything wrong with it at once, in its place |
-//! | [`config`] | the configuration file: what is written, what is meant, what is wrong with it |
+//! | [`config`] | the configuration file, from which the settings of the rooms are filled |
 //! | [`reload`] | from a configuration to rules in force, at start and on SIGHUP |
 //! | [`report`] | what reads the trail: the report, its last records, decisions of the past |
 //! | [`supervisor`] | the service manager: sockets it hands over, what it is told |

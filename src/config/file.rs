@@ -8,7 +8,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::document::{At, List, Text, schema_of};
+use super::Expected;
+use crate::audit::{AuditSync, WhenUnwritable};
+use crate::authn::ldap::LdapGroups;
+use crate::authn::{Anonymous, Challenge};
+use crate::document::{At, List, Text, Word, schema_of};
+use crate::registry::Action;
+use crate::telemetry::LogFormat;
+use crate::tls::{ClientCertificateMode, TlsVersion};
+use crate::transport::ProxyProtocol;
 
 /// Configuration of portcullis, an authenticating reverse proxy in front of a container registry.
 #[derive(Deserialize, JsonSchema)]
@@ -98,8 +106,7 @@ pub(super) struct Server {
     #[schemars(extend("examples" = [["10.0.0.0/8"]]))]
     pub(super) trusted_proxies: Option<List>,
     /// Whether their connections begin with a header of the PROXY protocol, version 1 or 2.
-    #[schemars(extend("enum" = ["off", "required"]))]
-    pub(super) proxy_protocol: Option<Text>,
+    pub(super) proxy_protocol: Option<At<Word<ProxyProtocol>>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -112,8 +119,7 @@ pub(super) struct Tls {
     #[schemars(required)]
     pub(super) private_key: Option<Text>,
     /// The oldest version of TLS accepted.
-    #[schemars(extend("enum" = ["1.2", "1.3"]))]
-    pub(super) min_version: Option<Text>,
+    pub(super) min_version: Option<At<Word<TlsVersion>>>,
     /// Certificates of clients.
     #[serde(default)]
     pub(super) client_certificates: At<ClientCertificates>,
@@ -123,8 +129,7 @@ pub(super) struct Tls {
 #[serde(deny_unknown_fields)]
 pub(super) struct ClientCertificates {
     /// Whether clients are asked for a certificate.
-    #[schemars(extend("enum" = ["off", "optional", "required"]))]
-    pub(super) mode: Option<Text>,
+    pub(super) mode: Option<At<Word<ClientCertificateMode>>>,
     /// PEM file, the authorities that issue them.
     pub(super) ca: Option<Text>,
     /// PEM or DER files, revocation lists.
@@ -177,11 +182,9 @@ pub(super) struct Auth {
     #[schemars(extend("examples" = [["htpasswd"]]))]
     pub(super) order: Option<List>,
     /// What a client without credentials is told to send.
-    #[schemars(extend("enum" = ["bearer", "basic"]))]
-    pub(super) challenge: Option<Text>,
+    pub(super) challenge: Option<At<Word<Challenge>>>,
     /// How anonymous callers come: with a token, or directly.
-    #[schemars(extend("enum" = ["token", "direct"]))]
-    pub(super) anonymous: Option<Text>,
+    pub(super) anonymous: Option<At<Word<Anonymous>>>,
     /// Users in a file.
     pub(super) htpasswd: Option<At<Htpasswd>>,
     /// Users in a directory.
@@ -230,8 +233,7 @@ pub(super) struct Ldap {
     #[schemars(extend("examples" = ["uid"]))]
     pub(super) username_attribute: Option<Text>,
     /// How groups are found.
-    #[schemars(extend("enum" = ["member_of", "group_of_names", "posix", "ad_nested", "none"]))]
-    pub(super) groups: Option<Text>,
+    pub(super) groups: Option<At<Word<LdapGroups>>>,
     /// Below what groups are searched.
     pub(super) group_base: Option<Text>,
     /// The directory's groups that count as those of rules and `[groups]`; no others do then.
@@ -329,14 +331,14 @@ pub(super) struct PolicyTest {
     #[schemars(extend("examples" = ["10.1.2.3"]))]
     pub(super) address: Option<Text>,
     /// What is to be done.
-    #[schemars(required, extend("enum" = ["pull", "push", "overwrite", "delete", "catalog"]))]
-    pub(super) action: Option<Text>,
+    #[schemars(required)]
+    pub(super) action: Option<At<Word<Action>>>,
     /// Where.
     #[schemars(required, extend("examples" = ["team-a/app"]))]
     pub(super) repository: Option<Text>,
     /// What the policy must answer.
-    #[schemars(required, extend("enum" = ["allow", "deny"]))]
-    pub(super) expect: Option<Text>,
+    #[schemars(required)]
+    pub(super) expect: Option<At<Word<Expected>>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -422,16 +424,14 @@ pub(super) struct Audit {
     /// JSON lines are appended here.
     pub(super) file: Option<Text>,
     /// What happens to requests when it cannot be written.
-    #[schemars(extend("enum" = ["refuse", "refuse-writes", "serve"]))]
-    pub(super) when_unwritable: Option<Text>,
+    pub(super) when_unwritable: Option<At<Word<WhenUnwritable>>>,
     /// Whether the file is among the sinks that must take a record.
     pub(super) required: Option<At<bool>>,
     /// A sink that takes nothing for so long counts as one that fails.
     #[schemars(extend("examples" = ["5s"]))]
     pub(super) timeout: Option<Text>,
     /// When the file is brought to the disk.
-    #[schemars(extend("enum" = ["always", "second", "never"]))]
-    pub(super) sync: Option<Text>,
+    pub(super) sync: Option<At<Word<AuditSync>>>,
     /// A new file is begun before this one grows beyond so many bytes.
     #[schemars(extend("examples" = ["100MiB"]))]
     pub(super) rotate_size: Option<Text>,
@@ -479,8 +479,7 @@ pub(super) struct Admin {
 #[serde(deny_unknown_fields)]
 pub(super) struct Log {
     /// How lines look.
-    #[schemars(extend("enum" = ["text", "json"]))]
-    pub(super) format: Option<Text>,
+    pub(super) format: Option<At<Word<LogFormat>>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

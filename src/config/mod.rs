@@ -18,6 +18,7 @@ mod meaning;
 mod policy_test;
 mod rules;
 mod value;
+mod words;
 
 pub use file::schema;
 pub use policy_test::{Expected, PolicyTest};

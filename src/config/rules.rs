@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::file::{self, File};
-use super::policy_test::{Expected, PolicyTest};
-use crate::document::{self, At, EMPTY, Interpreter, List, Wrong, find_role, nearest, timestamp};
+use super::policy_test::PolicyTest;
+use crate::document::{
+    self, At, EMPTY, Interpreter, List, Words, Wrong, find_role, nearest, timestamp,
+};
 use crate::identity::{NameError, ROBOT, Subject};
 use crate::limit::Quota;
 use crate::policy::{
@@ -183,13 +185,12 @@ impl Interpreter<'_> {
             let wrong = || Wrong::new(format!("{text:?} is not an address"));
             text.parse::<IpAddr>().ok().ok_or_else(wrong)
         });
-        let action = self.text(test.action.as_ref(), action);
+        let action = test.action.as_ref().map(|action| action.value.0);
         let repository = self.text(test.repository.as_ref(), |text| {
             let wrong = || Wrong::new(format!("no repository can be called {text:?}"));
             RepoName::parse(text).ok_or_else(wrong)
         });
-        let answers = [("allow", Expected::Allow), ("deny", Expected::Deny)];
-        let expect = self.text(test.expect.as_ref(), |text| document::word(text, &answers));
+        let expect = test.expect.as_ref().map(|expect| expect.value.0);
         if test.address.is_some() && address.is_none() {
             return None;
         }
@@ -241,7 +242,7 @@ impl Interpreter<'_> {
 }
 
 fn action(text: &str) -> Result<Action, Wrong> {
-    document::word(text, &Action::ALL.map(|action| (action.as_str(), action)))
+    document::word(text, &Action::words())
 }
 
 fn who(text: &str) -> Result<Who, Wrong> {

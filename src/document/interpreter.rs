@@ -67,16 +67,6 @@ impl Interpreter<'_> {
         length
     }
 
-    pub(crate) fn word<T: Copy>(
-        &mut self,
-        text: Option<&Text>,
-        known: &[(&str, T)],
-        default: T,
-    ) -> T {
-        self.text(text, |text| value::word(text, known))
-            .unwrap_or(default)
-    }
-
     pub(crate) fn text<T>(
         &mut self,
         text: Option<&Text>,

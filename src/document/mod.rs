@@ -19,6 +19,7 @@ mod mask;
 mod read;
 mod rights;
 mod value;
+mod words;
 
 pub(crate) use error::nearest;
 pub use error::{Diagnostic, Errors, Severity, Source, Warning};
@@ -30,6 +31,7 @@ pub(crate) use read::all_keys;
 pub(crate) use read::{Reading, read};
 pub(crate) use rights::{EMPTY, find_role, network, timestamp};
 pub(crate) use value::{Wrong, duration, word};
+pub(crate) use words::{Word, Words};
 
 /// A value and where it stands, in bytes.
 #[derive(Default)]
@@ -110,6 +112,9 @@ fn drop_null(schema: &mut Value) {
                     let only = only.clone();
                     map.insert("type".to_owned(), only);
                 }
+            }
+            if let Some(Value::Array(words)) = map.get_mut("enum") {
+                words.retain(|word| !word.is_null());
             }
             map.values_mut().for_each(drop_null);
         }

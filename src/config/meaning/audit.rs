@@ -9,30 +9,19 @@ use crate::document::{At, Interpreter, Wrong};
 
 impl Interpreter<'_> {
     pub(super) fn audit(&mut self, audit: &file::Audit) -> Settings {
-        let answers = [
-            ("refuse", WhenUnwritable::Refuse),
-            ("refuse-writes", WhenUnwritable::RefuseWrites),
-            ("serve", WhenUnwritable::Serve),
-        ];
-        let default = WhenUnwritable::RefuseWrites;
-        let syncs = [
-            ("always", AuditSync::Always),
-            ("second", AuditSync::Second),
-            ("never", AuditSync::Never),
-        ];
         self.warn_if_readable(audit.key_file.as_ref());
         self.warn_if_readable(audit.signing_key.as_ref());
         Settings {
             file: self
                 .path(audit.file.as_ref())
                 .unwrap_or_else(|| self.folder.join("audit.jsonl")),
-            when_unwritable: self.word(audit.when_unwritable.as_ref(), &answers, default),
+            when_unwritable: At::or(audit.when_unwritable.as_ref(), WhenUnwritable::RefuseWrites),
             required: audit
                 .required
                 .as_ref()
                 .is_none_or(|required| required.value),
             timeout: self.time_out(audit.timeout.as_ref(), Duration::from_secs(5)),
-            sync: self.word(audit.sync.as_ref(), &syncs, AuditSync::Second),
+            sync: At::or(audit.sync.as_ref(), AuditSync::Second),
             rotate: Rotate {
                 size: self.text(audit.rotate_size.as_ref(), value::size),
                 every: self.text(audit.rotate_every.as_ref(), value::interval),

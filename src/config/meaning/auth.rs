@@ -10,12 +10,11 @@ use crate::authn::ldap::{self, Dn, FilterError, LdapGroups, LdapServer, UserFilt
 use crate::authn::{Anonymous, BackEndKind, Challenge, Settings};
 use crate::config::file;
 use crate::config::value;
-use crate::document::{Interpreter, Text, Wrong, filled, word};
+use crate::document::{At, Interpreter, Text, Word, Wrong, filled, word};
 
 impl Interpreter<'_> {
     pub(super) fn auth(&mut self, auth: &file::Auth) -> Settings {
-        let challenges = [("bearer", Challenge::Bearer), ("basic", Challenge::Basic)];
-        let challenge = self.word(auth.challenge.as_ref(), &challenges, Challenge::Bearer);
+        let challenge = At::or(auth.challenge.as_ref(), Challenge::Bearer);
         let order = self.order(auth);
         let uses = |backend| order.contains(&backend);
         let keys = auth.keys.as_ref().and_then(|keys| keys.value.file.as_ref());
@@ -38,16 +37,19 @@ impl Interpreter<'_> {
         }
     }
 
-    fn anonymous(&mut self, text: Option<&Text>, challenge: Challenge) -> Anonymous {
-        let ways = [("token", Anonymous::Token), ("direct", Anonymous::Direct)];
-        let asked = self.word(text, &ways, Anonymous::Token);
-        match (challenge, asked, text) {
+    fn anonymous(
+        &mut self,
+        written: Option<&At<Word<Anonymous>>>,
+        challenge: Challenge,
+    ) -> Anonymous {
+        let asked = At::or(written, Anonymous::Token);
+        match (challenge, asked, written) {
             (Challenge::Bearer, asked, _) => asked,
-            (Challenge::Basic, Anonymous::Token, Some(text)) => {
+            (Challenge::Basic, Anonymous::Token, Some(written)) => {
                 let message = "`anonymous = \"token\"` has no effect with `challenge = \"basic\"`: \
                                nobody is told where to get a token";
                 let wrong = Wrong::new(message).help("write \"direct\", or remove the line");
-                self.warning(&text.span, wrong);
+                self.warning(&written.span, wrong);
                 Anonymous::Direct
             }
             (Challenge::Basic, Anonymous::Direct | Anonymous::Token, _) => Anonymous::Direct,
@@ -58,7 +60,8 @@ impl Interpreter<'_> {
     /// nothing asks for a token.
     pub(super) fn certificate_beside_basic(&mut self, auth: &file::Auth) {
         let challenge = auth.challenge.as_ref();
-        if let Some(challenge) = challenge.filter(|challenge| challenge.value == "basic") {
+        if let Some(challenge) = challenge.filter(|challenge| challenge.value.0 == Challenge::Basic)
+        {
             let message = "a login with a certificate that names a user succeeds with any password: \
                            with `challenge = \"basic\"` the certificate alone answers for it";
             let help = "write \"bearer\", so that clients have the password verified at /token";
@@ -113,13 +116,6 @@ impl Interpreter<'_> {
     }
 
     fn ldap(&mut self, ldap: &file::Ldap) -> ldap::Settings {
-        let groups = [
-            ("member_of", LdapGroups::MemberOf),
-            ("group_of_names", LdapGroups::GroupOfNames),
-            ("posix", LdapGroups::Posix),
-            ("ad_nested", LdapGroups::AdNested),
-            ("none", LdapGroups::None),
-        ];
         let password = Password {
             key: "bind_password",
             literal: ldap.bind_password.as_ref(),
@@ -128,7 +124,7 @@ impl Interpreter<'_> {
         self.not_empty(ldap.urls.as_ref(), "no server to ask");
         self.text(ldap.bind_dn.as_ref(), filled);
         self.ldap_protection(ldap);
-        let groups = self.word(ldap.groups.as_ref(), &groups, LdapGroups::None);
+        let groups = At::or(ldap.groups.as_ref(), LdapGroups::None);
         self.ldap_groups(ldap, groups);
         ldap::Settings {
             servers: self.list(ldap.urls.as_ref(), ldap_server),

@@ -51,7 +51,7 @@ pub(super) fn understand(
     let store = store.map(|table| interpreter.store(&table.value));
     let audit = interpreter.audit(&file.audit.value);
     let admin = interpreter.admin(file.admin.as_ref(), &server.listen);
-    let log = interpreter.log(&file.log.value);
+    let log = At::or(file.log.value.format.as_ref(), LogFormat::Text);
     let telemetry = interpreter.telemetry(&file.telemetry.value);
     let password_files = interpreter.password_files(file);
     interpreter.check_replicas(file);
@@ -118,12 +118,8 @@ impl Interpreter<'_> {
     }
 
     fn proxy_protocol(&mut self, server: &file::Server) -> ProxyProtocol {
-        let words = [
-            ("off", ProxyProtocol::Off),
-            ("required", ProxyProtocol::Required),
-        ];
         let asked = server.proxy_protocol.as_ref();
-        let meant = self.word(asked, &words, ProxyProtocol::Off);
+        let meant = At::or(asked, ProxyProtocol::Off);
         let trusted = server.trusted_proxies.as_ref();
         if let (Some(written), ProxyProtocol::Required) = (asked, meant)
             && trusted.is_none_or(|list| list.value.is_empty())
@@ -163,22 +159,16 @@ impl Interpreter<'_> {
 
     fn tls(&mut self, tls: &file::Tls) -> tls::Settings {
         self.warn_if_readable(tls.private_key.as_ref());
-        let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
         tls::Settings {
             certificate: self.path(tls.certificate.as_ref()).unwrap_or_default(),
             private_key: self.path(tls.private_key.as_ref()).unwrap_or_default(),
-            min_version: self.word(tls.min_version.as_ref(), &versions, TlsVersion::Tls12),
+            min_version: At::or(tls.min_version.as_ref(), TlsVersion::Tls12),
             client_certificates: self.client_certificates(&tls.client_certificates.value),
         }
     }
 
     fn client_certificates(&mut self, asked: &file::ClientCertificates) -> ClientCertificates {
-        let modes = [
-            ("off", ClientCertificateMode::Off),
-            ("optional", ClientCertificateMode::Optional),
-            ("required", ClientCertificateMode::Required),
-        ];
-        let mode = self.word(asked.mode.as_ref(), &modes, ClientCertificateMode::Off);
+        let mode = At::or(asked.mode.as_ref(), ClientCertificateMode::Off);
         if let (Some(written), None) = (&asked.mode, &asked.ca)
             && mode != ClientCertificateMode::Off
         {
@@ -324,11 +314,6 @@ impl Interpreter<'_> {
         telemetry::Settings {
             collector: self.text(endpoint, value::collector),
         }
-    }
-
-    fn log(&mut self, log: &file::Log) -> LogFormat {
-        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-        self.word(log.format.as_ref(), &formats, LogFormat::Text)
     }
 }
 

@@ -388,7 +388,7 @@ mod tests {
     fn every_parameter_that_goes_upstream_is_in_the_record() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("audit.jsonl");
-        let audit = Audit::open(Plan::new(crate::config::Audit::of_file(&file))).unwrap();
+        let audit = Audit::open(Plan::new(crate::audit::Settings::of_file(&file))).unwrap();
         let digest = format!("sha256:{}", "a".repeat(64));
         for (method, target) in [
             (Method::GET, "/v2/_catalog?n=5&last=m"),
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn no_part_of_a_call_tells_a_secret() {
         let folder = tempfile::tempdir().unwrap();
-        let audit = Audit::open(Plan::new(crate::config::Audit::of_file(
+        let audit = Audit::open(Plan::new(crate::audit::Settings::of_file(
             &folder.path().join("audit.jsonl"),
         )))
         .unwrap();
@@ -460,7 +460,7 @@ mod tests {
     async fn a_record_is_one_line_of_ascii_whatever_it_holds() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("audit.jsonl");
-        let audit = Audit::open(Plan::new(crate::config::Audit::of_file(&file))).unwrap();
+        let audit = Audit::open(Plan::new(crate::audit::Settings::of_file(&file))).unwrap();
         let mut record = Record::open(&audit, Event::Login);
         record.client(
             [127, 0, 0, 1].into(),

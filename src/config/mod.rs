@@ -24,11 +24,6 @@ pub use file::schema;
 pub use policy_test::{Expected, PolicyTest};
 pub use value::time_to_live;
 
-#[cfg(test)]
-pub(crate) use crate::audit::{
-    Settings as Audit, SyslogAddress, SyslogSettings as Syslog, WhenUnwritable,
-};
-
 /// A checked configuration. Paths are absolute; what is named by path still has to be opened, but
 /// for files with passwords, which have been read.
 #[derive(Debug)]

@@ -11,8 +11,10 @@ use tempfile::TempDir;
 
 use super::{Audit, AuditError, NotNow, Plan, Purpose};
 use crate::audit::verify::{Proofs, Verified, VerifyError, verify};
-use crate::audit::{ChainKey, Event, Outcome, PublicKey, Record, Signer};
-use crate::config::{self, WhenUnwritable};
+use crate::audit::{
+    ChainKey, Event, Outcome, PublicKey, Record, Settings, Signer, SyslogAddress, SyslogSettings,
+    WhenUnwritable,
+};
 use crate::identity::Claim;
 
 struct Folder(TempDir);
@@ -27,8 +29,8 @@ impl Folder {
     }
 }
 
-fn config(file: &Path) -> config::Audit {
-    config::Audit::of_file(file)
+fn config(file: &Path) -> Settings {
+    Settings::of_file(file)
 }
 
 fn open(file: &Path) -> Arc<Audit> {
@@ -215,8 +217,8 @@ async fn a_sink_that_is_not_required_fails_alone_and_is_told() {
     let file = folder.file();
     let path = folder.0.path().join("syslog");
     let mut setting = config(&file);
-    setting.syslog = Some(config::Syslog {
-        address: config::SyslogAddress::Unix(path.clone()),
+    setting.syslog = Some(SyslogSettings {
+        address: SyslogAddress::Unix(path.clone()),
         ca: None,
         required: false,
     });

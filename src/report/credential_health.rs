@@ -2,14 +2,16 @@
 //! from the trail.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::authn;
 use crate::authn::htpasswd::Users;
 use crate::authn::keys::{RobotKey, robot_keys};
-use crate::config::Config;
 use crate::identity::{Robot, Subject};
+use crate::policy::Roles;
+use crate::tls::{self, TlsError};
 
 /// Terms of what needs attention.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,17 @@ pub struct Terms {
     pub unused: SignedDuration,
     /// Time before its end from which a key or certificate is pointed out.
     pub soon: SignedDuration,
+}
+
+/// Credentials that a configuration names.
+#[derive(Debug)]
+pub struct Configured<'a> {
+    /// Back ends and their files.
+    pub auth: &'a authn::Settings,
+    /// Roles that keys may have.
+    pub roles: &'a Roles,
+    /// Ends of certificates, authorities and revocation lists, and those that cannot be read.
+    pub endings: (Vec<tls::Ending>, Vec<TlsError>),
 }
 
 /// Everything found.
@@ -88,14 +101,14 @@ pub(super) struct Weak {
 impl CredentialHealth {
     /// Examines the credentials; the trail has their `last_use` and `begins` at a time.
     pub(super) fn of(
-        config: Option<&Config>,
+        configured: Option<Configured<'_>>,
         last_use: &HashMap<String, Timestamp>,
         begins: Option<Timestamp>,
         terms: Terms,
     ) -> Self {
         let limit = terms.now.saturating_sub(terms.unused).unwrap_or(terms.now);
         let mut found = Self {
-            configured: config.is_some(),
+            configured: configured.is_some(),
             reaches_back: begins.is_some_and(|begins| begins <= limit),
             ..Self::default()
         };
@@ -103,14 +116,19 @@ impl CredentialHealth {
             .keys()
             .map(|name| (name.clone(), kind_of(name)))
             .collect();
-        if let Some(config) = config {
+        if let Some(Configured {
+            auth,
+            roles,
+            endings,
+        }) = configured
+        {
             // Without the users of a directory, whom no file lists.
-            if config.auth.ldap.is_none() {
+            if auth.ldap.is_none() {
                 known.clear();
             }
-            found.users(config, last_use, &mut known);
-            found.keys(config, terms, &mut known);
-            found.certificates(config, terms);
+            found.users(auth, last_use, &mut known);
+            found.keys(&auth.keys, roles, terms, &mut known);
+            found.certificates(endings, terms);
         }
         found.credentials = u64::try_from(known.len()).unwrap_or(u64::MAX);
         found.unused = known
@@ -130,11 +148,11 @@ impl CredentialHealth {
 
     fn users(
         &mut self,
-        config: &Config,
+        auth: &authn::Settings,
         last_use: &HashMap<String, Timestamp>,
         known: &mut HashMap<String, &'static str>,
     ) {
-        let Some(path) = &config.auth.htpasswd else {
+        let Some(path) = &auth.htpasswd else {
             return;
         };
         let text = match std::fs::read(path) {
@@ -162,14 +180,19 @@ impl CredentialHealth {
         }
     }
 
-    fn keys(&mut self, config: &Config, terms: Terms, known: &mut HashMap<String, &'static str>) {
-        let file = &config.auth.keys;
+    fn keys(
+        &mut self,
+        file: &Path,
+        roles: &Roles,
+        terms: Terms,
+        known: &mut HashMap<String, &'static str>,
+    ) {
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
             Err(error) => return self.trouble(format!("{}: {error}", file.display())),
         };
-        let keys: Vec<RobotKey> = match robot_keys(&text, file, &config.roles) {
+        let keys: Vec<RobotKey> = match robot_keys(&text, file, roles) {
             Ok(keys) => keys,
             Err(errors) => return self.trouble(errors.to_string()),
         };
@@ -178,14 +201,13 @@ impl CredentialHealth {
             known.insert(robot.as_str().unwrap_or_default().to_owned(), "key");
             if let Some(ends) = key.confinement.expires {
                 let what = format!("key {}", key.name);
-                self.keys.push(ending(what, file.clone(), ends, terms));
+                self.keys.push(ending(what, file.to_owned(), ends, terms));
             }
         }
         self.keys.sort_by_key(|one| one.ends);
     }
 
-    fn certificates(&mut self, config: &Config, terms: Terms) {
-        let (found, errors) = config.endings();
+    fn certificates(&mut self, (found, errors): (Vec<tls::Ending>, Vec<TlsError>), terms: Terms) {
         self.troubles.extend(errors.iter().map(ToString::to_string));
         let shown = found
             .into_iter()

@@ -21,11 +21,9 @@ mod view;
 
 use serde_json::Value;
 
-use crate::config::Config;
-
 use self::credential_health::CredentialHealth;
 
-pub use credential_health::Terms;
+pub use credential_health::{Configured, Terms};
 pub use gather::{Gathered, Period};
 pub use json::KEYS as JSON_KEYS;
 pub use key_use::last_key_uses;
@@ -44,9 +42,14 @@ pub struct Summary {
 impl Summary {
     /// Sums up what was read; tables have `top` rows. A configuration adds its users, keys,
     /// certificates and password hashes, whose files are read here.
-    pub fn new(gathered: Gathered, config: Option<&Config>, terms: Terms, top: usize) -> Self {
+    pub fn new(
+        gathered: Gathered,
+        configured: Option<Configured<'_>>,
+        terms: Terms,
+        top: usize,
+    ) -> Self {
         Self {
-            health: CredentialHealth::of(config, &gathered.last_use, gathered.first, terms),
+            health: CredentialHealth::of(configured, &gathered.last_use, gathered.first, terms),
             gathered,
             terms,
             top,

@@ -5,15 +5,16 @@
 //! groups of the configuration are those of today, as are the rights of a robot key.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::audit::{Entry, Outcome};
 use crate::authn::keys::{Keyring, Keys};
-use crate::config::{Config, Errors};
+use crate::document::Errors;
 use crate::identity::{Identity, Proof, Subject};
-use crate::policy::{Decision, Explanation};
+use crate::policy::{Decision, Explanation, Policy, Roles};
 use crate::registry::{Action, RepoName};
 
 /// Why the tag of a manifest could not be moved, in the words of a record.
@@ -126,10 +127,10 @@ fn decided(entry: &Entry) -> Option<(Action, bool)> {
     }
 }
 
-/// Today's configuration.
+/// Today's rules and keys.
 #[derive(Debug)]
 pub struct Today<'a> {
-    config: &'a Config,
+    policy: &'a Policy,
     keys: Arc<Keys>,
     now: Timestamp,
 }
@@ -144,11 +145,16 @@ pub struct PresentDecision {
 }
 
 impl<'a> Today<'a> {
-    /// Opens the keys.
-    pub fn new(config: &'a Config, now: Timestamp) -> Result<Self, Errors> {
-        let keys = Keyring::open(&config.auth.keys, &config.roles)?;
+    /// Opens the file of keys, whose roles are `roles`.
+    pub fn new(
+        policy: &'a Policy,
+        keys: &Path,
+        roles: &Roles,
+        now: Timestamp,
+    ) -> Result<Self, Errors> {
+        let keys = Keyring::open(keys, roles)?;
         Ok(Self {
-            config,
+            policy,
             keys: keys.current(),
             now,
         })
@@ -165,8 +171,7 @@ impl<'a> Today<'a> {
                 };
             }
         };
-        let policy = &self.config.policy;
-        let found = policy.allows(
+        let found = self.policy.allows(
             &who,
             asked.address,
             asked.action,
@@ -182,10 +187,14 @@ impl<'a> Today<'a> {
     /// Decides again, with all reasons and the groups that count.
     pub fn explain(&self, asked: &PastDecision) -> Result<(Explanation, Vec<String>), String> {
         let who = asked.who(&self.keys)?;
-        let policy = &self.config.policy;
         let (address, action) = (asked.address, asked.action);
-        let found = policy.explain(&who, address, action, &asked.repository, self.now);
-        Ok((found, policy.groups_of(&who).map(str::to_owned).collect()))
+        let found = self
+            .policy
+            .explain(&who, address, action, &asked.repository, self.now);
+        Ok((
+            found,
+            self.policy.groups_of(&who).map(str::to_owned).collect(),
+        ))
     }
 }
 
@@ -293,7 +302,13 @@ ci = ["pull", "push"]
         let config = Config::parse(CONFIG, Path::new("/nowhere/p.toml"), &|_| None)
             .unwrap()
             .0;
-        let today = Today::new(&config, Timestamp::UNIX_EPOCH).unwrap();
+        let today = Today::new(
+            &config.policy,
+            &config.auth.keys,
+            &config.roles,
+            Timestamp::UNIX_EPOCH,
+        )
+        .unwrap();
         let base = r#""outcome":"allowed","rule":"f:1","action":"pull""#;
         for (fields, allowed) in [
             (

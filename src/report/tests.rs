@@ -5,7 +5,7 @@ use std::fs::File;
 use jiff::{SignedDuration, Timestamp};
 use tempfile::{TempDir, tempdir};
 
-use super::{Gathered, JSON_KEYS, Period, Summary, Terms, TextLook};
+use super::{Configured, Gathered, JSON_KEYS, Period, Summary, Terms, TextLook};
 use crate::config::Config;
 
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\\u001b[31m\\u202e";
@@ -83,7 +83,13 @@ fn report(folder: &TempDir, period: Period, top: usize) -> Summary {
         unused: SignedDuration::from_hours(90 * 24),
         soon: SignedDuration::from_hours(30 * 24),
     };
-    let mut summary = Summary::new(gathered, Some(&configured(folder)), terms, top);
+    let config = configured(folder);
+    let named = Configured {
+        auth: &config.auth,
+        roles: &config.roles,
+        endings: config.endings(),
+    };
+    let mut summary = Summary::new(gathered, Some(named), terms, top);
     // Where the folder is must not decide how wide columns are.
     let short = |text: &mut String| *text = without_folder(text, folder);
     summary.gathered.files.iter_mut().for_each(short);

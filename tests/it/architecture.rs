@@ -126,7 +126,7 @@ const USES: &[(&str, &[&str])] = &[
     (
         "report",
         &[
-            "audit", "authn", "config", "identity", "page", "policy", "registry",
+            "audit", "authn", "document", "identity", "page", "policy", "registry", "tls",
         ],
     ),
     (

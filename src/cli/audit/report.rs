@@ -11,7 +11,7 @@ use clap::ValueHint;
 use jiff::{SignedDuration, Timestamp};
 use portcullis::config::{Config, time_to_live};
 use portcullis::report::terminal::escape_controls;
-use portcullis::report::{Gathered, JSON_KEYS, Period, Summary, Terms, TextLook, size};
+use portcullis::report::{Configured, Gathered, JSON_KEYS, Period, Summary, Terms, TextLook, size};
 
 use super::super::files::{self, Existing, Readers};
 use super::super::{WRONG_CONFIGURATION, colours, print, print_error, terminal};
@@ -139,7 +139,12 @@ impl Report {
             unused: self.unused,
             soon: self.expiring,
         };
-        Ok(Summary::new(gathered, config, terms, self.top.into()))
+        let configured = config.map(|config| Configured {
+            auth: &config.auth,
+            roles: &config.roles,
+            endings: config.endings(),
+        });
+        Ok(Summary::new(gathered, configured, terms, self.top.into()))
     }
 }
 

@@ -51,8 +51,8 @@ pub(super) struct Changes {
 impl Changes {
     /// Reads trails, and decides everything in them again.
     pub(super) fn of(config: &Config, files: &[impl AsRef<Path>], now: Timestamp) -> Result<Self> {
-        let today =
-            Today::new(config, now).map_err(|errors| anyhow!("{}", errors.render(colours())))?;
+        let today = Today::new(&config.policy, &config.auth.keys, &config.roles, now)
+            .map_err(|errors| anyhow!("{}", errors.render(colours())))?;
         let mut changes = Self::default();
         for path in files {
             let path = path.as_ref();

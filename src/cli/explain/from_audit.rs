@@ -41,8 +41,8 @@ pub(super) fn replay(
             escape_controls(reason)
         );
     };
-    let today =
-        Today::new(config, now).map_err(|errors| anyhow!("{}", errors.render(colours())))?;
+    let today = Today::new(&config.policy, &config.auth.keys, &config.roles, now)
+        .map_err(|errors| anyhow!("{}", errors.render(colours())))?;
     let answer = today.answer(&asked);
     let explained = today.explain(&asked);
     let word = |allowed| if allowed { "allow" } else { "deny" };

@@ -5,6 +5,7 @@
 //! its one answer.
 
 mod authorize;
+mod challenge;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod login_throttle;
@@ -15,7 +16,8 @@ mod shared;
 mod token_endpoint;
 
 pub use authorize::{Admission, authorize};
+pub use challenge::Wanted;
 pub use login_throttle::watch_locks;
-pub use pull_quota::{Pull, PullsExceeded, Standing};
-pub use refusal::{METHODS, Refusal, Wanted};
+pub use pull_quota::{Pull, PullsExceeded, QuotaStatus};
+pub use refusal::{METHODS, Refusal, Reply};
 pub use token_endpoint::{MAX_FORM, Minted, issue};

@@ -30,7 +30,7 @@ pub struct Pull {
 
 /// What headers say about a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct QuotaStatus {
     /// How many in what time.
     pub quota: Quota,
     /// How many are left.
@@ -92,7 +92,12 @@ impl Pull {
     }
 
     /// Settles the pull when the registry has answered; `digest` is what it names the manifest.
-    pub async fn settle(self, status: StatusCode, digest: Option<&str>, now: Duration) -> Standing {
+    pub async fn settle(
+        self,
+        status: StatusCode,
+        digest: Option<&str>,
+        now: Duration,
+    ) -> QuotaStatus {
         let Self {
             bucket,
             counters,
@@ -107,7 +112,7 @@ impl Pull {
             Some(held) => held.give_back(&counters, &bucket, now).await,
             None => counters.remaining(&bucket, now).await,
         };
-        Standing {
+        QuotaStatus {
             quota: bucket.quota,
             remaining,
             subject: bucket.subject,
@@ -119,7 +124,7 @@ impl Pull {
 #[derive(Debug)]
 pub struct PullsExceeded {
     /// What headers say.
-    pub standing: Standing,
+    pub status: QuotaStatus,
     /// Until there is room for another.
     pub wait: Duration,
 }
@@ -127,19 +132,19 @@ pub struct PullsExceeded {
 impl From<Exceeded> for Box<PullsExceeded> {
     fn from(exceeded: Exceeded) -> Self {
         let Exceeded { bucket, wait } = exceeded;
-        let standing = Standing {
+        let status = QuotaStatus {
             quota: bucket.quota,
             remaining: 0,
             subject: bucket.subject,
         };
-        Box::new(PullsExceeded { standing, wait })
+        Box::new(PullsExceeded { status, wait })
     }
 }
 
 impl PullsExceeded {
     /// What the user reads: what happened, and the line that helps.
     pub(super) fn message(&self, host: Option<&str>) -> String {
-        let Standing { quota, subject, .. } = &self.standing;
+        let QuotaStatus { quota, subject, .. } = &self.status;
         let (count, per, wait) = (quota.count, spoken(quota.per), spoken(self.wait));
         let pulls = if count == 1 { "pull" } else { "pulls" };
         match subject {
@@ -308,12 +313,12 @@ mod tests {
         // What was left when it was reserved, whatever others did since.
         assert_eq!(settle(two.0, StatusCode::OK).await, 1);
         drop(two.1);
-        let standing = get()
+        let status = get()
             .await
             .settle(StatusCode::OK, None, Duration::ZERO)
             .await;
-        assert_eq!(standing.remaining, 0);
-        assert_eq!(standing.subject.to_string(), "2001:db8::/64");
+        assert_eq!(status.remaining, 0);
+        assert_eq!(status.subject.to_string(), "2001:db8::/64");
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! Every reason not to forward, and the one answer that each has.
 //!
 //! There are two texts: the client's, which never says more than the client may know (an unknown
-//! user and a wrong password read alike), and the cause, for the audit record.
+//! user and a wrong password read alike), and the cause, for the audit record. Both stand in one row
+//! of one table, with the status, the code, the outcome and what else the answer says.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 
-use super::{PullsExceeded, Standing, message};
+use super::challenge::{Wanted, challenge};
+use super::{PullsExceeded, QuotaStatus, message};
 use crate::audit::{AuditError, Outcome};
 use crate::authn::{CertificateError, Challenge, Failure, Rejection};
 use crate::identity::{Malformed, Presented, Subject};
 use crate::policy::Denial;
-use crate::registry::{BlobVerb, Call, CallError, Code, Problem, QueryError, Read, RepoName};
-use crate::request::{Authority, BadHead, Route};
+use crate::registry::{CallError, Code, Problem, QueryError, RepoName};
+use crate::request::{Authority, BadHead};
 use crate::token::TokenError;
 use crate::upstream::{Fault, UpstreamError};
 
@@ -122,84 +125,6 @@ pub struct Denied {
     pub repository: Option<RepoName>,
 }
 
-/// What was asked for, as far as the answer depends on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// A call to the API.
-    Call {
-        /// What a token for it has to be asked for with.
-        scope: Option<String>,
-        /// The same for the source of a mount.
-        source: Option<String>,
-        /// Whether it is the HEAD of a blob, see [`Refusal::reply`].
-        is_blob_head: bool,
-    },
-    /// A token by OAuth2, whose clients look for a word (RFC 6749 section 5.2).
-    Grant,
-    /// A token by GET.
-    Token,
-}
-
-impl Wanted {
-    /// What a request asks for.
-    pub fn of(route: &Route, method: &Method) -> Self {
-        match route {
-            Route::Token if method == Method::POST => Self::Grant,
-            Route::Token => Self::Token,
-            Route::Api(Ok(call)) => Self::call(call),
-            Route::Api(Err(_)) => Self::nothing_known(),
-        }
-    }
-
-    /// What cannot be read asks for nothing.
-    pub fn nothing_known() -> Self {
-        Self::Call {
-            scope: None,
-            source: None,
-            is_blob_head: false,
-        }
-    }
-
-    fn call(call: &Call) -> Self {
-        Self::Call {
-            scope: call.scope(),
-            source: call.source_scope(),
-            is_blob_head: matches!(
-                call,
-                Call::Blob {
-                    verb: BlobVerb::Read(Read::Head),
-                    ..
-                }
-            ),
-        }
-    }
-
-    fn is_blob_head(&self) -> bool {
-        match self {
-            Self::Call { is_blob_head, .. } => *is_blob_head,
-            Self::Grant | Self::Token => false,
-        }
-    }
-
-    /// The scopes to ask for, in the words of a challenge. While nobody knows who is calling, the
-    /// source of a mount is among them: the token service grants what the policy allows.
-    fn scopes(&self) -> Option<String> {
-        match self {
-            Self::Call { scope, source, .. } => joined(scope.clone(), source.clone()),
-            Self::Grant | Self::Token => None,
-        }
-    }
-
-    /// The same once it is known who is calling: `source` only if the policy allows it.
-    fn scopes_with(&self, source: Option<&RepoName>) -> Option<String> {
-        match (self, source) {
-            (Self::Call { .. }, Some(_)) => self.scopes(),
-            (Self::Call { scope, .. }, None) => scope.clone(),
-            (Self::Grant | Self::Token, _) => None,
-        }
-    }
-}
-
 /// All methods that some end point has, for `Allow`.
 pub const METHODS: &str = "GET, HEAD, PUT, POST, PATCH, DELETE";
 /// Seconds after which a client may try again when something behind us is down.
@@ -223,11 +148,96 @@ pub struct Reply {
     /// The word of RFC 6749 section 5.2, for the token service.
     pub oauth: Option<&'static str>,
     /// What there is to say about a limit.
-    pub standing: Option<Standing>,
+    pub quota: Option<QuotaStatus>,
     /// Whether the connection ends with the answer.
     pub close: bool,
     /// For the audit record.
     pub outcome: Outcome,
+    /// The cause, for the audit record and the log.
+    pub cause: Cow<'static, str>,
+    /// Whether a password or token was wrong, as guesses are.
+    pub is_wrong_credential: bool,
+}
+
+impl Reply {
+    fn new(
+        outcome: Outcome,
+        status: StatusCode,
+        code: Code,
+        message: impl Into<Cow<'static, str>>,
+        cause: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let problem = Problem {
+            status,
+            code,
+            message: message.into().into_owned(),
+        };
+        Self {
+            problem,
+            challenge: None,
+            retry_after: None,
+            allow: None,
+            oauth: None,
+            quota: None,
+            close: false,
+            outcome,
+            cause: cause.into(),
+            is_wrong_credential: false,
+        }
+    }
+
+    /// 401, with a challenge.
+    fn challenging(
+        outcome: Outcome,
+        challenge: Option<String>,
+        message: impl Into<Cow<'static, str>>,
+        cause: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (status, code) = (StatusCode::UNAUTHORIZED, Code::Unauthorized);
+        Self {
+            challenge,
+            ..Self::new(outcome, status, code, message, cause)
+        }
+    }
+
+    /// 503, to be tried again soon.
+    fn unavailable(
+        message: impl Into<Cow<'static, str>>,
+        cause: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable);
+        Self {
+            retry_after: Some(RETRY_SOON),
+            ..Self::new(Outcome::Error, status, code, message, cause)
+        }
+    }
+
+    /// 429
+    fn too_many(
+        retry_after: u32,
+        message: impl Into<Cow<'static, str>>,
+        cause: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (status, code) = (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests);
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(Outcome::Limited, status, code, message, cause)
+        }
+    }
+
+    fn closing(self) -> Self {
+        Self {
+            close: true,
+            ..self
+        }
+    }
+
+    fn of_wrong_credential(self) -> Self {
+        Self {
+            is_wrong_credential: true,
+            ..self
+        }
+    }
 }
 
 impl Refusal {
@@ -241,368 +251,275 @@ impl Refusal {
         }
     }
 
-    /// The answer to the client. To HEAD of a blob, which begins a push and has no body to say why
-    /// in, a refusal is 404: skopeo, podman, buildah and crane then go on to the POST, and show what
-    /// that is answered with.
+    /// The answer to the client.
     pub fn reply(&self, how: Challenge, authority: Option<&Authority>, wanted: &Wanted) -> Reply {
-        let (mut status, code, message) = self.text(authority, wanted);
-        if matches!(self, Self::Denied(_)) && wanted.is_blob_head() {
-            status = StatusCode::NOT_FOUND;
-        }
-        let problem = Problem {
-            status,
-            code,
-            message: message.into_owned(),
-        };
-        let mut reply = Reply {
-            problem,
-            challenge: None,
-            retry_after: None,
-            allow: None,
-            oauth: None,
-            standing: None,
-            close: false,
-            outcome: self.outcome(),
-        };
-        match self {
-            Self::BadCredential(_) | Self::Certificate(_) | Self::Malformed(_) => {
-                reply.challenge = challenge(how, authority, wanted.scopes(), None);
-                // A better certificate can come on another connection only.
-                reply.close = matches!(
-                    self,
-                    Self::Certificate(CertificateError::Missing | CertificateError::NotAccepted)
-                );
-            }
-            Self::BadToken(_) | Self::Revoked { .. } => {
-                reply.challenge = challenge(how, authority, wanted.scopes(), Some("invalid_token"));
-            }
-            Self::InsufficientScope { source } => {
-                let scopes = wanted.scopes_with(source.as_ref());
-                reply.challenge = challenge(how, authority, scopes, Some("insufficient_scope"));
-            }
-            Self::PasswordMissing {
-                source, is_asked, ..
-            } => {
-                let scopes = wanted.scopes_with(source.as_ref());
-                // Clients take a challenge without an error for the first one.
-                let error = is_asked.then_some("insufficient_scope");
-                reply.challenge = challenge(how, authority, scopes, error);
-            }
-            Self::Challenged | Self::Unauthenticated => {
-                reply.challenge = challenge(how, authority, wanted.scopes(), None);
-            }
-            Self::BadHead(BadHead::Connect) => {
-                reply.close = true;
-                reply.allow = Some(METHODS);
-            }
-            Self::BadHead(_) | Self::BadRequest(_) | Self::Body(_) => reply.close = true,
-            Self::NotTheApi(CallError::Method { allow }) => reply.allow = Some(allow),
-            Self::OAuth { error, .. } => reply.oauth = Some(error),
-            Self::Limited(exceeded) => {
-                reply.retry_after = Some(whole_seconds(exceeded.wait).clamp(1, RETRY_LATE));
-                reply.standing = Some(exceeded.standing.clone());
-            }
-            Self::AuditUnwritable
-            | Self::Internal(_)
-            | Self::Interrupted
-            | Self::Stopping
-            | Self::TagBusy
-            | Self::TooManyRecords
-            | Self::Undecided(_)
-            | Self::Upstream(_) => {
-                reply.retry_after = Some(RETRY_SOON);
-            }
-            Self::Locked { wait } => reply.retry_after = Some(whole_seconds(*wait)),
-            Self::Denied(_)
-            | Self::Expectation
-            | Self::Misdirected { .. }
-            | Self::NotTheApi(_)
-            | Self::TagExists { .. }
-            | Self::UploadUnknown => {}
-        }
-        if status != StatusCode::UNAUTHORIZED {
-            reply.challenge = None;
-        }
-        if matches!(wanted, Wanted::Grant) && self.is_wrong_credential() {
+        let mut reply = self.row(how, authority, wanted);
+        if *wanted == Wanted::Grant && reply.is_wrong_credential {
             reply.oauth = Some("invalid_grant");
         }
         reply
     }
 
-    /// Whether it is for a password or token that was wrong, as guesses are.
-    pub fn is_wrong_credential(&self) -> bool {
+    /// The table.
+    fn row(&self, how: Challenge, authority: Option<&Authority>, wanted: &Wanted) -> Reply {
+        use Outcome::{Aborted, Challenged, Denied, Error, Failed};
+        let ask = |scopes, error| challenge(how, authority, scopes, error);
         match self {
-            Self::BadCredential(_) | Self::BadToken(_) | Self::Revoked { .. } => true,
-            Self::AuditUnwritable
-            | Self::BadHead(_)
-            | Self::BadRequest(_)
-            | Self::Body(_)
-            | Self::Certificate(_)
-            | Self::Challenged
-            | Self::Denied(_)
-            | Self::Expectation
-            | Self::InsufficientScope { .. }
-            | Self::Internal(_)
-            | Self::Limited(_)
-            | Self::Locked { .. }
-            | Self::Malformed(_)
-            | Self::Misdirected { .. }
-            | Self::NotTheApi(_)
-            | Self::OAuth { .. }
-            | Self::PasswordMissing { .. }
-            | Self::Interrupted
-            | Self::Stopping
-            | Self::TagBusy
-            | Self::TagExists { .. }
-            | Self::TooManyRecords
-            | Self::Unauthenticated
-            | Self::Undecided(_)
-            | Self::UploadUnknown
-            | Self::Upstream(_) => false,
-        }
-    }
-
-    /// The cause, for the audit record and the log.
-    pub fn cause(&self) -> String {
-        match self {
-            Self::AuditUnwritable => "audit file not writable".to_owned(),
-            Self::BadCredential(rejection) => rejection.as_str().to_owned(),
-            Self::BadHead(fault) => fault.text().2.to_owned(),
-            Self::BadToken(error) => error.to_string(),
-            Self::Body(fault) => fault.to_string(),
-            Self::Certificate(error) => error.to_string(),
-            Self::Challenged => "no credential".to_owned(),
-            Self::Denied(Denied { denial, .. }) => match &denial.rule {
-                Some(rule) => format!("{} denied by {}", denial.action.as_str(), rule.0),
-                None => format!("no rule allows {}", denial.action.as_str()),
-            },
-            Self::Expectation => "an Expect that is not 100-continue".to_owned(),
-            Self::InsufficientScope { source: None } => "token not minted for this".to_owned(),
-            Self::InsufficientScope { source: Some(_) } => {
-                "token not minted for the source of the mount".to_owned()
+            Self::AuditUnwritable => unrecorded("audit file not writable"),
+            Self::BadCredential(rejection) => Reply::challenging(
+                Failed,
+                ask(wanted.scopes(), None),
+                "incorrect user name or password",
+                rejection.as_str(),
+            )
+            .of_wrong_credential(),
+            Self::BadHead(fault) => {
+                let (status, code, text) = fault.text();
+                Reply {
+                    allow: (*fault == BadHead::Connect).then_some(METHODS),
+                    ..Reply::new(Denied, status, code, text, text).closing()
+                }
             }
-            Self::BadRequest(what) | Self::Internal(what) => (*what).to_owned(),
-            Self::Limited(exceeded) => {
-                let Standing { quota, subject, .. } = &exceeded.standing;
-                let seconds = quota.per.as_secs();
-                format!(
-                    "{subject} has used its {} pulls in {seconds} s",
-                    quota.count
+            Self::BadRequest(what) => {
+                Reply::new(Denied, StatusCode::BAD_REQUEST, Code::Unknown, *what, *what).closing()
+            }
+            Self::BadToken(error) => {
+                let challenge = ask(wanted.scopes(), Some("invalid_token"));
+                invalid_token(authority, challenge, error.to_string())
+            }
+            Self::Body(fault) => Reply {
+                retry_after: None,
+                ..body(*fault).closing()
+            },
+            Self::Certificate(error) => {
+                let challenge = ask(wanted.scopes(), None);
+                let (message, cause) = (certificate(*error), error.to_string());
+                let reply = Reply::challenging(Failed, challenge, message, cause);
+                match error {
+                    // A better one can come on another connection only.
+                    CertificateError::Missing | CertificateError::NotAccepted => reply.closing(),
+                    CertificateError::NamesAnother => reply,
+                }
+            }
+            Self::Challenged => Reply::challenging(
+                Challenged,
+                ask(wanted.scopes(), None),
+                message::log_in(authority),
+                "no credential",
+            ),
+            Self::Denied(denied) => {
+                // HEAD of a blob begins a push and has no body to say why in. Told 404, skopeo,
+                // podman, buildah and crane go on to the POST, and show what that is answered with.
+                let status = if wanted.is_blob_head() {
+                    StatusCode::NOT_FOUND
+                } else {
+                    StatusCode::FORBIDDEN
+                };
+                let Denial { action, rule, .. } = &denied.denial;
+                let cause = match rule {
+                    Some(rule) => format!("{} denied by {}", action.as_str(), rule.0),
+                    None => format!("no rule allows {}", action.as_str()),
+                };
+                Reply::new(
+                    Denied,
+                    status,
+                    Code::Denied,
+                    message::may_not(denied),
+                    cause,
                 )
             }
-            Self::Locked { .. } => "too many wrong passwords".to_owned(),
-            Self::Malformed(malformed) => malformed.to_string(),
-            Self::Misdirected { asked, .. } => {
-                format!("{} is not a host name of this proxy", asked.as_str())
-            }
-            Self::NotTheApi(error) => error.to_string(),
-            Self::OAuth { message, .. } => (*message).to_owned(),
-            Self::PasswordMissing { .. } => "a rule asks for a password as well".to_owned(),
-            Self::Revoked { .. } => "user gone or password changed since the token".to_owned(),
-            Self::Interrupted => "the proxy ended before the body was whole".to_owned(),
-            Self::Stopping => "the proxy ended before the registry answered".to_owned(),
-            Self::TagBusy => "another push of this tag is under way".to_owned(),
-            Self::TagExists { .. } => "tag exists, overwrite not allowed".to_owned(),
-            Self::TooManyRecords => "more records than one source may have".to_owned(),
-            Self::Unauthenticated => "anonymous, and a user is needed".to_owned(),
-            Self::Undecided(failure) => failure.as_str().to_owned(),
-            Self::UploadUnknown => "not an upload session of this caller".to_owned(),
-            Self::Upstream(error) => error.to_string(),
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        match self {
-            Self::BadCredential(_)
-            | Self::BadToken(_)
-            | Self::Certificate(_)
-            | Self::Malformed(_)
-            | Self::OAuth { .. }
-            | Self::Revoked { .. }
-            | Self::Unauthenticated => Outcome::Failed,
-            Self::Challenged
-            | Self::PasswordMissing {
-                is_asked: false, ..
-            } => Outcome::Challenged,
-            Self::BadHead(_)
-            | Self::BadRequest(_)
-            | Self::Denied(_)
-            | Self::Expectation
-            | Self::InsufficientScope { .. }
-            | Self::Misdirected { .. }
-            | Self::NotTheApi(_)
-            | Self::PasswordMissing { is_asked: true, .. }
-            | Self::TagExists { .. }
-            | Self::UploadUnknown => Outcome::Denied,
-            Self::Limited(_) | Self::Locked { .. } | Self::TooManyRecords => Outcome::Limited,
-            Self::Interrupted => Outcome::Aborted,
-            Self::Body(fault) | Self::Upstream(UpstreamError::Client(fault)) => match fault {
-                Fault::Gone | Fault::Stalled => Outcome::Aborted,
-                Fault::TooLarge => Outcome::Denied,
-                Fault::Unrecorded => Outcome::Error,
-            },
-            Self::AuditUnwritable
-            | Self::Internal(_)
-            | Self::Stopping
-            | Self::TagBusy
-            | Self::Undecided(_)
-            | Self::Upstream(_) => Outcome::Error,
-        }
-    }
-
-    fn text(
-        &self,
-        authority: Option<&Authority>,
-        wanted: &Wanted,
-    ) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
-        match self {
-            Self::AuditUnwritable => unrecorded(),
-            Self::BadCredential(_) => unauthorized("incorrect user name or password"),
-            Self::BadHead(fault) => {
-                let (status, code, message) = fault.text();
-                (status, code, message.into())
-            }
-            Self::BadRequest(what) => (StatusCode::BAD_REQUEST, Code::Unknown, (*what).into()),
-            Self::BadToken(_) | Self::Revoked { .. } => unauthorized(format!(
-                "the token is not valid any more; {}",
-                message::log_in(authority)
-            )),
-            Self::Body(fault) => body(*fault),
-            Self::Certificate(error) => certificate(*error),
-            Self::Denied(denied) => (
-                StatusCode::FORBIDDEN,
-                Code::Denied,
-                message::may_not(denied).into(),
-            ),
-            Self::Expectation => (
+            Self::Expectation => Reply::new(
+                Denied,
                 StatusCode::EXPECTATION_FAILED,
                 Code::Unsupported,
-                "the only expectation met here is 100-continue".into(),
+                "the only expectation met here is 100-continue",
+                "an Expect that is not 100-continue",
             ),
             Self::InsufficientScope { source } => {
-                unauthorized(match wanted.scopes_with(source.as_ref()) {
+                let scopes = wanted.scopes_with(source.as_ref());
+                let message = match &scopes {
                     Some(scopes) => format!("the token does not cover {scopes}"),
                     None => "the token does not cover this".to_owned(),
-                })
+                };
+                let cause = match source {
+                    None => "token not minted for this",
+                    Some(_) => "token not minted for the source of the mount",
+                };
+                let challenge = ask(scopes, Some("insufficient_scope"));
+                Reply::challenging(Denied, challenge, message, cause)
             }
-            Self::Internal(_) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Code::Unknown,
-                "something went wrong in this proxy; ask its administrator".into(),
-            ),
-            Self::Limited(exceeded) => (
-                StatusCode::TOO_MANY_REQUESTS,
-                Code::TooManyRequests,
-                exceeded.message(authority.map(Authority::as_str)).into(),
-            ),
-            Self::Locked { wait } => locked(*wait),
-            Self::Malformed(Malformed::Repeated) => (
-                StatusCode::BAD_REQUEST,
-                Code::Unauthorized,
-                Malformed::Repeated.to_string().into(),
-            ),
-            Self::Malformed(malformed) => unauthorized(malformed.to_string()),
-            Self::Misdirected { asked, ours } => (
+            Self::Internal(what) => Reply {
+                retry_after: Some(RETRY_SOON),
+                ..Reply::new(
+                    Error,
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    Code::Unknown,
+                    "something went wrong in this proxy; ask its administrator",
+                    *what,
+                )
+            },
+            Self::Interrupted => Reply {
+                outcome: Aborted,
+                ..restarting("the proxy ended before the body was whole")
+            },
+            Self::Limited(exceeded) => {
+                let QuotaStatus { quota, subject, .. } = &exceeded.status;
+                let (count, seconds) = (quota.count, quota.per.as_secs());
+                let cause = format!("{subject} has used its {count} pulls in {seconds} s");
+                let wait = whole_seconds(exceeded.wait).clamp(1, RETRY_LATE);
+                let message = exceeded.message(authority.map(Authority::as_str));
+                Reply {
+                    quota: Some(exceeded.status.clone()),
+                    ..Reply::too_many(wait, message, cause)
+                }
+            }
+            // The same whether or not there is such a user.
+            Self::Locked { wait } => {
+                let seconds = whole_seconds(*wait);
+                let message = format!(
+                    "too many failed logins from here; wait {seconds} s, then log in with the \
+                     right password"
+                );
+                Reply::too_many(seconds, message, "too many wrong passwords")
+            }
+            Self::Malformed(malformed) => {
+                let text = malformed.to_string();
+                if matches!(malformed, Malformed::Repeated) {
+                    let (status, code) = (StatusCode::BAD_REQUEST, Code::Unauthorized);
+                    Reply::new(Failed, status, code, text.clone(), text)
+                } else {
+                    let challenge = ask(wanted.scopes(), None);
+                    Reply::challenging(Failed, challenge, text.clone(), text)
+                }
+            }
+            Self::Misdirected { asked, ours } => Reply::new(
+                Denied,
                 StatusCode::MISDIRECTED_REQUEST,
                 Code::Unknown,
-                format!("this registry is {ours}, not {}", asked.as_str()).into(),
+                format!("this registry is {ours}, not {}", asked.as_str()),
+                format!("{} is not a host name of this proxy", asked.as_str()),
             ),
-            Self::NotTheApi(error) => {
-                let (status, code) = not_the_api(error);
-                (status, code, error.to_string().into())
+            Self::NotTheApi(error) => not_the_api(error),
+            Self::OAuth { error, message } => Reply {
+                oauth: Some(error),
+                ..Reply::new(
+                    Failed,
+                    StatusCode::BAD_REQUEST,
+                    Code::Unauthorized,
+                    *message,
+                    *message,
+                )
+            },
+            Self::PasswordMissing {
+                denied,
+                source,
+                is_asked,
+            } => {
+                let scopes = wanted.scopes_with(source.as_ref());
+                // Clients take a challenge without an error for the first one.
+                let (outcome, error) = if *is_asked {
+                    (Denied, Some("insufficient_scope"))
+                } else {
+                    (Challenged, None)
+                };
+                let message = message::password_missing(denied, authority);
+                let cause = "a rule asks for a password as well";
+                Reply::challenging(outcome, ask(scopes, error), message, cause)
             }
-            Self::OAuth { message, .. } => (
-                StatusCode::BAD_REQUEST,
-                Code::Unauthorized,
-                (*message).into(),
+            Self::Revoked { .. } => {
+                let cause = "user gone or password changed since the token";
+                let challenge = ask(wanted.scopes(), Some("invalid_token"));
+                invalid_token(authority, challenge, cause)
+            }
+            Self::Stopping => restarting("the proxy ended before the registry answered"),
+            Self::TagBusy => Reply::unavailable(
+                "another push of this tag is not through; try again shortly",
+                "another push of this tag is under way",
             ),
-            Self::Interrupted | Self::Stopping => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "this proxy is being restarted; try again shortly".into(),
-            ),
-            Self::TagBusy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "another push of this tag is not through; try again shortly".into(),
-            ),
-            Self::TooManyRecords => (
-                StatusCode::TOO_MANY_REQUESTS,
-                Code::TooManyRequests,
-                "too many requests from this address; try again with fewer at a time".into(),
-            ),
-            Self::TagExists { subject, place } => (
+            Self::TagExists { subject, place } => Reply::new(
+                Denied,
                 StatusCode::FORBIDDEN,
                 Code::Denied,
-                message::may_not_move(subject, place).into(),
+                message::may_not_move(subject, place),
+                "tag exists, overwrite not allowed",
             ),
-            Self::PasswordMissing { denied, .. } => {
-                unauthorized(message::password_missing(denied, authority))
-            }
-            Self::Challenged | Self::Unauthenticated => unauthorized(message::log_in(authority)),
-            Self::Undecided(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "credentials cannot be checked at the moment; try again shortly".into(),
+            Self::TooManyRecords => Reply::too_many(
+                RETRY_SOON,
+                "too many requests from this address; try again with fewer at a time",
+                "more records than one source may have",
             ),
-            Self::UploadUnknown => (
+            Self::Unauthenticated => Reply::challenging(
+                Failed,
+                ask(wanted.scopes(), None),
+                message::log_in(authority),
+                "anonymous, and a user is needed",
+            ),
+            Self::Undecided(failure) => Reply::unavailable(
+                "credentials cannot be checked at the moment; try again shortly",
+                failure.as_str(),
+            ),
+            Self::UploadUnknown => Reply::new(
+                Denied,
                 StatusCode::NOT_FOUND,
                 Code::BlobUploadUnknown,
-                "this upload is unknown; begin it again".into(),
+                "this upload is unknown; begin it again",
+                "not an upload session of this caller",
             ),
             Self::Upstream(error) => upstream(error),
         }
     }
 }
 
-fn unrecorded() -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        Code::Unavailable,
-        "the audit trail cannot be written; ask the administrator of this registry".into(),
+fn unrecorded(cause: impl Into<Cow<'static, str>>) -> Reply {
+    Reply::unavailable(
+        "the audit trail cannot be written; ask the administrator of this registry",
+        cause,
     )
 }
 
-fn unauthorized(
-    message: impl Into<std::borrow::Cow<'static, str>>,
-) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
-    (StatusCode::UNAUTHORIZED, Code::Unauthorized, message.into())
+fn restarting(cause: &'static str) -> Reply {
+    Reply::unavailable("this proxy is being restarted; try again shortly", cause)
 }
 
-fn upstream(error: &UpstreamError) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
+fn invalid_token(
+    authority: Option<&Authority>,
+    challenge: Option<String>,
+    cause: impl Into<Cow<'static, str>>,
+) -> Reply {
+    let log_in = message::log_in(authority);
+    let message = format!("the token is not valid any more; {log_in}");
+    Reply::challenging(Outcome::Failed, challenge, message, cause).of_wrong_credential()
+}
+
+fn upstream(error: &UpstreamError) -> Reply {
     let (status, message) = match error {
-        UpstreamError::Client(fault) => return body(*fault),
-        UpstreamError::LedAway(_) | UpstreamError::Redirected(_) => {
-            let message = format!("{error}; ask the administrator of this registry");
-            return (StatusCode::BAD_GATEWAY, Code::Unavailable, message.into());
+        UpstreamError::Client(fault) => {
+            return Reply {
+                retry_after: Some(RETRY_SOON),
+                cause: error.to_string().into(),
+                ..body(*fault)
+            };
         }
+        UpstreamError::LedAway(_) | UpstreamError::Redirected(_) => (
+            StatusCode::BAD_GATEWAY,
+            format!("{error}; ask the administrator of this registry").into(),
+        ),
         UpstreamError::Crowded => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many ask for this at the moment; try again shortly",
+            Cow::Borrowed("too many ask for this at the moment; try again shortly"),
         ),
         UpstreamError::Timeout => (
             StatusCode::GATEWAY_TIMEOUT,
-            "the registry did not answer in time; try again shortly",
+            "the registry did not answer in time; try again shortly".into(),
         ),
         UpstreamError::Broken(_) | UpstreamError::Connect(_) | UpstreamError::Unusable(_) => (
             StatusCode::BAD_GATEWAY,
-            "the registry cannot be reached; try again shortly",
+            "the registry cannot be reached; try again shortly".into(),
         ),
     };
-    (status, Code::Unavailable, message.into())
-}
-
-/// The same whether or not there is such a user.
-fn locked(wait: Duration) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
-    let seconds = whole_seconds(wait);
-    let message = format!(
-        "too many failed logins from here; wait {seconds} s, then log in with the right password"
-    );
-    (
-        StatusCode::TOO_MANY_REQUESTS,
-        Code::TooManyRequests,
-        message.into(),
-    )
+    let mut reply = Reply::unavailable(message, error.to_string());
+    reply.problem.status = status;
+    reply
 }
 
 /// Rounded up: who comes back then is not sent away again.
@@ -611,30 +528,35 @@ fn whole_seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs().saturating_add(up)).unwrap_or(u32::MAX)
 }
 
-fn body(fault: Fault) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
-    match fault {
+fn body(fault: Fault) -> Reply {
+    let (outcome, status, code, message) = match fault {
         Fault::Gone => (
+            Outcome::Aborted,
             StatusCode::BAD_REQUEST,
             Code::Unknown,
-            "the body ended early".into(),
+            "the body ended early",
         ),
         Fault::Stalled => (
+            Outcome::Aborted,
             StatusCode::REQUEST_TIMEOUT,
             Code::Unknown,
-            "the body did not arrive in time".into(),
+            "the body did not arrive in time",
         ),
         Fault::TooLarge => (
+            Outcome::Denied,
             StatusCode::PAYLOAD_TOO_LARGE,
             Code::SizeInvalid,
-            "the body is too large".into(),
+            "the body is too large",
         ),
-        Fault::Unrecorded => unrecorded(),
-    }
+        Fault::Unrecorded => return unrecorded(fault.to_string()),
+    };
+    Reply::new(outcome, status, code, message, fault.to_string())
 }
 
-/// 401 and not 403, which clients show to nobody when it is the answer to their first request.
-fn certificate(error: CertificateError) -> (StatusCode, Code, std::borrow::Cow<'static, str>) {
-    let message = match error {
+/// The status is 401 and not 403, which clients show to nobody when it is the answer to their first
+/// request.
+fn certificate(error: CertificateError) -> &'static str {
+    match error {
         CertificateError::Missing => {
             "this registry wants a client certificate: put client.cert and client.key into \
              /etc/docker/certs.d/ under its name, or use --cert-dir"
@@ -645,46 +567,27 @@ fn certificate(error: CertificateError) -> (StatusCode, Code, std::borrow::Cow<'
         CertificateError::NotAccepted => {
             "your client certificate has expired or was revoked; ask for a new one"
         }
-    };
-    (StatusCode::UNAUTHORIZED, Code::Unauthorized, message.into())
-}
-
-fn not_the_api(error: &CallError) -> (StatusCode, Code) {
-    match error {
-        CallError::Digest(_) => (StatusCode::BAD_REQUEST, Code::DigestInvalid),
-        CallError::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported),
-        CallError::Pagination => (StatusCode::BAD_REQUEST, Code::PaginationNumberInvalid),
-        CallError::Parameter(_) | CallError::Query(_) => (StatusCode::BAD_REQUEST, Code::Unknown),
-        CallError::Path => (StatusCode::NOT_FOUND, Code::NameInvalid),
     }
 }
 
-/// The one `WWW-Authenticate` (RFC 9110 section 11.6.1). Two of them make docker fail.
-fn challenge(
-    how: Challenge,
-    authority: Option<&Authority>,
-    scopes: Option<String>,
-    error: Option<&str>,
-) -> Option<String> {
-    let host = authority?.as_str();
-    Some(match how {
-        Challenge::Basic => format!("Basic realm=\"{host}\""),
-        Challenge::Bearer => {
-            let mut text = format!("Bearer realm=\"https://{host}/token\",service=\"{host}\"");
-            for (name, value) in [("scope", scopes), ("error", error.map(str::to_owned))] {
-                if let Some(value) = value {
-                    text.extend([",", name, "=\"", &value, "\""]);
-                }
-            }
-            text
+fn not_the_api(error: &CallError) -> Reply {
+    let (status, code, allow) = match error {
+        CallError::Digest(_) => (StatusCode::BAD_REQUEST, Code::DigestInvalid, None),
+        CallError::Method { allow } => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            Code::Unsupported,
+            Some(*allow),
+        ),
+        CallError::Pagination => (StatusCode::BAD_REQUEST, Code::PaginationNumberInvalid, None),
+        CallError::Parameter(_) | CallError::Query(_) => {
+            (StatusCode::BAD_REQUEST, Code::Unknown, None)
         }
-    })
-}
-
-fn joined(scope: Option<String>, source: Option<String>) -> Option<String> {
-    match (scope, source) {
-        (Some(scope), Some(source)) => Some(format!("{scope} {source}")),
-        (one, None) | (None, one) => one,
+        CallError::Path => (StatusCode::NOT_FOUND, Code::NameInvalid, None),
+    };
+    let text = error.to_string();
+    Reply {
+        allow,
+        ..Reply::new(Outcome::Denied, status, code, text.clone(), text)
     }
 }
 

@@ -6,11 +6,9 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::AnswerBody;
-use crate::access::{Refusal, Standing, Wanted};
+use crate::access::{QuotaStatus, Refusal, Reply};
 use crate::audit::Record;
-use crate::authn::Challenge;
 use crate::identity::Claim;
-use crate::request::Authority;
 use crate::upstream::API_VERSION;
 
 /// The reference of an error, for clients that do not show bodies.
@@ -35,14 +33,11 @@ pub(super) fn json(status: StatusCode, body: String) -> Response<AnswerBody> {
 /// The answer to a refused request; notes it in the record, which the caller closes.
 pub(super) fn refused(
     refusal: &Refusal,
-    how: Challenge,
-    authority: Option<&Authority>,
-    wanted: &Wanted,
+    reply: &Reply,
     record: &mut Record,
 ) -> Response<AnswerBody> {
-    let reply = refusal.reply(how, authority, wanted);
     record.answer(reply.outcome, reply.problem.status.as_u16());
-    record.reason(&refusal.cause());
+    record.reason(&reply.cause);
     if let Refusal::Revoked { subject } = refusal {
         record.claim(&Claim::of(subject));
     }
@@ -76,8 +71,8 @@ pub(super) fn refused(
     if reply.close {
         insert(CONNECTION, "close");
     }
-    if let Some(standing) = &reply.standing {
-        limited(headers, standing);
+    if let Some(status) = &reply.quota {
+        limited(headers, status);
     }
     response
 }
@@ -116,12 +111,12 @@ pub(crate) fn written(response: Response<AnswerBody>) -> Vec<u8> {
 }
 
 /// Says what is left of a limit, as Docker Hub says it. A name that no header can carry is left out.
-pub(super) fn limited(headers: &mut HeaderMap, standing: &Standing) {
-    let Standing {
+pub(super) fn limited(headers: &mut HeaderMap, status: &QuotaStatus) {
+    let QuotaStatus {
         quota,
         remaining,
         subject,
-    } = standing;
+    } = status;
     let window = itoa::Buffer::new().format(quota.per.as_secs()).to_owned();
     let within = |count: u32| [itoa::Buffer::new().format(count), ";w=", &window].concat();
     let lines = [

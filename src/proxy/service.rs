@@ -168,7 +168,8 @@ impl Proxy {
             Ok(authority) => authority,
             Err(refusal) => {
                 let wanted = Wanted::of(&route, &head.method);
-                let response = refused(&refusal, rules.challenge, None, &wanted, &mut record);
+                let reply = refusal.reply(rules.challenge, None, &wanted);
+                let response = refused(&refusal, &reply, &mut record);
                 record.close();
                 return response;
             }
@@ -278,7 +279,8 @@ impl Proxy {
         record.unread(address, tls, method);
         let wanted = Wanted::nothing_known();
         let refusal = Refusal::BadHead(fault);
-        let response = refused(&refusal, rules.challenge, None, &wanted, &mut record);
+        let reply = refusal.reply(rules.challenge, None, &wanted);
+        let response = refused(&refusal, &reply, &mut record);
         record.close();
         response
     }
@@ -372,7 +374,10 @@ impl Proxy {
         refusal: &Refusal,
         record: &mut Record,
     ) -> Response<AnswerBody> {
-        if refusal.is_wrong_credential() {
+        let wanted = Wanted::of(&context.route, &context.head.method);
+        let authority = Some(&context.authority);
+        let reply = refusal.reply(context.rules.challenge, authority, &wanted);
+        if reply.is_wrong_credential {
             let from = Source::of(context.peer.address);
             self.retained.shield.failure(from, self.retained.now());
         }
@@ -381,9 +386,7 @@ impl Proxy {
         {
             tracing::warn!(%error, reference = record.reference_id(), "the registry failed");
         }
-        let wanted = Wanted::of(&context.route, &context.head.method);
-        let authority = Some(&context.authority);
-        refused(refusal, context.rules.challenge, authority, &wanted, record)
+        refused(refusal, &reply, record)
     }
 }
 

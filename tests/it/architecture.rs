@@ -54,8 +54,8 @@ const USES: &[(&str, &[&str])] = &[
     (
         "proxy",
         &[
-            "access", "audit", "authn", "identity", "limit", "policy", "registry", "request",
-            "state", "trace", "upstream",
+            "access", "audit", "identity", "limit", "policy", "registry", "request", "state",
+            "trace", "upstream",
         ],
     ),
     (

@@ -32,7 +32,7 @@ use crate::audit::{self, Tally};
 use crate::telemetry::{Collector, Settings};
 
 /// For one batch.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a collector's answer at most.
 const MAX_ANSWER: usize = 64 << 10;
 
@@ -53,7 +53,7 @@ pub fn start(config: &Settings, tally: &Tally) -> Result<Option<Spans>, Exporter
         .with_http()
         .with_http_client(client)
         .with_endpoint(format!("http://{host}:{port}/v1/traces"))
-        .with_timeout(PATIENCE)
+        .with_timeout(EXPORT_TIMEOUT)
         .build()?;
     let mut processor = BatchSpanProcessor::builder(exporter).build();
     let resource = Resource::builder_empty()
@@ -75,7 +75,7 @@ pub async fn finish(spans: Option<Spans>) {
     let Some(Spans(processor)) = spans else {
         return;
     };
-    let ended = tokio::task::spawn_blocking(move || processor.shutdown_with_timeout(PATIENCE));
+    let ended = tokio::task::spawn_blocking(move || processor.shutdown_with_timeout(EXPORT_TIMEOUT));
     if let Ok(Err(error)) = ended.await {
         tracing::warn!(%error, "the last spans are lost");
     }
@@ -136,7 +136,7 @@ impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let posted = post(self.collector.clone(), request);
         // The timer too has to be made on the runtime.
-        let in_time = async move { tokio::time::timeout(PATIENCE, posted).await };
+        let in_time = async move { tokio::time::timeout(EXPORT_TIMEOUT, posted).await };
         self.runtime.spawn(in_time).await??
     }
 }

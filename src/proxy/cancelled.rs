@@ -12,8 +12,8 @@ use http::{HeaderValue, Method, Request, Uri};
 use super::service::Proxy;
 use crate::identity::Peer;
 
-/// What is told of a request if it is dropped before [`Unheard::hear`].
-pub(crate) struct Unheard {
+/// The record of a request that is dropped before [`CancellationRecord::disarm`].
+pub(crate) struct CancellationRecord {
     proxy: Arc<Proxy>,
     peer: Arc<Peer>,
     head: Option<Head>,
@@ -26,7 +26,7 @@ pub(super) struct Head {
     pub(super) agent: Option<HeaderValue>,
 }
 
-impl Unheard {
+impl CancellationRecord {
     pub(crate) fn new<B>(proxy: &Arc<Proxy>, peer: &Arc<Peer>, request: &Request<B>) -> Self {
         let head = Head {
             method: request.method().clone(),
@@ -41,15 +41,15 @@ impl Unheard {
     }
 
     /// The request is looked at from now on, and leaves its own record.
-    pub(crate) fn hear(mut self) {
+    pub(crate) fn disarm(mut self) {
         self.head = None;
     }
 }
 
-impl Drop for Unheard {
+impl Drop for CancellationRecord {
     fn drop(&mut self) {
         if let Some(head) = self.head.take() {
-            self.proxy.tell_unheard(&self.peer, &head);
+            self.proxy.record_cancelled(&self.peer, &head);
         }
     }
 }

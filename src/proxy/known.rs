@@ -19,7 +19,7 @@ const REPOSITORIES: usize = 256 << 10;
 
 /// While a flood goes on, the registry is asked for all that it has no more often than this: it walks
 /// its whole store for that.
-const ASK_AGAIN: Duration = Duration::from_mins(10);
+const CATALOG_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Repositories that the registry has been seen to have, by a keyed hash of their names.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl Knowledge {
     fn is_due(&self) -> bool {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let is_due = asked.is_none_or(|asked| now.duration_since(asked) >= ASK_AGAIN);
+        let is_due = asked.is_none_or(|asked| now.duration_since(asked) >= CATALOG_INTERVAL);
         if is_due {
             *asked = Some(now);
         }

@@ -1,9 +1,25 @@
 //! The proxy: from a request to its answer and its audit record.
 //!
-//! `service` is the page to read first: every step of a request, in order. `preflight` looks at what
-//! concerns everybody, `forward` sends what is read by
-//! `upstream`; what is written is an `effect`, which is not the client's to drop once its body is whole. `body` carries
-//! the answer back and closes the record of a read at its end.
+//! The life of a request, top to bottom. `Proxy::respond()` is called by the connection, and
+//! `Proxy::serve()` is the story in one function:
+//!
+//! 1. Admit: `admit()` takes a place among the requests of its source. A source that makes too many is
+//!    answered by `turn_away()`, and nothing of its request is looked at.
+//! 2. Open the record: once `room_for()` has room in the trail, which is not held, `open_record()`
+//!    notes the connection and the head.
+//! 3. Preflight: `preflight()` looks at what does not depend on the caller: framing, method,
+//!    expectation, host. From here on there is a `RequestContext`.
+//! 4. Authorize: `authorize()` finds out who is calling and returns a permit or a refusal; a token is
+//!    granted by `issue()`.
+//! 5. Forward: `read()` answers here, or sends the call by `forward()` with its permit. A write is an
+//!    `Effect`, which is not the client's to drop once its body is whole; `lock_tags()` keeps others
+//!    from its tags, and `reserve()` its record's place.
+//! 6. Settle: `settle()` accounts for a pull by what the registry answered.
+//! 7. Respond: `refused()` words a refusal, by `reply()`; what the registry sends streams through an
+//!    `AnswerBody`.
+//! 8. Close: `end()` closes the record of an answer that is known as a whole, `finish()` that of a body
+//!    at its end. A client who leaves before anything is looked at is recorded by a
+//!    `CancellationRecord`.
 
 mod body;
 mod cancelled;
@@ -22,7 +38,7 @@ mod tag_locks;
 
 pub(crate) use crate::upstream::Cut;
 pub(crate) use body::AnswerBody;
-pub(crate) use cancelled::Unheard;
+pub(crate) use cancelled::CancellationRecord;
 pub(crate) use effect::asked_to_stop;
 pub(crate) use response::written;
 pub use service::Proxy;

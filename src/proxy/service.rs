@@ -227,7 +227,7 @@ impl Proxy {
     }
 
     /// Records a request whose client has gone before anything of it was looked at.
-    pub(super) fn tell_unheard(&self, peer: &Peer, head: &cancelled::Head) {
+    pub(super) fn record_cancelled(&self, peer: &Peer, head: &cancelled::Head) {
         let audit = &self.retained.audit;
         if let Err(why) = self.admit(peer.address) {
             drop(self.turn_away(peer.address, why));

@@ -22,16 +22,16 @@ use crate::proxy::{Proxy, asked_to_stop};
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
 /// Pause after `accept` failed for want of descriptors or memory.
-const BREATH: Duration = Duration::from_millis(50);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// It is told of no more often than this: it may go on for long.
-const SILENCE: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a connection that was accepted at the last moment has for its handshake and the head of
 /// its first request: its client has been let in, and a restart is no reason to send it away.
-const FIRST_WORDS: Duration = Duration::from_millis(500);
+const ACCEPT_GRACE: Duration = Duration::from_millis(500);
 /// How long connections that are cut at the end of a drain may take to be gone.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const CUT_GRACE: Duration = Duration::from_secs(1);
 
 /// Bound listeners, not yet accepting.
 pub struct Listeners(Vec<TcpListener>);
@@ -174,7 +174,7 @@ fn is_slow_enough(proxy: &Proxy, address: IpAddr) -> bool {
 /// Whether it is time to tell something again that may go on for long.
 fn is_due(told: &mut Option<Instant>) -> bool {
     let now = Instant::now();
-    let due = told.is_none_or(|told| now.duration_since(told) > SILENCE);
+    let due = told.is_none_or(|told| now.duration_since(told) > LOG_INTERVAL);
     if due {
         *told = Some(now);
     }
@@ -215,7 +215,7 @@ pub async fn serve(
         // The loops end at shutdown, and do not panic.
         let _ended = task.await;
     }
-    tokio::time::sleep(FIRST_WORDS).await;
+    tokio::time::sleep(ACCEPT_GRACE).await;
     end.send_replace(true);
     // A write goes on when its connection has ended.
     let effects = &proxy.effects;
@@ -233,7 +233,7 @@ pub async fn serve(
     // Their records are written before the one of the end.
     cut.send_replace(true);
     effects.cut();
-    let _gone = tokio::time::timeout(LAST_WORDS, all_ended()).await.is_ok();
+    let _gone = tokio::time::timeout(CUT_GRACE, all_ended()).await.is_ok();
     late
 }
 
@@ -310,7 +310,7 @@ impl Accepting {
                     if is_descriptors(&error) {
                         self.caps.room.shrink().await;
                     } else {
-                        tokio::time::sleep(BREATH).await;
+                        tokio::time::sleep(ACCEPT_BACKOFF).await;
                     }
                 }
             }

@@ -22,12 +22,12 @@ use super::forwarded;
 use super::http1;
 use super::proxy_protocol::{self, Header};
 use super::room::{Occupant, Seat};
-use super::stall_watch::{Readers, Turn};
+use super::stall_watch::{StallWatch, Turn};
 use super::stream::Socket;
 use super::{ProxyProtocol, Settings};
 use crate::identity::{Peer, PeerCertificate, TlsSession, Witness as _};
 use crate::limit::connections::Origin;
-use crate::proxy::{Proxy, Unheard, written};
+use crate::proxy::{CancellationRecord, Proxy, written};
 use crate::request::{Asked, BadHead};
 use crate::tls::read_certificate;
 
@@ -115,7 +115,7 @@ pub(super) async fn drive(admitted: Admitted) {
         }),
         witness: Arc::clone(&occupant) as _,
     });
-    let conversation = Conversation {
+    let context = ConnectionContext {
         proxy,
         peer,
         limits,
@@ -124,9 +124,9 @@ pub(super) async fn drive(admitted: Admitted) {
     };
     // In a box of its own, because a task has room for the largest of its steps until its end.
     let ended = if is_h2 {
-        Box::pin(over_h2(conversation, stream, stop)).await
+        Box::pin(over_h2(context, stream, stop)).await
     } else {
-        http1::serve(&conversation, stream, &mut stop).await
+        http1::serve(&context, stream, &mut stop).await
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "connection ended early");
@@ -135,7 +135,7 @@ pub(super) async fn drive(admitted: Admitted) {
 }
 
 /// What the requests of one connection have in common.
-pub(super) struct Conversation {
+pub(super) struct ConnectionContext {
     proxy: Arc<Proxy>,
     peer: Arc<Peer>,
     pub(super) limits: Arc<Settings>,
@@ -147,19 +147,19 @@ pub(super) struct Conversation {
 pub(super) type Responding =
     Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>>;
 
-impl Conversation {
+impl ConnectionContext {
     /// Answers one request, in a box of its own: an idle connection has no room for a request in it.
     pub(super) fn respond(&self, turn: Arc<Turn>, request: Request<Incoming>) -> Responding {
         let proxy = Arc::clone(&self.proxy);
         let peer = on_behalf_of(&self.peer, &request, &self.limits);
-        let unheard = Unheard::new(&proxy, &peer, &request);
+        let cancelled = CancellationRecord::new(&proxy, &peer, &request);
         let busy = self.occupant.begin();
         match self.origin {
             Origin::Balancer => self.occupant.proven(),
             Origin::Client => {}
         }
         Box::pin(async move {
-            unheard.hear();
+            cancelled.disarm();
             let response = proxy.respond(&peer, request).await;
             Ok(response.map(|body| WatchedBody::new(body, turn, busy)))
         })
@@ -176,24 +176,24 @@ impl Conversation {
 }
 
 async fn over_h2(
-    conversation: Conversation,
+    context: ConnectionContext,
     stream: TlsStream<Socket>,
     mut stop: Stop,
 ) -> hyper::Result<()> {
-    let readers = Arc::new(Readers::default());
-    let (noted, limits) = (Arc::clone(&readers), Arc::clone(&conversation.limits));
-    let service = service_fn(move |request| conversation.respond(noted.add(), request));
+    let watch = Arc::new(StallWatch::default());
+    let (noted, limits) = (Arc::clone(&watch), Arc::clone(&context.limits));
+    let service = service_fn(move |request| context.respond(noted.add(), request));
     let connection = h2().serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => ended,
-        () = not_reading(&readers, limits.body_timeout) => Ok(()),
-        () = until_stop_or_idle(&mut stop, &readers, limits.idle_timeout) => {
+        () = not_reading(&watch, limits.body_timeout) => Ok(()),
+        () = until_stop_or_idle(&mut stop, &watch, limits.idle_timeout) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
-                () = not_reading(&readers, limits.body_timeout) => Ok(()),
-                () = idle(&readers, FAREWELL) => Ok(()),
+                () = not_reading(&watch, limits.body_timeout) => Ok(()),
+                () = idle(&watch, FAREWELL) => Ok(()),
             }
         }
     }
@@ -256,23 +256,23 @@ impl Arrival {
     }
 }
 
-async fn until_stop_or_idle(stop: &mut Stop, readers: &Readers, limit: Duration) {
+async fn until_stop_or_idle(stop: &mut Stop, watch: &StallWatch, limit: Duration) {
     tokio::select! {
         () = stop.asked() => {}
-        () = idle(readers, limit) => {}
+        () = idle(watch, limit) => {}
     }
 }
 
 /// Ends when there has been no request for `limit`.
-async fn idle(readers: &Readers, limit: Duration) {
-    while !readers.idle_for(limit) {
+async fn idle(watch: &StallWatch, limit: Duration) {
+    while !watch.idle_for(limit) {
         tokio::time::sleep(limit.div_f32(4.0)).await;
     }
 }
 
 /// Ends when a client has left an answer unread for `limit`.
-async fn not_reading(readers: &Readers, limit: Duration) {
-    while !readers.stalled_for(limit) {
+async fn not_reading(watch: &StallWatch, limit: Duration) {
+    while !watch.stalled_for(limit) {
         tokio::time::sleep(limit.div_f32(4.0)).await;
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::Stop;
-use super::connection::Conversation;
+use super::connection::ConnectionContext;
 use super::stall_watch::Turn;
 use super::stream::Socket;
 use super::strict::Strict;
@@ -47,21 +47,21 @@ enum Pause {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
-    conversation: &Conversation,
+    context: &ConnectionContext,
     stream: TlsStream<Socket>,
     stop: &mut Stop,
 ) -> hyper::Result<()> {
-    let limits = &conversation.limits;
+    let limits = &context.limits;
     let mut stream = Strict::new(stream, limits.header_timeout);
     let ended = loop {
         // In a box of its own, which is gone while the connection is quiet.
         let pause;
-        (stream, pause) = Box::pin(requests(conversation, stream, stop)).await;
+        (stream, pause) = Box::pin(requests(context, stream, stop)).await;
         match pause {
             Pause::Ended(ended) => break ended,
             Pause::Quiet => {}
             Pause::Stuck => {
-                Box::pin(refuse(conversation, &mut stream)).await;
+                Box::pin(refuse(context, &mut stream)).await;
                 break Ok(());
             }
         }
@@ -79,11 +79,11 @@ pub(super) async fn serve(
 }
 
 /// Serves requests until the connection ends, or has been quiet for a moment.
-async fn requests(conversation: &Conversation, stream: Stream, stop: &mut Stop) -> (Stream, Pause) {
+async fn requests(context: &ConnectionContext, stream: Stream, stop: &mut Stop) -> (Stream, Pause) {
     let watch = stream.watch();
     // Each request and its answer hold a clone.
     let turn = Arc::new(Turn::default());
-    let service = service_fn(|request| conversation.respond(Arc::clone(&turn), request));
+    let service = service_fn(|request| context.respond(Arc::clone(&turn), request));
     let mut connection = http().serve_connection(TokioIo::new(stream), service);
     let mut rest = pin!(tokio::time::sleep(QUIET));
     let mut rests = false;
@@ -116,11 +116,11 @@ async fn requests(conversation: &Conversation, stream: Stream, stop: &mut Stop) 
 }
 
 /// Answers what came instead of a request, after the answers to those before.
-async fn refuse(conversation: &Conversation, stream: &mut Stream) {
+async fn refuse(context: &ConnectionContext, stream: &mut Stream) {
     let Some((fault, asked, head)) = stream.bad_head() else {
         return;
     };
-    let answer = conversation.refuse(fault, asked, head);
+    let answer = context.refuse(fault, asked, head);
     let told = async {
         stream.write_all(&answer).await?;
         stream.flush().await

@@ -13,9 +13,9 @@ use crate::identity::Witness;
 use crate::limit::connections::{Arrival, Connections, Networks, Origin, Ticket, TooMany};
 
 /// How long a connection may take to end once it has been asked to.
-const GRACE: Duration = Duration::from_millis(100);
+const LEAVE_GRACE: Duration = Duration::from_millis(100);
 /// How often somebody who waits for a seat looks for one who could leave.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A number of seats.
 pub struct Room {
@@ -87,7 +87,7 @@ impl Room {
 
     /// Waits until somebody has left, or for a moment.
     async fn freed(&self) {
-        let _either_way = tokio::time::timeout(LOOK, self.freed.notified())
+        let _either_way = tokio::time::timeout(POLL_INTERVAL, self.freed.notified())
             .await
             .is_ok();
     }
@@ -153,7 +153,7 @@ impl Occupant {
     /// Ends when the connection has had enough time for that.
     pub async fn must_leave(&self) {
         self.asked_to_leave().await;
-        tokio::time::sleep(GRACE).await;
+        tokio::time::sleep(LEAVE_GRACE).await;
     }
 
     fn ask_to_leave(&self) {

@@ -14,7 +14,7 @@ const NOTED: usize = 256;
 
 /// The requests of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Readers(Mutex<Noted>);
+pub(super) struct StallWatch(Mutex<Noted>);
 
 #[derive(Debug, Default)]
 struct Noted {
@@ -27,7 +27,7 @@ struct Noted {
 #[derive(Debug, Default)]
 pub(super) struct Turn(Mutex<Option<Instant>>);
 
-impl Readers {
+impl StallWatch {
     /// Notes another request; it lives as long as what is returned.
     pub(super) fn add(&self) -> Arc<Turn> {
         let turn = Arc::new(Turn::default());
@@ -82,41 +82,41 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
-    use super::{NOTED, Readers};
+    use super::{NOTED, StallWatch};
     use std::time::Duration;
 
     #[test]
     fn only_a_client_that_has_its_turn_can_stall() {
-        let readers = Readers::default();
-        let turn = readers.add();
-        assert!(!readers.stalled_for(Duration::ZERO));
+        let watch = StallWatch::default();
+        let turn = watch.add();
+        assert!(!watch.stalled_for(Duration::ZERO));
         turn.to_client();
-        assert!(readers.stalled_for(Duration::ZERO));
-        assert!(!readers.stalled_for(Duration::from_mins(1)));
+        assert!(watch.stalled_for(Duration::ZERO));
+        assert!(!watch.stalled_for(Duration::from_mins(1)));
         turn.to_registry();
-        assert!(!readers.stalled_for(Duration::ZERO));
+        assert!(!watch.stalled_for(Duration::ZERO));
         turn.to_client();
         drop(turn);
-        assert!(!readers.stalled_for(Duration::ZERO));
+        assert!(!watch.stalled_for(Duration::ZERO));
     }
 
     #[test]
     fn a_connection_is_idle_only_without_requests() {
-        let readers = Readers::default();
-        assert!(!readers.idle_for(Duration::from_mins(1)));
-        assert!(readers.idle_for(Duration::ZERO));
-        let turn = readers.add();
-        assert!(!readers.idle_for(Duration::ZERO));
+        let watch = StallWatch::default();
+        assert!(!watch.idle_for(Duration::from_mins(1)));
+        assert!(watch.idle_for(Duration::ZERO));
+        let turn = watch.add();
+        assert!(!watch.idle_for(Duration::ZERO));
         drop(turn);
-        assert!(readers.idle_for(Duration::ZERO));
+        assert!(watch.idle_for(Duration::ZERO));
     }
 
     #[test]
     fn ended_answers_are_forgotten() {
-        let readers = Readers::default();
+        let watch = StallWatch::default();
         for _ in 0..10 * NOTED {
-            drop(readers.add());
+            drop(watch.add());
         }
-        assert!(readers.0.lock().unwrap().turns.len() <= NOTED);
+        assert!(watch.0.lock().unwrap().turns.len() <= NOTED);
     }
 }

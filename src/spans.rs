@@ -75,7 +75,8 @@ pub async fn finish(spans: Option<Spans>) {
     let Some(Spans(processor)) = spans else {
         return;
     };
-    let ended = tokio::task::spawn_blocking(move || processor.shutdown_with_timeout(EXPORT_TIMEOUT));
+    let ended =
+        tokio::task::spawn_blocking(move || processor.shutdown_with_timeout(EXPORT_TIMEOUT));
     if let Ok(Err(error)) = ended.await {
         tracing::warn!(%error, "the last spans are lost");
     }

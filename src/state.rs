@@ -133,6 +133,10 @@ pub struct Retained {
 
 impl Retained {
     /// What there is at the start of a process.
+    ///
+    /// # Panics
+    ///
+    /// Where the system has no randomness.
     pub fn new(
         audit: Arc<Audit>,
         memory: Arc<AuthnState>,

@@ -217,8 +217,8 @@ mod tests {
         }
     }
 
-    fn limits(pulls: Vec<PullLimit>) -> PullLimits {
-        PullLimits::new(&pulls, quota(3), quota(0), Duration::ZERO)
+    fn limits(pulls: &[PullLimit]) -> PullLimits {
+        PullLimits::new(pulls, quota(3), quota(0), Duration::ZERO)
     }
 
     async fn reserve(
@@ -255,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_limit_that_fits_is_asked() {
-        let limits = limits(vec![
+        let limits = limits(&[
             limit(vec![Who::User(subject("robot"))], &["free/**"], 0),
             limit(vec![Who::Group("ci".into())], &[], 20),
             limit(vec![Who::Anonymous], &["rare/**"], 1),
@@ -285,7 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_manifests_that_were_served_are_paid_for() {
-        let (limits, quotas) = (limits(vec![]), Quotas::new());
+        let (limits, quotas) = (limits(&[]), Quotas::new());
         let nobody = Identity::anonymous();
         let ask = async |method, path| reserve(&limits, &quotas, &nobody, &method, path).await;
         let get = async || {

@@ -261,6 +261,7 @@ impl Refusal {
     }
 
     /// The table.
+    #[expect(clippy::too_many_lines, reason = "a row for each refusal")]
     fn row(&self, how: Challenge, authority: Option<&Authority>, wanted: &Wanted) -> Reply {
         use Outcome::{Aborted, Challenged, Denied, Error, Failed};
         let ask = |scopes, error| challenge(how, authority, scopes, error);

@@ -127,8 +127,8 @@ fn customer(client: IpAddr) -> IpAddr {
 
 /// The time in which a source may have so many permitted bytes.
 fn permitted_time(bytes: u64) -> Duration {
-    let nanos = u128::from(bytes).saturating_mul(1_000_000_000) / u128::from(PERMITTED_RATE);
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    let nanos = bytes.saturating_mul(1_000_000_000);
+    Duration::from_nanos(nanos.checked_div(PERMITTED_RATE).unwrap_or_default())
 }
 
 const fn bytes(count: u32) -> NonZeroU32 {

@@ -33,7 +33,7 @@ enum Held {
 }
 
 impl TagLocks {
-    /// TagGuards tags for one who may only create them.
+    /// Locks tags for one who may only create them.
     pub(super) async fn create(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> TagGuard {
         let mut guard = TagGuard::none(self);
         // In the order of their names, so that no two wait for each other.
@@ -44,7 +44,7 @@ impl TagLocks {
         guard
     }
 
-    /// TagGuards tags for one who may move them, among others.
+    /// Locks tags for one who may move them, among others.
     pub(super) async fn write(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> TagGuard {
         let mut guard = TagGuard::none(self);
         for name in names(repo, tags) {

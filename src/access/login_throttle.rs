@@ -13,7 +13,7 @@ use crate::authn::{CertificateError, Outcome, keys};
 use crate::identity::{
     Authentication, Claim, ClientCertificate, Identity, Name, Password, Robot, Subject,
 };
-use crate::limit::lockout::{Attempt, Became, Change, Judged, Setting, Standing, Whom};
+use crate::limit::lockout::{Attempt, Became, Change, ClientTrust, Judged, Setting, Whom};
 use crate::limit::{Claimant, Source, Trust};
 use crate::request::RequestContext;
 use crate::state::{Retained, Rules};
@@ -80,8 +80,8 @@ async fn begin<'a>(
 ) -> Result<Option<Trial<'a>>, Refusal> {
     // Who has a verified certificate is known already and may mistype as often as he likes.
     let standing = match shown {
-        Some(_) => Standing::VerifiedCertificate,
-        None => Standing::Stranger,
+        Some(_) => ClientTrust::VerifiedCertificate,
+        None => ClientTrust::Stranger,
     };
     let (rules, retained) = (&context.rules, &*context.retained);
     let attempt = retained

@@ -63,9 +63,6 @@ pub enum ClientTrust {
     VerifiedCertificate,
 }
 
-/// The name by which access knows it, until it is rewritten.
-pub use ClientTrust as Standing;
-
 /// One attempt: who, from where, with which password, as keyed hashes.
 #[derive(Clone, Debug)]
 pub struct Attempt {

@@ -36,7 +36,7 @@ pub use inspect::BlobSource;
 use location::{Elsewhere, Location};
 use origin::{Origin, Scheme, parse_authority};
 pub use pool::Pool;
-use pool::{Failure, Lease};
+use pool::{Failure, Lease, Target};
 pub use redirect::{RedirectHost, RedirectHosts};
 pub use session::{Seal, Session};
 pub use settings::{Settings, UpstreamUrl};
@@ -105,16 +105,6 @@ pub struct Upstream {
     response_timeout: Duration,
     pool: Arc<Pool>,
     seal: Seal,
-}
-
-/// How to reach it.
-enum Target {
-    Tcp {
-        host: Box<str>,
-        port: u16,
-        tls: Option<TlsConnector>,
-    },
-    Unix(std::path::PathBuf),
 }
 
 /// What accompanies a permit upstream.

@@ -9,6 +9,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::future::poll_fn;
 use std::hash::{Hash, Hasher};
 use std::io;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -23,10 +24,11 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsConnector;
 
-use super::body::Progress;
+use super::body::{Progress, RequestBody};
 use super::head::{Expects, Watched};
-use super::{RequestBody, Target, UpstreamUrl};
+use super::settings::UpstreamUrl;
 
 /// Idle connections kept at most.
 const IDLE: usize = 256;
@@ -62,6 +64,16 @@ struct Link {
     has_ended: bool,
     /// One for all its requests: to put a timer off is much cheaper than to make another.
     timer: Pin<Box<Sleep>>,
+}
+
+/// The way to the registry.
+pub(super) enum Target {
+    Tcp {
+        host: Box<str>,
+        port: u16,
+        tls: Option<TlsConnector>,
+    },
+    Unix(PathBuf),
 }
 
 /// Why there is no answer.

@@ -1,4 +1,4 @@
-//! One record's life, from a request's head to its end.
+//! A record under construction, from a request's head to its end.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use super::record::event::{Event, Outcome};
 use super::record::fields::{CertificateMember, Fields, bounded};
 use super::suppress::Marks;
 use super::writer::{Audit, Reservation};
+use crate::hash::hex;
 use crate::identity::{Authentication, Claim, ClientCertificate, Identity, recorded};
 use crate::limit::{Claimant, Place};
 use crate::registry::{Call, Digest, References};
@@ -18,7 +19,7 @@ use crate::trace::{Span, TraceId};
 /// No record names more groups.
 const MAX_GROUPS: usize = 100;
 
-/// One record under construction. Whatever happens, it is written once.
+/// A record under construction. Whatever happens, it is written once.
 #[derive(Debug)]
 pub struct Record {
     fields: Option<Box<Fields>>,
@@ -33,19 +34,19 @@ pub struct Record {
     disposition: Disposition,
 }
 
-/// Where a record is told of.
+/// The line that a record goes into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Disposition {
-    /// Not decided yet.
+    /// Undecided so far.
     Undecided,
-    /// In a line of its own.
+    /// A line of its own.
     Own,
-    /// In that of many like it.
+    /// The line of a suppressed run.
     Suppressed,
 }
 
 impl Record {
-    /// Opens a record for a request. Until told otherwise its outcome is [`Outcome::Aborted`].
+    /// Opens a record for a request. Its outcome is [`Outcome::Aborted`] until another one is set.
     pub fn open(audit: &Arc<Audit>, event: Event) -> Self {
         let mut fields = Fields::new(event, Outcome::Aborted);
         fields.reference_id = audit.next_reference();
@@ -68,17 +69,17 @@ impl Record {
             .map_or("", |fields| &fields.reference_id)
     }
 
-    /// The counter of request body bytes, for whoever reads them.
+    /// The counter of request body bytes, for their reader.
     pub fn bytes_in(&mut self) -> Arc<AtomicU64> {
         Arc::clone(self.bytes_in.get_or_insert_default())
     }
 
-    /// Says what the record is about, once that is known better.
+    /// Sets the event, once it is known better.
     pub fn event(&mut self, event: Event) {
         self.set(|fields| fields.event = event);
     }
 
-    /// Whether it is about a login or a token, whose answers wait for their record.
+    /// Returns true for logins and tokens, whose answers wait for their record.
     pub fn is_about_credentials(&self) -> bool {
         let event = self.fields.as_ref().map(|fields| fields.event);
         matches!(event, Some(Event::Login | Event::Token))
@@ -94,7 +95,7 @@ impl Record {
         });
     }
 
-    /// Notes the connection, and the method if that was read, of what came instead of a request.
+    /// Notes the connection of a malformed request, and its method if that could be read.
     pub fn unread(&mut self, address: IpAddr, tls: Option<&str>, method: Option<&str>) {
         self.set(|fields| {
             fields.client = Some(address);
@@ -103,12 +104,12 @@ impl Record {
         });
     }
 
-    /// Notes where it came from, when there is no head to note.
+    /// Notes the client's address, when there is no head to note.
     pub fn source(&mut self, address: IpAddr) {
         self.set(|fields| fields.client = Some(address));
     }
 
-    /// Notes whom the caller claims to be; what is found out later overrides it.
+    /// Notes the user that the caller claims to be; authentication overrides it later.
     pub fn claim(&mut self, claim: &Claim) {
         self.set(|fields| {
             fields.user = Some(bounded(claim.user()));
@@ -116,7 +117,7 @@ impl Record {
         });
     }
 
-    /// Notes that there is such a user, whatever came of the claim.
+    /// Notes that the claimed user exists, whatever came of the claim.
     pub fn names_somebody(&mut self) {
         self.marks.is_of_somebody = true;
     }
@@ -126,7 +127,7 @@ impl Record {
         self.set(|fields| fields.auth = Some(authentication.as_str()));
     }
 
-    /// Notes who the caller is, and all groups that count for the policy.
+    /// Notes the authenticated caller, and all groups that count for the policy.
     pub fn identify<'a>(&mut self, who: &Identity, groups: impl Iterator<Item = &'a str>) {
         self.set(|fields| {
             fields.user = who.user().map(bounded);
@@ -151,14 +152,12 @@ impl Record {
     pub fn certificate(&mut self, shown: Option<&ClientCertificate>) {
         let shown = shown.map(|certificate| CertificateMember {
             subject: bounded(&certificate.subject),
-            sha256: blake3::Hash::from_bytes(certificate.fingerprint)
-                .to_hex()
-                .to_string(),
+            sha256: hex(&certificate.fingerprint),
         });
         self.set(|fields| fields.certificate = shown);
     }
 
-    /// Notes what is asked for: every part of a call that goes upstream, secrets as [`recorded`].
+    /// Notes the call: every part of it that goes upstream, secrets as [`recorded`].
     pub fn call(&mut self, call: &Call) {
         let query = call.query_as(recorded);
         self.set(|fields| {
@@ -180,17 +179,17 @@ impl Record {
         });
     }
 
-    /// Notes what was served, pushed or deleted.
+    /// Notes the digest of the object that was served, pushed or deleted.
     pub fn digest(&mut self, digest: &Digest) {
         self.set(|fields| fields.digest = Some(digest.to_string()));
     }
 
-    /// Notes what the tag that is written pointed to before.
+    /// Notes the digest that the written tag pointed to before.
     pub fn digest_before(&mut self, digest: &Digest) {
         self.set(|fields| fields.digest_before = Some(digest.to_string()));
     }
 
-    /// Notes what a pushed manifest names.
+    /// Notes the digests that a pushed manifest names.
     pub fn refers(&mut self, references: &References) {
         self.set(|fields| {
             let digests = references.digests.iter();
@@ -209,7 +208,7 @@ impl Record {
         self.set(|fields| fields.from_allowed = true);
     }
 
-    /// Notes what a token was asked for, in the scopes' own words.
+    /// Notes the scope that a token was requested for, as it was sent.
     pub fn scope(&mut self, scope: &str) {
         self.set(|fields| fields.reference = Some(bounded(scope)));
     }
@@ -219,7 +218,7 @@ impl Record {
         self.set(|fields| fields.rule = Some(bounded(rule)));
     }
 
-    /// Notes the registry's answer, which the client gets, and what it means.
+    /// Notes the registry's answer, which the client gets, and its outcome.
     pub fn registry_answer(&mut self, outcome: Outcome, status: u16) {
         self.answer(outcome, status);
         self.registry_status(status);
@@ -231,7 +230,7 @@ impl Record {
         self.set(|fields| fields.upstream_status = Some(status));
     }
 
-    /// Notes an answer of our own and what it means.
+    /// Notes an answer of our own and its outcome.
     pub fn answer(&mut self, outcome: Outcome, status: u16) {
         self.set(|fields| {
             fields.outcome = outcome;
@@ -240,7 +239,7 @@ impl Record {
         });
     }
 
-    /// Notes how it ended, whatever was noted before.
+    /// Notes the outcome, whatever was noted before.
     pub fn outcome(&mut self, outcome: Outcome) {
         self.set(|fields| fields.outcome = outcome);
     }
@@ -255,34 +254,34 @@ impl Record {
         self.set(|fields| fields.span = Some(span));
     }
 
-    /// Notes why; for people who may read the trail, so it may say more than the client was told.
+    /// Notes the reason, for readers of the trail: it may say more than the client's answer.
     pub fn reason(&mut self, reason: &str) {
         self.set(|fields| fields.reason = Some(bounded(reason)));
     }
 
-    /// Notes how many requests it stands for.
+    /// Notes the number of requests that it stands for.
     pub fn count(&mut self, count: u64) {
         self.set(|fields| fields.count = Some(count));
     }
 
-    /// Says that it is about something that got a permit, and so is never told of among others.
+    /// Marks it as permitted: it is never suppressed.
     pub fn permitted(&mut self) {
         self.is_permitted = true;
     }
 
-    /// Says that it is one of so many that it is only counted.
+    /// Marks it as one of so many that it is always suppressed.
     pub fn one_of_many(&mut self) {
         self.marks.is_one_of_many = true;
     }
 
-    /// Its place in the queue, for whoever commits something to take before he does.
+    /// Its place in the queue, to be taken before a write is committed.
     pub fn reserve(&mut self) -> Reservation {
         let whom = self.claimant();
         Reservation::new(&self.audit, whom, self.place.get_or_insert_default())
     }
 
-    /// Lets what got no permit be counted, if its source has had enough records. Its reference becomes
-    /// that of the record that tells of all of them.
+    /// Suppresses a request without a permit, if its source has used up its budget. Its reference becomes
+    /// that of the run's record.
     pub fn settle_reference(&mut self) {
         let Some(fields) = self
             .fields
@@ -312,7 +311,7 @@ impl Record {
         self.send(None);
     }
 
-    /// Sends the record and waits until it is on its way to disk.
+    /// Sends the record and waits until all required sinks have it.
     pub async fn close_and_wait(mut self) -> Result<(), AuditError> {
         let (ack, written) = tokio::sync::oneshot::channel();
         self.send(Some(ack));
@@ -336,7 +335,7 @@ impl Record {
         fields.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.audit.tally().add(fields.entry());
         if self.disposition == Disposition::Suppressed {
-            // Whoever waited may have gone.
+            // The request may be gone.
             let _gone = ack.is_some_and(|ack| ack.send(Ok(())).is_err());
             return;
         }
@@ -353,7 +352,7 @@ impl Record {
         }
     }
 
-    /// For whom places are taken.
+    /// The claimant of its place in the queue.
     fn claimant(&self) -> Option<Claimant> {
         let client = self.fields.as_ref()?.client?;
         Some(if self.is_permitted {
@@ -370,7 +369,7 @@ impl Drop for Record {
     }
 }
 
-/// What a rule can `require` of a caller and this one has.
+/// The proofs that a rule can `require` and this caller has.
 fn proof(who: &Identity) -> Vec<&'static str> {
     let password = who.has_password().then_some("password");
     let certificate = who.has_certificate().then_some("certificate");

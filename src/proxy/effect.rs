@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Response, StatusCode, response};
@@ -307,7 +306,7 @@ impl Write {
     fn digest_of(&self, manifest: &[u8]) -> Option<Digest> {
         let kind = self.context.head.headers.get(CONTENT_TYPE);
         let is_old = kind.is_some_and(|kind| kind.as_bytes().starts_with(SCHEMA_1));
-        (!is_old).then(|| sha256(manifest)).flatten()
+        (!is_old).then(|| Digest::of(manifest))
     }
 
     /// Whether something has become part of the registry, or is gone from it.
@@ -369,12 +368,6 @@ fn is_manifest_push(call: &Call) -> bool {
             ..
         }
     )
-}
-
-fn sha256(manifest: &[u8]) -> Option<Digest> {
-    let hash = digest::digest(&digest::SHA256, manifest);
-    let hex = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    Digest::parse(&format!("sha256:{}", hex.collect::<String>()))
 }
 
 /// Reads the answer to a push or delete to its end, so that its record can be closed before the

@@ -35,7 +35,7 @@ const USES: &[(&str, &[&str])] = &[
         &["identity", "policy", "registry", "tls", "trace"],
     ),
     ("store", &["audit", "identity", "limit"]),
-    ("audit", &["identity", "limit", "registry", "trace"]),
+    ("audit", &["hash", "identity", "limit", "registry", "trace"]),
     // the life of a request
     ("request", &["identity", "registry", "state", "trace"]),
     (

@@ -21,12 +21,12 @@ const END: &[u8] = b"\"}";
 const TAIL: usize = PREV.len() + HASH.len() + END.len() + 2 * DIGITS;
 const HASHED: usize = PREV.len() + DIGITS + 1;
 
-/// What a key file holds is no key.
+/// A key file is too short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key has at least {MIN_KEY} bytes; make one with: openssl rand -out FILE 32")]
 pub struct ShortKey;
 
-/// How lines are hashed: with a key or without.
+/// The key that lines are hashed with, if any.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ChainKey(Option<[u8; 32]>);
 
@@ -41,7 +41,7 @@ impl fmt::Debug for ChainKey {
 }
 
 impl ChainKey {
-    /// No key: whoever can write the file can make a chain that holds.
+    /// No key: anyone able to write the file can make a chain that verifies.
     pub const NONE: Self = Self(None);
 
     /// A key from the bytes of a file.
@@ -55,11 +55,10 @@ impl ChainKey {
         ))))
     }
 
-    /// What a key is called in records and reports; tells nothing about it. `None` for no key.
+    /// The name of a key in records and reports, which reveals nothing of it. `None` for no key.
     pub fn name(&self) -> Option<String> {
         let name = blake3::derive_key("portcullis 2026 audit chain key name", &self.0?);
-        let hex = blake3::Hash::from_bytes(name).to_hex();
-        Some(hex.chars().take(16).collect())
+        Some(short(blake3::Hash::from_bytes(name)))
     }
 
     pub(in crate::audit) fn hash(&self, bytes: &[u8]) -> blake3::Hash {
@@ -70,7 +69,12 @@ impl ChainKey {
     }
 }
 
-/// The end of a chain: where the next record goes on.
+/// The beginning of a hash, for names and checks.
+pub(super) fn short(hash: blake3::Hash) -> String {
+    hash.to_hex().chars().take(16).collect()
+}
+
+/// The end of a chain, where the next record continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::audit) struct Link {
     /// The number of the next record.
@@ -101,7 +105,7 @@ impl Link {
         Self::of(tail.seq, tail.hash)
     }
 
-    /// The link after a record; `None` for what is no hash, which the next record could not name.
+    /// The link after a record; `None` for a malformed hash, which the next record could not name.
     pub(in crate::audit) fn of(seq: u64, hash: String) -> Option<Self> {
         let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         let next = seq.checked_add(1)?;
@@ -142,7 +146,7 @@ pub(in crate::audit) struct Line<'a> {
     pub(in crate::audit) seq: u64,
     pub(in crate::audit) prev: &'a [u8],
     pub(in crate::audit) hash: &'a [u8],
-    /// What the hash is of.
+    /// The hashed part of the line.
     pub(in crate::audit) hashed: &'a [u8],
 }
 
@@ -164,7 +168,7 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// Whether the hash is that of the line.
+    /// Returns true if the hash is that of the line.
     pub(in crate::audit) fn is_whole(&self, key: &ChainKey) -> bool {
         key.hash(self.hashed).to_hex().as_bytes() == self.hash
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::Link;
+use super::chain::{Link, short};
 
 /// Bytes of the file, the newline included.
 const LENGTH: usize = 160;
@@ -80,8 +80,7 @@ pub(in crate::audit) fn parse(text: &str) -> Option<Link> {
 
 fn check(link: &Link) -> String {
     let text = format!("{}:{}", link.last(), link.hash);
-    let hex = blake3::hash(text.as_bytes()).to_hex();
-    hex.chars().take(16).collect()
+    short(blake3::hash(text.as_bytes()))
 }
 
 /// The open file.

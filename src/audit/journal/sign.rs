@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::chain::short;
 use crate::audit::record::checkpoint::Checkpoint;
 
 /// Most records from one checkpoint to the next; after a minute it comes earlier.
@@ -138,6 +139,5 @@ impl PublicKey {
 }
 
 fn name_of(public: &[u8]) -> String {
-    let hex = blake3::hash(public).to_hex();
-    hex.chars().take(16).collect()
+    short(blake3::hash(public))
 }

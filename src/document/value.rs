@@ -130,7 +130,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in ".{0,30}") {
-            let _: bool = duration(&text).is_ok();
+            drop(duration(&text));
         }
     }
 }

@@ -46,8 +46,8 @@ fn everything_is_made_once_and_for_its_owner_alone() {
     let made = files(&folder);
     for name in made.keys() {
         assert!(README.contains(&format!("`{name}`")), "{name}");
-        let mode = fs::metadata(folder.join(name)).unwrap().permissions();
-        assert_eq!(mode.mode() & 0o7777, 0o600, "{name}");
+        let rights = fs::metadata(folder.join(name)).unwrap().permissions();
+        assert_eq!(rights.mode() & 0o7777, 0o600, "{name}");
     }
     assert_eq!(made.len(), 12, "{:?}", made.keys());
 

@@ -41,13 +41,13 @@ impl Sources {
         let (imports, rest) = imports(&self.code[module]);
         let private = imports.into_iter().filter(|(public, _)| !public);
         let paths = private.map(|(_, path)| path).chain(paths(&rest));
-        let used = paths.filter_map(|path| self.file(self.from_root(module, &path)?, 0));
+        let used = paths.filter_map(|path| self.file(&self.rooted(module, &path)?, 0));
         used.filter(|used| used != module && used[0] == module[0])
             .collect()
     }
 
     /// A path as it is written in a module, from the root; `None` for what is not ours.
-    fn from_root(&self, module: &Path, path: &[String]) -> Option<Path> {
+    fn rooted(&self, module: &Path, path: &[String]) -> Option<Path> {
         let ups = path.iter().take_while(|part| *part == "super").count();
         let (base, rest) = match path.first()?.as_str() {
             "crate" | "portcullis" => (&[][..], &path[1..]),
@@ -66,17 +66,17 @@ impl Sources {
     }
 
     /// The module whose file defines what a path leads to.
-    fn file(&self, path: Path, steps: usize) -> Option<Path> {
+    fn file(&self, path: &[String], steps: usize) -> Option<Path> {
         let known = |length: &usize| self.code.contains_key(&path[..*length]);
         let length = (1..=path.len()).take_while(known).last()?;
         let (found, rest) = path.split_at(length);
         let passed_on = rest.first().and_then(|name| {
             let found = found.to_vec();
             let from = self.passed_on[&found].get(name)?;
-            self.from_root(&found, from)
+            self.rooted(&found, from)
         });
         match passed_on {
-            Some(from) if steps < 8 => self.file([&from[..], &rest[1..]].concat(), steps + 1),
+            Some(from) if steps < 8 => self.file(&[&from[..], &rest[1..]].concat(), steps + 1),
             Some(_) | None => Some(found.to_vec()),
         }
     }

@@ -18,7 +18,7 @@ pub use confinement::Confinement;
 pub use credential::{MAX_PASSWORD, Malformed, Password, Presented, Secret};
 pub use letters::fold;
 pub use name::{Name, NameError, Origin, ROBOT};
-pub use peer::{Peer, PeerCertificate, TlsSession, Witness};
+pub use peer::{Peer, PeerCertificate, TlsSession, Witness, address_text};
 pub use principal::{Authentication, Grant, Identity, Proof, Recency};
 pub use shape::{KEY_PREFIX, SHORTEST_KEY, recorded, resembles_secret};
 pub use subject::{Claim, Counted, Robot, Subject, SubjectKind};

@@ -46,6 +46,22 @@ impl Witness for () {
     fn proven(&self) {}
 }
 
+/// An address as text. The same as `Display`, without the formatter: each request is forwarded and
+/// recorded with it.
+pub fn address_text(address: IpAddr) -> String {
+    let IpAddr::V4(v4) = address else {
+        return address.to_string();
+    };
+    let mut text = String::with_capacity(15);
+    for (position, octet) in v4.octets().into_iter().enumerate() {
+        if position > 0 {
+            text.push('.');
+        }
+        text.push_str(itoa::Buffer::new().format(octet));
+    }
+    text
+}
+
 /// The other end of one connection. Made by the listener alone.
 #[derive(Clone, Debug)]
 pub struct Peer {

@@ -41,7 +41,7 @@ pub use redirect::{RedirectHost, RedirectHosts};
 pub use session::{Seal, Session};
 pub use settings::{Settings, UpstreamUrl};
 
-use crate::identity::Subject;
+use crate::identity::{Subject, address_text};
 use crate::policy::Permit;
 use crate::registry::{BlobVerb, Call, Digest, ManifestVerb, Read, RepoName, UploadId, UploadVerb};
 use crate::tls::TlsError;
@@ -318,6 +318,8 @@ impl Upstream {
             .parse()
             .map_err(|_cause| UpstreamError::Unusable("target not a URI"))?;
         let headers = request.headers_mut();
+        // Room for what clients send: else the map grows twice for each request.
+        headers.reserve(16);
         let host = HeaderValue::from_str(authority)
             .map_err(|_cause| UpstreamError::Unusable("host not a header value"))?;
         headers.insert(HOST, host);
@@ -602,7 +604,7 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v1+prettyjws, */*";
 
 fn forwarded(address: std::net::IpAddr, headers: &mut HeaderMap) {
-    if let Ok(value) = HeaderValue::from_str(&address.to_string()) {
+    if let Ok(value) = HeaderValue::try_from(address_text(address)) {
         headers.insert(FORWARDED_FOR, value);
     }
 }

@@ -32,11 +32,18 @@ impl fmt::Debug for Retarget {
 pub(in crate::audit) struct Batch {
     text: String,
     done: usize,
+    /// The end of the chain in it.
+    link: Option<Link>,
 }
 
 impl Batch {
     pub(in crate::audit) fn new(text: String) -> Self {
-        Self { text, done: 0 }
+        let link = link_of(&text);
+        Self {
+            text,
+            done: 0,
+            link,
+        }
     }
 
     pub(in crate::audit) fn is_empty(&self) -> bool {
@@ -69,14 +76,18 @@ impl Batch {
     }
 
     /// The end of the chain in it.
-    pub(in crate::audit) fn link(&self) -> Option<Link> {
-        let last = self.text.trim_end().rsplit('\n').next()?;
-        let line = Line::parse(last.as_bytes())?;
-        Some(Link {
-            next: line.seq.saturating_add(1),
-            hash: String::from_utf8_lossy(line.hash).into_owned(),
-        })
+    pub(in crate::audit) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
     }
+}
+
+fn link_of(text: &str) -> Option<Link> {
+    let last = text.trim_end().rsplit('\n').next()?;
+    let line = Line::parse(last.as_bytes())?;
+    Some(Link {
+        next: line.seq.saturating_add(1),
+        hash: String::from_utf8_lossy(line.hash).into_owned(),
+    })
 }
 
 #[cfg(test)]

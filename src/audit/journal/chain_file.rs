@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::chain::{Link, short};
 
@@ -21,7 +21,7 @@ const LENGTH: usize = 160;
 const READ_ATTEMPTS: u32 = 20;
 const READ_PAUSE: Duration = Duration::from_millis(5);
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Written {
     seq: u64,
     hash: String,
@@ -79,8 +79,11 @@ pub(in crate::audit) fn parse(text: &str) -> Option<Link> {
 }
 
 fn check(link: &Link) -> String {
-    let text = format!("{}:{}", link.last(), link.hash);
-    short(blake3::hash(text.as_bytes()))
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(itoa::Buffer::new().format(link.last()).as_bytes());
+    hasher.update(b":");
+    hasher.update(link.hash.as_bytes());
+    short(hasher.finalize())
 }
 
 /// The open file.
@@ -106,14 +109,21 @@ impl ChainFile {
 
     /// Names the last record.
     pub(in crate::audit) fn write(&self, link: &Link) -> io::Result<()> {
-        let written = Written {
-            seq: link.last(),
-            hash: link.hash.clone(),
-            check: check(link),
-        };
-        let json = serde_json::to_string(&written)?;
-        let text = format!("{json:<width$}\n", width = LENGTH - 1);
-        self.0.write_all_at(text.as_bytes(), 0)
+        // By hand, because it is written after each batch.
+        let mut text = String::with_capacity(LENGTH);
+        text.push_str("{\"seq\":");
+        text.push_str(itoa::Buffer::new().format(link.last()));
+        text.extend([
+            ",\"hash\":\"",
+            &link.hash,
+            "\",\"check\":\"",
+            &check(link),
+            "\"}",
+        ]);
+        let mut bytes = text.into_bytes();
+        bytes.resize(LENGTH - 1, b' ');
+        bytes.push(b'\n');
+        self.0.write_all_at(&bytes, 0)
     }
 }
 

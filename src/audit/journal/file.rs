@@ -174,7 +174,7 @@ impl Target for FileTarget {
         self.since.get_or_insert_with(Timestamp::now);
         // After the trail, so that a crash leaves it behind and never ahead.
         if let (Some(chain_file), Some(link)) = (&self.chain_file, batch.link())
-            && let Err(error) = chain_file.write(&link)
+            && let Err(error) = chain_file.write(link)
         {
             tracing::warn!(%error, "the end of the audit chain cannot be kept beside the trail");
             self.chain_file = None;

@@ -56,7 +56,7 @@ fn attempt(
     }
     match target.write(batch) {
         Ok(()) => {
-            let seq = batch.link().map_or(0, |link| link.last());
+            let seq = batch.link().map_or(0, super::chain::Link::last);
             *batch = Batch::default();
             trail.wrote(id, seq);
             None

@@ -9,7 +9,7 @@ use super::event::{Event, Outcome};
 use super::members::{Members, key};
 use super::served::Request;
 use super::tally::{Entry, Refused};
-use crate::identity::SubjectKind;
+use crate::identity::{SubjectKind, address_text};
 use crate::trace::Span;
 
 /// No field of a record is longer, in bytes; whatever an attacker sends.
@@ -223,7 +223,7 @@ impl Fields {
         to.text(key!("event"), Some(self.event.as_str()));
         to.text(key!("outcome"), Some(self.outcome.as_str()));
         match self.client {
-            Some(client) => to.plain(key!("client"), client),
+            Some(client) => to.text(key!("client"), Some(&address_text(client))),
             None => to.text(key!("client"), None),
         }
         to.text(key!("user"), self.user.as_deref());

@@ -15,7 +15,7 @@ pub enum Wanted {
         scope: Option<String>,
         /// The same for the source of a mount.
         source: Option<String>,
-        /// Whether it is the HEAD of a blob, see [`Refusal::reply`].
+        /// Whether it is the HEAD of a blob.
         is_blob_head: bool,
     },
     /// A token by OAuth2, whose clients look for a word (RFC 6749 section 5.2).

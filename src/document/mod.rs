@@ -1,7 +1,7 @@
 //! TOML documents that people write: read against a schema, so that everything wrong is told at once,
 //! each with its place and what to write instead, and never a secret.
 //!
-//! `read` finds unknown keys, wrong types and missing keys; an [`Interpreter`] turns the texts that are
+//! `read` finds unknown keys, wrong types and missing keys; an `Interpreter` turns the texts that are
 //! left into values; `error` is how what was wrong looks. Which documents there are (the configuration,
 //! the robot keys) is said by the modules that read them.
 

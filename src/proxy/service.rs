@@ -168,10 +168,7 @@ impl Proxy {
             Ok(authority) => authority,
             Err(refusal) => {
                 let wanted = Wanted::of(&route, &head.method);
-                let reply = refusal.reply(rules.challenge, None, &wanted);
-                let response = refused(&refusal, &reply, &mut record);
-                record.close();
-                return response;
+                return refuse_for_no_host(&rules, &refusal, &wanted, record);
             }
         };
         let context = RequestContext {
@@ -278,11 +275,7 @@ impl Proxy {
         let method = fault.method(head);
         record.unread(address, tls, method);
         let wanted = Wanted::nothing_known();
-        let refusal = Refusal::BadHead(fault);
-        let reply = refusal.reply(rules.challenge, None, &wanted);
-        let response = refused(&refusal, &reply, &mut record);
-        record.close();
-        response
+        refuse_for_no_host(&rules, &Refusal::BadHead(fault), &wanted, record)
     }
 
     /// A place among the requests of a source, unless it makes too many.
@@ -388,6 +381,19 @@ impl Proxy {
         }
         refused(refusal, &reply, record)
     }
+}
+
+/// The answer to a request whose host is not known, so that no challenge can name it; closes its record.
+fn refuse_for_no_host(
+    rules: &Rules,
+    refusal: &Refusal,
+    wanted: &Wanted,
+    mut record: Record,
+) -> Response<AnswerBody> {
+    let reply = refusal.reply(rules.challenge, None, wanted);
+    let response = refused(refusal, &reply, &mut record);
+    record.close();
+    response
 }
 
 /// A span of our own, of which the registry is told.

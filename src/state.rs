@@ -115,11 +115,11 @@ pub struct Retained {
     pub pool: Arc<Pool>,
     /// Wrong passwords, counted.
     lockout: Mutex<Lockout>,
-    /// Everybody's pulls.
+    /// Pulls of all callers.
     pub quotas: Arc<Quotas>,
     /// How often stores were asked.
     pub store_counts: Arc<Counts>,
-    /// Everybody's requests and connections.
+    /// Requests and connections of all sources.
     pub shield: SourceRateLimiter,
     /// Since when limits count; their clock never goes back.
     began: Instant,

@@ -188,7 +188,7 @@ pub(super) async fn bearer(
     let user = match &verified.subject {
         Subject::Nobody => return Ok(Identity::verified_token(None, [].into(), false, scope)),
         Subject::Robot(robot) => return robot_of(rules, robot, &verified, *now),
-        // Nobody here knows how it stands.
+        // No back end here knows its state.
         Subject::Workload(_) => return Err(revoked(&verified)),
         Subject::Person(user) => user,
     };
@@ -253,7 +253,7 @@ fn revoked(token: &Verified) -> Refusal {
 
 /// Whether a request without `Authorization` is answered with a challenge before anything else, so
 /// that clients that wait to be asked send what they have. A certificate that names a user is a
-/// credential, but for `/v2/`: whoever logs in there learns whether the password is right.
+/// credential, but for `/v2/`: a client that logs in there learns whether the password is right.
 fn is_asked_first(rules: &Rules, call: &Call, shown: Option<&ClientCertificate>) -> bool {
     match (call, rules.challenge, rules.anonymous) {
         (Call::Ping, Challenge::Bearer, _) => true,

@@ -65,7 +65,7 @@ impl Wanted {
         }
     }
 
-    /// The scopes to ask for, in the words of a challenge. While nobody knows who is calling, the
+    /// The scopes to ask for, in the words of a challenge. While the caller is unknown, the
     /// source of a mount is among them: the token service grants what the policy allows.
     pub(super) fn scopes(&self) -> Option<String> {
         match self {

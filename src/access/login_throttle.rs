@@ -143,7 +143,7 @@ pub async fn watch_locks(retained: Arc<Retained>) {
     }
 }
 
-/// An attempt that is being verified. Dropped without an end, nobody knows how it ended.
+/// An attempt that is being verified. Dropped without an end, its result is unknown.
 struct Trial<'a> {
     retained: &'a Retained,
     setting: Setting,

@@ -3,7 +3,7 @@
 //! A pull is a GET of a manifest that the registry answers with 200. It is reserved when it has been
 //! permitted and before anything is asked of the registry, and given back if it turns out to be
 //! none. A HEAD of a manifest says how much is left and costs nothing; nothing else is limited.
-//! Whoever may not read is told so whatever is left: an anonymous caller has to be asked for
+//! A caller who may not read is told so whatever is left: an anonymous caller has to be asked for
 //! credentials, not to be sent away.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::policy::LimitedRead;
 use crate::registry::{Call, Read};
 use crate::request::RequestContext;
 
-/// A read of a manifest by somebody who is limited.
+/// A read of a manifest by a caller who is limited.
 pub struct Pull {
     bucket: Bucket,
     counters: Counters,

@@ -41,7 +41,7 @@ pub enum Refusal {
     Challenged,
     /// Known, but not allowed.
     Denied(Denied),
-    /// An `Expect` that nobody here can meet.
+    /// An `Expect` that this proxy cannot meet.
     Expectation,
     /// A token that was minted for something else.
     InsufficientScope {
@@ -95,7 +95,7 @@ pub enum Refusal {
     Stopping,
     /// Another push of a tag is not through.
     TagBusy,
-    /// A tag that exists, for somebody who may only create.
+    /// A tag that exists, for a caller who may only create.
     TagExists {
         /// Who.
         subject: Subject,
@@ -554,7 +554,7 @@ fn body(fault: Fault) -> Reply {
     Reply::new(outcome, status, code, message, fault.to_string())
 }
 
-/// The status is 401 and not 403, which clients show to nobody when it is the answer to their first
+/// The status is 401 and not 403, which clients do not show when it is the answer to their first
 /// request.
 fn certificate(error: CertificateError) -> &'static str {
     match error {

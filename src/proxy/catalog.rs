@@ -104,7 +104,7 @@ pub(super) async fn learn(proxy: Arc<Proxy>) {
     for _ in 0..MAX_PAGES {
         let rules = Arc::clone(&proxy.rules());
         let Ok(page) = read(rules, "localhost".to_owned(), last.clone()).await else {
-            // Whoever needs the registry is told that it fails.
+            // Callers who need the registry are told that it fails.
             return;
         };
         for name in &page.names {

@@ -1,7 +1,7 @@
 //! A write under way: a push, a delete, a step of an upload.
 //!
 //! Until its body is whole it is the client's: a client who leaves ends it. From the arrival of its
-//! last byte on nobody can drop it: it runs to the registry's answer, with its tag lock, its source's
+//! last byte on no task can drop it: it runs to the registry's answer, with its tag lock, its source's
 //! place and its record, through a reload and a drain. When its client leaves, it goes on in a task of
 //! its own. At the end of a drain it leaves a record of an error.
 //!
@@ -250,7 +250,7 @@ impl Write {
         }
     }
 
-    /// The tags of a push, locked: nobody else writes them until the registry has answered. For a
+    /// The tags of a push, locked: no other push writes them until the registry has answered. For a
     /// caller who may only create tags they must not exist, or point to this very manifest already.
     async fn lock_tags(
         &self,
@@ -356,7 +356,7 @@ async fn cleared(clearance: &mut Clearance) -> Result<(), Refusal> {
 
 /// Ends when the server has been asked to stop.
 pub(crate) async fn asked_to_stop(shutdown: &mut watch::Receiver<bool>) {
-    // An error means that nobody is left who could ask; that is an end as well.
+    // An error means that the asking side is gone; that is an end as well.
     let _asked = shutdown.wait_for(|asked| *asked).await.is_ok();
 }
 

@@ -1,11 +1,11 @@
 //! The registry's catalog, read once for all who wait for it.
 //!
 //! `registry:2` walks its whole store for each page, so pages are the dearest thing that a cheap request
-//! can ask for. Few are read at a time, for sources in turn. A page that was begun after somebody asked
+//! can ask for. Few are read at a time, for sources in turn. A page that was begun after a caller asked
 //! is as good for them as one of their own: whatever they know to be in the registry was there when
-//! the walk began. So all who wait get the same page, and nobody gets a stale one.
+//! the walk began. So all who wait get the same page, and none of them a stale one.
 //!
-//! Whoever goes on from an entry of an earlier page may be given what came with it, [`PAGING`] old at
+//! A caller who goes on from an entry of an earlier page may be given what came with it, [`PAGING`] old at
 //! most, unless a repository was written through this process in the meantime that is not in it: they
 //! are reading a list that was being read before.
 
@@ -23,7 +23,7 @@ use crate::upstream::UpstreamError;
 const PLACES: usize = 4;
 /// Callers who wait for one.
 const ROOM: usize = 512;
-/// How old a page may be for somebody who goes on from an earlier one, and for how long it is kept for
+/// How old a page may be for a caller who goes on from an earlier one, and for how long it is kept for
 /// those who wait for it.
 const PAGING: Duration = Duration::from_secs(10);
 /// Pages that are kept.
@@ -94,7 +94,7 @@ impl Entries {
     }
 }
 
-/// Somebody who reads the catalog.
+/// A caller who reads the catalog.
 pub(super) struct Reader {
     pub(super) listings: Arc<Listings>,
     pub(super) whom: Claimant,
@@ -266,7 +266,7 @@ impl Reader {
                 || (self.goes_on && start.epoch == state.epoch && age <= PAGING))
     }
 
-    /// Begins to read a page, unless somebody else has begun it while the turn was waited for.
+    /// Begins to read a page, unless another caller has begun it while the turn was waited for.
     fn begin(&self, after: Option<&str>, place: Place) -> Option<Reading> {
         let mut state = self.listings.lock();
         if !matches!(self.find(&state, after), Found::Nothing) {

@@ -133,7 +133,7 @@ pub(super) fn limited(headers: &mut HeaderMap, status: &QuotaStatus) {
     }
 }
 
-/// Answers that hold a secret are for nobody's cache.
+/// Answers that hold a secret are for no cache.
 pub(super) fn unstored(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
     response
         .headers_mut()

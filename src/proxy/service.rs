@@ -76,7 +76,7 @@ impl Proxy {
         &self.retained
     }
 
-    /// Says that no new connections are taken, for whoever asks whether to send some.
+    /// Says that no new connections are taken, for balancers that ask whether to send some.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
 //! Locks on tags that are being written while a caller creates them who may not move them.
 //!
-//! Whether a tag exists is asked of the registry before the manifest is sent. Whoever writes the tag in
+//! Whether a tag exists is asked of the registry before the manifest is sent. A push of the tag in
 //! between would have it moved by a caller who may not. So a caller who creates tags is alone with them
 //! from the question to the answer, and waits for those who are writing them already; those who may
 //! move them wait in turn. All of them have sent their manifests before, so what is waited for is the

@@ -87,7 +87,7 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listeners {
-    /// Takes listeners over that somebody else has bound.
+    /// Takes over listeners that another process has bound.
     pub fn adopt(&mut self, sockets: Vec<std::net::TcpListener>) -> io::Result<()> {
         for socket in sockets {
             socket.set_nonblocking(true)?;
@@ -96,7 +96,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// The bare sockets, for whoever serves something else on them.
+    /// The bare sockets, to serve something else on them.
     pub fn into_inner(self) -> Vec<TcpListener> {
         self.0
     }

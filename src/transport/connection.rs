@@ -318,7 +318,7 @@ async fn shake_hands(
             accepted.ok()
         }
         [letter] if letter.is_ascii_uppercase() => {
-            // Best effort: whoever speaks plain HTTP here may as well be gone.
+            // Best effort: a client that speaks plain HTTP here may as well be gone.
             let _told = speaks_tls(&mut stream, proxy, address).await;
             None
         }

@@ -125,7 +125,7 @@ async fn refuse(context: &ConnectionContext, stream: &mut Stream) {
         stream.write_all(&answer).await?;
         stream.flush().await
     };
-    // Whoever sends such things may as well be gone.
+    // A client that sends such things may as well be gone.
     let _told = told.await.is_ok();
 }
 
@@ -160,7 +160,7 @@ async fn linger(stream: Stream) {
         }
         Ok::<(), std::io::Error>(())
     };
-    // Whoever has not stopped by then is cut off.
+    // A client that has not stopped by then is cut off.
     let _closed = tokio::time::timeout(LONG_FAREWELL, last_bytes)
         .await
         .is_ok();

@@ -3,7 +3,7 @@
 //! proxies write it, and never guessed: behind a balancer that passes bytes on as they are, what
 //! looks like a header may be the client's own.
 //!
-//! Written here and not taken from a crate, because whoever reads has to know where the header ends
+//! Written here and not taken from a crate, because the reader has to know where the header ends
 //! anyway, byte by byte: what follows is TLS and must not be touched.
 
 use std::io;
@@ -26,7 +26,7 @@ const LONGEST_REST: usize = 4096;
 pub(super) enum Header {
     /// For whom the connection is.
     Client(IpAddr),
-    /// For nobody in particular: a health check, or a protocol without addresses.
+    /// For no client: a health check, or a protocol without addresses.
     Own,
     /// It is no header, or a bad one.
     None,

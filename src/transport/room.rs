@@ -14,7 +14,7 @@ use crate::limit::connections::{Arrival, Connections, Networks, Origin, Ticket, 
 
 /// How long a connection may take to end once it has been asked to.
 const LEAVE_GRACE: Duration = Duration::from_millis(100);
-/// How often somebody who waits for a seat looks for one who could leave.
+/// How often a connection that waits for a seat looks for one that could leave.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A number of seats.
@@ -48,7 +48,7 @@ impl Room {
         })
     }
 
-    /// Seats a connection, at once if anybody can leave for it.
+    /// Seats a connection, at once if another can leave for it.
     pub async fn seat(self: &Arc<Self>, from: IpAddr, origin: Origin) -> Result<Seat, TooMany> {
         let ticket = self.register().ticket();
         let occupant = Arc::new(Occupant {
@@ -85,7 +85,7 @@ impl Room {
         self.freed().await;
     }
 
-    /// Waits until somebody has left, or for a moment.
+    /// Waits until a connection has left, or for a moment.
     async fn freed(&self) {
         let _either_way = tokio::time::timeout(POLL_INTERVAL, self.freed.notified())
             .await

@@ -33,7 +33,7 @@ pub(super) struct Strict<S> {
     watch: Arc<Watch>,
 }
 
-/// What can be seen of a stream by whoever has lent it away.
+/// What can be seen of a stream by the task that has lent it away.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     quiet: AtomicBool,
@@ -41,7 +41,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Whether whoever uses the stream awaits the first byte of a request, and has nothing left to
+    /// Whether the task that uses the stream awaits the first byte of a request, and has nothing left to
     /// write.
     pub(super) fn is_quiet(&self) -> bool {
         self.quiet.load(Ordering::Relaxed)
@@ -101,8 +101,8 @@ impl<S> Strict<S> {
         self.inner
     }
 
-    /// Nothing more will be read. A body breaks off; instead of a head nothing ever comes, and whoever
-    /// watches takes the stream back.
+    /// Nothing more will be read. A body breaks off; instead of a head nothing ever comes, and the task
+    /// that watches takes the stream back.
     fn stop(&mut self) -> Poll<io::Result<()>> {
         if !self.framing.awaits_head() {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));

@@ -2,10 +2,11 @@
 //! through it (otherwise a SIGHUP would forgive an attacker and drop every connection).
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 use crate::audit::{Audit, WhenUnwritable};
@@ -167,8 +168,7 @@ impl Retained {
 
     /// Wrong passwords, counted.
     pub fn lockout(&self) -> MutexGuard<'_, Lockout> {
-        // Each change leaves it whole.
-        self.lockout.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lockout.lock()
     }
 
     /// The time by which limits go.
@@ -197,14 +197,11 @@ impl Reloads {
             time: format!("{now:.0}"),
             error,
         };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reload);
+        *self.0.lock() = Some(reload);
     }
 
     /// The last one; `None` before the first.
     pub fn last(&self) -> Option<Reload> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().clone()
     }
 }

@@ -1,8 +1,9 @@
 //! Where health, metrics and status are served: nowhere, or on one address that a reload may change.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
@@ -29,7 +30,7 @@ impl Move {
 impl Admin {
     /// Binds the configured address; `None` if it is served at already.
     pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<Option<Move>, BindError> {
-        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        let serving = self.serving.lock();
         if serving.as_ref().map(|(address, _)| *address) == wanted {
             return Ok(None);
         }
@@ -47,7 +48,7 @@ impl Admin {
             let task = tokio::spawn(serve(listener, Arc::clone(proxy)));
             Some((address, task.abort_handle()))
         });
-        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut serving = self.serving.lock();
         if let Some((_, old)) = std::mem::replace(&mut *serving, next) {
             old.abort();
         }

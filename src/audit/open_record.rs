@@ -1,9 +1,11 @@
 //! A record under construction, from a request's head to its end.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::journal::error::AuditError;
 use super::record::event::{Event, Outcome};
@@ -341,7 +343,7 @@ impl Record {
         }
         let reserved = self.place.as_ref();
         let place = reserved.and_then(|place| {
-            let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut place = place.lock();
             place.take()
         });
         let place = place.or_else(|| self.audit.spare_place(whom?));

@@ -12,9 +12,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
@@ -104,7 +105,7 @@ impl Reservation {
             let waiting = tokio::time::timeout(audit.trail.timeout(), audit.places.acquire(whom));
             match waiting.await {
                 Ok(Ok(found)) => {
-                    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+                    *place.lock() = Some(found);
                 }
                 Ok(Err(_)) | Err(_) => audit.may_lack_record(Purpose::Write)?,
             }
@@ -288,16 +289,16 @@ impl Audit {
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        self.plan.lock()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Lock>>> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock.lock()
     }
 
     /// Starts, changes and ends the sinks other than the file.
     fn other_sinks(&self, plan: &Plan) -> io::Result<()> {
-        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sinks = self.sinks.lock();
         let config = &plan.config;
         let stdout = |_: &StdoutSettings| -> io::Result<Box<dyn Target>> {
             let copy = rustix::io::dup(rustix::stdio::stdout())?;
@@ -467,9 +468,7 @@ impl Audit {
     }
 
     fn suppressor(&self) -> MutexGuard<'_, Suppressor> {
-        self.suppressor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.suppressor.lock()
     }
 
     /// Signs all records that are not signed yet and waits, for a limited time, until every sink has

@@ -8,11 +8,12 @@
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -134,8 +135,7 @@ impl Drop for HashingPool {
 
 impl Jobs {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing is run under the lock that could leave the queue half changed.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn submit(&self, job: Job) {
@@ -159,11 +159,9 @@ impl Jobs {
 
     fn next(&self) -> Option<Job> {
         let empty = |queue: &mut Queue| queue.jobs.is_empty() && !queue.closed;
-        let queue = self.changed.wait_while(self.lock(), empty);
-        queue
-            .unwrap_or_else(PoisonError::into_inner)
-            .jobs
-            .pop_front()
+        let mut queue = self.lock();
+        self.changed.wait_while(&mut queue, empty);
+        queue.jobs.pop_front()
     }
 }
 

@@ -18,9 +18,10 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -221,7 +222,7 @@ impl Keyring {
 
     fn renewed(&self) -> MutexGuard<'_, Reading> {
         let now = stamp(&self.path);
-        let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.read.lock();
         if last.seen != now {
             // Remembered also when it cannot be read, so that it is told once and not at each use.
             last.seen = now;

@@ -1,9 +1,10 @@
 //! What outlives a reload: the hashing threads, what was verified lately and from where, and the
 //! directory while nothing about it changes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 
 use super::cache::Cache;
@@ -48,10 +49,7 @@ impl AuthnState {
         ca: &[u8],
     ) -> Arc<Directory> {
         let wanted = Directory::fingerprint_of(config, ca);
-        let mut known = self
-            .directory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.directory.lock();
         match &*known {
             Some(known) if known.fingerprint() == wanted => Arc::clone(known),
             Some(_) | None => {

@@ -6,8 +6,9 @@
 //! votes that are left are never more than the candidate's requests, and whoever makes nine tenths
 //! of them has eight tenths left.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::Source;
 
@@ -38,7 +39,7 @@ impl Majority {
     /// Counts a request.
     pub(super) fn note(&self, from: Source, now: Duration) {
         // Nobody waits here. A request that is not counted is one in a sample.
-        if let Ok(mut periods) = self.0.try_lock() {
+        if let Some(mut periods) = self.0.try_lock() {
             periods.turn(now);
             periods.present.add(from);
         }
@@ -47,7 +48,7 @@ impl Majority {
     /// The source that made at least eight tenths of the requests of the last minutes. One that made
     /// nine tenths is always found.
     pub(super) fn found(&self, now: Duration) -> Option<Source> {
-        let mut periods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut periods = self.0.lock();
         periods.turn(now);
         let votes = [periods.present, periods.before];
         votes.iter().find(|votes| votes.requests >= LEAST)?.winner()

@@ -16,8 +16,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::repeats::{Image, Repeats};
 use super::source::Source;
@@ -165,7 +167,7 @@ impl Quotas {
     /// How many subjects are remembered.
     pub fn remembered(&self) -> usize {
         let shares = self.shares.iter();
-        let locked = shares.map(|share| share.lock().unwrap_or_else(PoisonError::into_inner));
+        let locked = shares.map(|share| share.lock());
         locked.map(|share| share.subjects.len()).sum()
     }
 
@@ -200,11 +202,11 @@ impl Quotas {
         let number = key.0.checked_rem(SHARES as u64)?;
         let number = usize::try_from(number).ok()?;
         let share = self.shares.get(number)?;
-        Some(share.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(share.lock())
     }
 
     fn repeats(&self) -> MutexGuard<'_, Repeats> {
-        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+        self.repeats.lock()
     }
 }
 

@@ -4,9 +4,10 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 
 use super::catalog;
@@ -33,16 +34,16 @@ impl Repositories {
     pub(super) fn note(&self, repository: &str) {
         let hash = self.hasher.hash_one(repository);
         let has = |seen: &HashSet<u64>| seen.contains(&hash) || seen.len() >= REPOSITORIES;
-        if has(&self.seen.read().unwrap_or_else(PoisonError::into_inner)) {
+        if has(&self.seen.read()) {
             return;
         }
-        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.write();
         seen.insert(hash);
     }
 
     fn has(&self, name: &str) -> bool {
         let hash = self.hasher.hash_one(name);
-        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.read();
         seen.contains(&hash)
     }
 }
@@ -64,7 +65,7 @@ impl Knowledge {
 
     /// Whether it is time to ask the registry.
     fn is_due(&self) -> bool {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked.lock();
         let now = Instant::now();
         let is_due = asked.is_none_or(|asked| now.duration_since(asked) >= CATALOG_INTERVAL);
         if is_due {

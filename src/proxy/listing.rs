@@ -9,9 +9,10 @@
 //! most, unless a repository was written through this process in the meantime that is not in it: they
 //! are reading a list that was being read before.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
@@ -164,8 +165,7 @@ impl Listings {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change leaves it whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

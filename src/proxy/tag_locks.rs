@@ -7,8 +7,9 @@
 //! registry; the caller bounds that.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::registry::{RepoName, Tag};
@@ -65,7 +66,7 @@ impl TagGuard {
     }
 
     fn add(&mut self, name: String) -> Arc<RwLock<()>> {
-        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.of.0.lock();
         let lock = Arc::clone(all.entry(name.clone()).or_default());
         self.names.push(name);
         lock
@@ -75,7 +76,7 @@ impl TagGuard {
 impl Drop for TagGuard {
     fn drop(&mut self) {
         self.held.clear();
-        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.of.0.lock();
         for name in &self.names {
             // Those who wait or hold have a clone.
             if all
@@ -127,7 +128,7 @@ mod tests {
         drop((moving, also));
         drop(locks.create(&a, &[&v2, &v1]).await);
         drop(other);
-        assert!(locks.0.lock().unwrap().is_empty());
+        assert!(locks.0.lock().is_empty());
     }
 
     #[tokio::test]
@@ -139,6 +140,6 @@ mod tests {
         assert!(waits(locks.write(&a, &tags)).await);
         assert!(waits(locks.create(&a, &tags)).await);
         drop(guard);
-        assert!(locks.0.lock().unwrap().is_empty());
+        assert!(locks.0.lock().is_empty());
     }
 }

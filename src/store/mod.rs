@@ -15,10 +15,11 @@ mod pulls;
 mod settings;
 mod watch;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, Script};
 use rustls::ClientConfig;
@@ -181,8 +182,7 @@ impl Store {
     }
 
     fn live(&self) -> MutexGuard<'_, Option<Arc<Live>>> {
-        // Each change leaves it whole.
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live.lock()
     }
 
     /// A key in the store. Names of users become hashes, of which nobody can make another's.

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -139,10 +140,7 @@ impl Caps {
 
     /// Tells the operator that a trusted proxy does not write the header that it has to.
     pub(super) fn tell_unannounced(&self, address: IpAddr) {
-        let mut told = self
-            .unannounced
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.unannounced.lock();
         if is_due(&mut told) {
             tracing::warn!(
                 %address,

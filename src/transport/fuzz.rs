@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 
 use super::forwarded;
 use super::framing::Framing;
@@ -91,7 +92,7 @@ fn served(stream: &[u8], size: usize) -> Vec<Read> {
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.ok().map(Collected::to_bytes);
-            let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut read = read.lock();
             read.push((head.method, head.uri, body));
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
@@ -109,7 +110,7 @@ fn served(stream: &[u8], size: usize) -> Vec<Read> {
             Poll::Pending
         }
     }));
-    let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut read = read.lock();
     std::mem::take(&mut *read)
 }
 

@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::identity::Witness;
@@ -93,8 +94,7 @@ impl Room {
     }
 
     fn register(&self) -> MutexGuard<'_, Connections<Arc<Occupant>>> {
-        // Each change leaves it whole.
-        self.register.lock().unwrap_or_else(PoisonError::into_inner)
+        self.register.lock()
     }
 }
 

@@ -6,8 +6,10 @@
 //! or when there has been none at all. (Over HTTP/1 the socket's own timer sees a client that does
 //! not read, and hyper's one that does not ask.)
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Streams noted before the ended ones are forgotten; there are at most a hundred live ones.
 const NOTED: usize = 256;
@@ -59,23 +61,23 @@ impl StallWatch {
     }
 
     fn noted(&self) -> MutexGuard<'_, Noted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
 impl Turn {
     /// Something was handed over to be sent to the client.
     pub(super) fn to_client(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     /// The client has taken everything; the registry is awaited.
     pub(super) fn to_registry(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.lock() = None;
     }
 
     fn is_clients_for(&self, limit: Duration) -> bool {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.0.lock();
         since.is_some_and(|since| since.elapsed() >= limit)
     }
 }
@@ -117,6 +119,6 @@ mod tests {
         for _ in 0..10 * NOTED {
             drop(watch.add());
         }
-        assert!(watch.0.lock().unwrap().turns.len() <= NOTED);
+        assert!(watch.0.lock().turns.len() <= NOTED);
     }
 }

@@ -7,10 +7,11 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use serde::Deserialize;
 
@@ -288,7 +289,7 @@ impl Syncer {
         if self.is_dirty.load(Ordering::Acquire) {
             return;
         }
-        let mut place = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.file.lock();
         *place = file.try_clone().ok();
         self.is_dirty.store(true, Ordering::Release);
     }
@@ -303,7 +304,7 @@ impl Syncer {
     }
 
     fn sync(&self) {
-        let mut place = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.file.lock();
         let file = place.take();
         drop(place);
         self.is_dirty.store(false, Ordering::Release);

@@ -5,10 +5,11 @@
 //! sinks have its record, or one of them fails or hangs.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::audit::record::event::{Event, Outcome};
@@ -241,7 +242,7 @@ impl Trail {
         let mut state = self.state();
         let wake = Arc::clone(&state.queues.get(id)?.wake);
         if batch.is_empty() {
-            state = linger(state, id, &wake);
+            linger(&mut state, id, &wake);
         }
         loop {
             let queue = state.queues.get_mut(id)?;
@@ -260,14 +261,14 @@ impl Trail {
                 return None;
             }
             queue.flush = FlushState::Idle;
-            state = wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state = linger(state, id, &wake);
+            wake.wait(&mut state);
+            linger(&mut state, id, &wake);
         }
     }
 
     /// Waits for some time, or until the sink is retargeted. Returns false when the sink is ending.
     pub(in crate::audit) fn pause(&self, id: usize, time: Duration) -> bool {
-        let state = self.state();
+        let mut state = self.state();
         let Some(wake) = state.queues.get(id).map(|queue| Arc::clone(&queue.wake)) else {
             return false;
         };
@@ -275,9 +276,7 @@ impl Trail {
             let queue = state.queues.get(id);
             queue.is_some_and(|queue| queue.retargets.is_empty() && !queue.is_ending)
         };
-        let (state, _timeout) = wake
-            .wait_timeout_while(state, time, idle)
-            .unwrap_or_else(PoisonError::into_inner);
+        wake.wait_while_for(&mut state, idle, time);
         state.queues.get(id).is_some_and(|queue| !queue.is_ending)
     }
 
@@ -447,7 +446,7 @@ impl Trail {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -546,12 +545,9 @@ impl State {
 }
 
 /// Waits for the end of the commit window, or until a request waits.
-fn linger<'a>(state: MutexGuard<'a, State>, id: usize, wake: &Condvar) -> MutexGuard<'a, State> {
+fn linger(state: &mut MutexGuard<'_, State>, id: usize, wake: &Condvar) {
     let may = |state: &mut State| state.queues.get(id).is_some_and(SinkQueue::may_linger);
-    let (state, _timeout) = wake
-        .wait_timeout_while(state, COMMIT_WINDOW, may)
-        .unwrap_or_else(PoisonError::into_inner);
-    state
+    wake.wait_while_for(state, may, COMMIT_WINDOW);
 }
 
 impl SinkQueue {

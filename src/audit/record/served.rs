@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::event::Outcome;
 use crate::registry::Action;
@@ -96,7 +96,7 @@ impl Served {
     }
 
     fn decided(&self, rule: &str, outcome: Outcome) {
-        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rules = self.rules.lock();
         let is_full = rules.len() >= MOST_RULES && !rules.contains_key(rule);
         let rule = if is_full { OTHER_RULES } else { rule };
         if !rules.contains_key(rule) {
@@ -127,7 +127,7 @@ impl Served {
 
     /// The number of requests that each rule decided, by outcome.
     pub fn rules(&self) -> Vec<(String, Outcome, u64)> {
-        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = self.rules.lock();
         let counts = |(rule, counts): (&String, &[u64; Outcome::ALL.len()])| {
             let rule = rule.clone();
             let counts = Outcome::ALL.into_iter().zip(*counts);

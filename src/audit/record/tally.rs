@@ -2,9 +2,10 @@
 //! clients cannot make them grow.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::event::{Event, Outcome};
@@ -83,7 +84,7 @@ impl Tally {
         self.bytes_in.fetch_add(entry.bytes_in, Ordering::Relaxed);
         self.bytes_out.fetch_add(entry.bytes_out, Ordering::Relaxed);
         if let Some(refused) = entry.refused {
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut recent = self.recent.lock();
             if recent.len() >= RECENT {
                 recent.pop_front();
             }
@@ -127,7 +128,7 @@ impl Tally {
 
     /// The last refusals, oldest first.
     pub fn recent(&self) -> Vec<Refused> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = self.recent.lock();
         recent.iter().cloned().collect()
     }
 }

@@ -1,8 +1,9 @@
 //! A server that failed is left alone for a moment, so that not every login waits for it; then one
 //! caller tries it again, while the others still pass it by.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// How long a server is left alone.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -38,8 +39,8 @@ impl Breaker {
             .is_none()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock()
     }
 }
 

@@ -3,7 +3,7 @@
 //! All searches share one connection, on which the service account has bound. A bind changes whose
 //! a connection is, so each needs one to itself; a few are kept for the next.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::LdapServer;
 use super::breaker::Breaker;
@@ -131,6 +131,6 @@ impl Server {
     }
 
     fn keep(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 }

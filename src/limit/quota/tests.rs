@@ -119,7 +119,7 @@ fn a_million_sources_stay_within_the_bound_and_free_nobody_who_is_limited() {
     for number in 0..1_500_000 {
         assert!(pull(&quotas, &bucket(from(number), 3), at(2)).is_some());
     }
-    let shares = quotas.shares.iter().map(|share| share.lock().unwrap());
+    let shares = quotas.shares.iter().map(|share| share.lock());
     // A hash table is filled to seven eighths.
     let places: usize = shares.map(|share| share.subjects.capacity() / 7 * 8).sum();
     let subjects = quotas.remembered();

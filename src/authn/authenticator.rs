@@ -109,7 +109,8 @@ impl Authenticator {
                         status.name.is(user) && !self.is_decided_before(position, &status.name);
                     return Ok(same.then_some(status));
                 }
-                Outcome::Reject(_) => {}
+                Outcome::Reject(Rejection::UnknownUser) => {}
+                Outcome::Reject(_) => return Ok(None),
                 Outcome::Fail(failure) => return Err(failure),
             }
         }

@@ -203,6 +203,9 @@ async fn in_directory(
             Outcome::Reject(Rejection::UnknownUser)
         }
         Outcome::Reject(rejection) => {
+            if rejection == Rejection::AccountDisabled {
+                cache.forget(&name_key(directory, user, state));
+            }
             // What the hash says of the user is no matter.
             match file {
                 Some(users) => match hash(users, login, state).await {

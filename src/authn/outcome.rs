@@ -20,6 +20,8 @@ pub enum Outcome<T = Identity> {
 /// Why a credential is bad; for the log and the audit record, never for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
+    /// The directory's entry says that the account is disabled or expired.
+    AccountDisabled,
     /// The directory knows the user and lets nobody in: locked, perhaps, or disabled.
     AccountRefused,
     /// The directory has several entries for the user, or an entry of several users.
@@ -74,6 +76,7 @@ impl Rejection {
     /// The words of the log and the audit record.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AccountDisabled => "account disabled or expired",
             Self::AccountRefused => "account refused by the directory",
             Self::Ambiguous => "several entries in the directory",
             Self::ExpiredKey => "key expired",
@@ -92,7 +95,8 @@ impl Rejection {
     /// Whether it is about an account or a key that there is.
     pub fn is_of_somebody(self) -> bool {
         match self {
-            Self::AccountRefused
+            Self::AccountDisabled
+            | Self::AccountRefused
             | Self::Ambiguous
             | Self::ExpiredKey
             | Self::KeyElsewhere

@@ -444,6 +444,55 @@ async fn who_is_removed_or_regrouped_feels_it_with_a_token_too() {
 }
 
 #[tokio::test]
+async fn a_disabled_account_ends_with_its_tokens_and_a_lock_by_guesses_ends_none() {
+    let slapd = Slapd::start().await;
+    let section = slapd.section("") + "[auth.cache]\nttl = '0s'\n";
+    let lab = builder(BOTH, &section).start().await;
+    let erin = "dn: uid=erin,ou=people,dc=example,dc=com\nchangetype: modify\n";
+    slapd.modify(&format!(
+        "{erin}add: objectClass\nobjectClass: shadowAccount\n"
+    ));
+    let path = "/v2/home/erin/app/tags/list";
+    let token = lab.token("erin", "repository:home/erin/app:pull").await;
+    let service = lab.authority();
+    let offline = format!("/token?service={service}&offline_token=true");
+    let refresh = lab.user("erin").get(&offline).send().await.json()["refresh_token"].clone();
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("service", &service),
+        ("refresh_token", refresh.as_str().unwrap()),
+    ];
+    let statuses = async || {
+        let used = lab.anonymous().bearer(&token).get(path).send().await;
+        let renewed = lab.anonymous().post("/token").form(&form).send().await;
+        (used.status, renewed.status)
+    };
+    for (attribute, value, both) in [
+        ("shadowExpire", "-1", (404, 200)),
+        ("shadowExpire", "1", (401, 401)),
+        ("pwdAccountLockedTime", "000001010000Z", (401, 401)),
+        ("pwdAccountLockedTime", "20300101000000Z", (404, 200)),
+    ] {
+        slapd.modify(&format!("{erin}add: {attribute}\n{attribute}: {value}\n"));
+        assert_eq!(statuses().await, both, "{attribute} {value}");
+        let answer = login(&lab, "erin", &password("erin")).await;
+        // OpenLDAP's bind knows nothing of shadowExpire.
+        let good = value == "-1";
+        assert_eq!(answer.status, if good { 200 } else { 401 }, "{value}");
+        slapd.modify(&format!("{erin}delete: {attribute}\n"));
+        assert_eq!(statuses().await, (404, 200), "after {attribute} {value}");
+    }
+    let output = std::process::Command::new(crate::support::lab::PROGRAM)
+        .args(["check", "--online", "--user", "erin", "--config"])
+        .arg(lab.folder.join("portcullis.toml"))
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let unknown = "unknown, absent or not readable by the service account: userAccountControl";
+    assert!(told.contains(unknown), "{told}");
+}
+
+#[tokio::test]
 async fn many_logins_at_once_are_all_answered() {
     let slapd = Slapd::start().await;
     let section = slapd.section("groups = 'member_of'")

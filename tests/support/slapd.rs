@@ -257,6 +257,7 @@ pidfile {folder}/slapd.pid
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload memberof
+moduleload ppolicy
 TLSCACertificateFile {folder}/ca.pem
 TLSCertificateFile {folder}/server.pem
 TLSCertificateKeyFile {folder}/server.key
@@ -272,6 +273,7 @@ access to attrs=userPassword by anonymous auth by * none
 access to * by dn.exact="{SERVICE}" read by * none
 overlay memberof
 memberof-refint TRUE
+overlay ppolicy
 "#
     )
 }

@@ -2,13 +2,15 @@
 //!
 //! The service account searches for the entry of a user, exactly one; a bind as that entry, with the
 //! user's password, says whether the password is right; then the service account looks for the
-//! groups. The name of a user is the one that the entry holds, never the spelling that was typed:
+//! groups. An account that is disabled or expired is nobody's, with a password or a token. The name of
+//! a user is the one that the entry holds, never the spelling that was typed:
 //! directories take `ALICE` for `alice`, and rules and limits must not be fooled by that.
 //!
 //! The servers are asked in order, each for its share of the time-out; one that fails is left alone
 //! for a moment. That nobody answers is [`Failure::DirectoryDown`], which says nothing about anybody;
 //! what was true a short while before may be believed then, if the configuration says so.
 
+mod account;
 mod breaker;
 mod connection;
 mod dn;

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use ldap3::SearchEntry;
 use tokio::time::{Instant, timeout_at};
 
+use super::account;
 use super::connection::{SIZE_LIMIT_EXCEEDED, Trouble};
 use super::entry::{STATE, fingerprint, values};
 use super::groups::Groups;
@@ -79,6 +81,14 @@ impl UserSearch {
         {
             return Ok(Err(rejection));
         }
+        if let Some(attribute) = account::ended(&entry, Timestamp::now())? {
+            tracing::debug!(
+                dn = entry.dn,
+                attribute,
+                "the account is disabled or expired"
+            );
+            return Ok(Err(Rejection::AccountDisabled));
+        }
         let groups = self
             .groups
             .of(name.as_str(), &entry, server, journal)
@@ -98,8 +108,9 @@ impl UserSearch {
         journal: &mut Journal,
     ) -> Result<Result<SearchEntry, Rejection>, Trouble> {
         let filter = self.filter.find(user);
-        let mut attributes = vec![self.filter.attribute()];
+        let mut attributes: Vec<&str> = vec![self.filter.attribute()];
         attributes.extend(STATE);
+        attributes.extend(account::attributes().map(|name| -> &str { name }));
         attributes.extend(self.groups.attributes());
         let found = server.search(&self.base, &filter, &attributes, 2).await?;
         journal.note("user filter", || filter.clone());
@@ -121,6 +132,7 @@ impl UserSearch {
         let entry = entry.filter(|entry| !entry.dn.is_empty());
         let entry = entry.ok_or(Trouble::Odd("an entry without a name"))?;
         journal.note("entry", || entry.dn.clone());
+        journal.note("account", || account::described(&entry, Timestamp::now()));
         Ok(Ok(entry))
     }
 

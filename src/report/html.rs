@@ -1,43 +1,45 @@
 //! The report as one page that can be mailed, archived and printed.
 
-use super::Summary;
 use super::plot;
+use super::summary::Summary;
 use super::view::{Body, Cell, Mark, Section, Table, figures, findings, moment, sections};
 use crate::page::Page;
 
-/// The whole page.
-pub(super) fn html(report: &Summary) -> String {
-    let found = &report.gathered;
-    let mut page = Page::new("Portcullis audit report");
-    page.markup("<header>\n<h1>Audit report</h1>\n<p>");
-    page.text(&moment(found.first)).markup(" to ");
-    page.text(&moment(found.last))
-        .markup(" UTC</p>\n</header>\n<main>\n");
-    page.markup("<ul class=\"tiles\">\n");
-    for (value, what) in figures(report) {
-        page.within("<li><strong>", &value, "</strong><span>");
-        page.text(what).markup("</span></li>\n");
+impl Summary {
+    /// The report as one self-contained page.
+    pub fn html(&self) -> String {
+        let found = &self.gathered;
+        let mut page = Page::new("Portcullis audit report");
+        page.markup("<header>\n<h1>Audit report</h1>\n<p>");
+        page.text(&moment(found.first)).markup(" to ");
+        page.text(&moment(found.last))
+            .markup(" UTC</p>\n</header>\n<main>\n");
+        page.markup("<ul class=\"tiles\">\n");
+        for (value, what) in figures(self) {
+            page.within("<li><strong>", &value, "</strong><span>");
+            page.text(what).markup("</span></li>\n");
+        }
+        page.markup(
+            "</ul>\n<section id=\"findings\"><h2>What needs attention</h2>\n<ul class=\"todo\">\n",
+        );
+        for (mark, what) in findings(self) {
+            page.markup(match mark {
+                Mark::Bad => "<li><span class=\"mark bad\">act</span>",
+                Mark::Warn => "<li><span class=\"mark warn\">look</span>",
+                Mark::Good => "<li><span class=\"mark good\">good</span>",
+            });
+            page.text(&what).markup("</li>\n");
+        }
+        page.markup("</ul></section>\n");
+        for part in sections(self) {
+            section(&mut page, &part, self);
+        }
+        page.markup("</main>\n<footer>Made by Portcullis ");
+        page.text(env!("CARGO_PKG_VERSION")).markup(" on ");
+        page.text(&moment(Some(self.terms.now)));
+        page.markup(" UTC. All times are UTC.</footer>\n");
+        page.finish()
     }
-    page.markup(
-        "</ul>\n<section id=\"findings\"><h2>What needs attention</h2>\n<ul class=\"todo\">\n",
-    );
-    for (mark, what) in findings(report) {
-        page.markup(match mark {
-            Mark::Bad => "<li><span class=\"mark bad\">act</span>",
-            Mark::Warn => "<li><span class=\"mark warn\">look</span>",
-            Mark::Good => "<li><span class=\"mark good\">good</span>",
-        });
-        page.text(&what).markup("</li>\n");
-    }
-    page.markup("</ul></section>\n");
-    for part in sections(report) {
-        section(&mut page, &part, report);
-    }
-    page.markup("</main>\n<footer>Made by Portcullis ");
-    page.text(env!("CARGO_PKG_VERSION")).markup(" on ");
-    page.text(&moment(Some(report.terms.now)));
-    page.markup(" UTC. All times are UTC.</footer>\n");
-    page.finish()
 }
 
 fn section(page: &mut Page, section: &Section, report: &Summary) {

@@ -4,10 +4,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::Summary;
 use super::bounded::{SampleSet, Top};
+use super::counts::{Counts, Traffic};
 use super::credential_health::Ending;
-use super::gather::{Counts, Network, Person, Refused, Repository, Traffic};
+use super::gather::{Network, Person, Refused, Repository};
+use super::summary::Summary;
 use super::view::{Mark, findings};
 
 /// Slices of time at most.
@@ -24,78 +25,80 @@ slices}, week [{day, hours}], unused {days, credentials, reaches_back, rows}, ce
 weak_hashes, troubles, findings. Times are RFC 3339 in UTC, sizes are bytes. What suppressed records
 stand for is counted one by one, but for the hours of the week, where a flood would hide the rest.";
 
-/// The whole document.
-pub(super) fn json(report: &Summary) -> Value {
-    let (found, health) = (&report.gathered, &report.health);
-    let skipped = &found.skipped;
-    let events = found.kinds.iter().map(
+impl Summary {
+    /// The report for machines; [`KEYS`] lists its keys.
+    pub fn json(&self) -> Value {
+        let (found, health) = (&self.gathered, &self.health);
+        let skipped = &found.skipped;
+        let events = found.kinds.iter().map(
         |((event, outcome), count)| json!({ "event": event, "outcome": outcome, "records": count }),
     );
-    let (unit, slices) = found.timeline.whole(SLICES);
-    let slices = slices.into_iter().map(|(begin, slice)| {
+        let (unit, slices) = found.timeline.whole(SLICES);
+        let slices = slices.into_iter().map(|(begin, slice)| {
+            json!({
+                "begin": begin.to_string(),
+                "outcomes": outcomes(&slice.counts),
+                "traffic": traffic(&slice.traffic),
+            })
+        });
+        let week = found
+            .week
+            .days()
+            .map(|(day, hours)| json!({ "day": day, "hours": hours }));
+        let idle = health
+            .unused
+            .iter()
+            .map(|one| json!({ "user": one.name, "kind": one.kind, "last_use": time(one.last) }));
+        let hashes = health.weak.iter().map(|one| {
+            json!({
+                "user": one.user, "line": one.place, "what": one.cause, "remedy": one.remedy,
+                "last_use": time(one.last),
+            })
+        });
+        let findings = findings(self).into_iter().map(|(mark, text)| {
+            let level = match mark {
+                Mark::Bad => "act",
+                Mark::Warn => "look",
+                Mark::Good => "good",
+            };
+            json!({ "level": level, "text": text })
+        });
         json!({
-            "begin": begin.to_string(),
-            "outcomes": outcomes(&slice.counts),
-            "traffic": traffic(&slice.traffic),
+            "generated": self.terms.now.to_string(),
+            "first": time(found.first),
+            "last": time(found.last),
+            "files": found.files,
+            "records": found.records,
+            "outside_period": found.outside,
+            "skipped": {
+                "torn": skipped.torn, "foreign": skipped.foreign, "too_long": skipped.too_long,
+                "places": skipped.places,
+            },
+            "logins": found.logins,
+            "challenges": found.challenges,
+            "suppressed": found.suppressed,
+            "lockouts": found.lockouts,
+            "outcomes": outcomes(&found.counts),
+            "traffic": traffic(&found.traffic),
+            "events": events.collect::<Value>(),
+            "users": users(&found.users.top(self.top)),
+            "networks": networks(&found.networks.top(self.top)),
+            "logins_by_user_and_network": logins(self),
+            "refusals": refusals(self),
+            "repositories": repositories(&found.repositories.top(self.top)),
+            "timeline": { "unit": unit, "slices": slices.collect::<Value>() },
+            "week": week.collect::<Value>(),
+            "unused": {
+                "days": self.unused_days(), "credentials": health.credentials,
+                "reaches_back": health.reaches_back, "rows": idle.collect::<Value>(),
+            },
+            "certificates": endings(&health.certificates),
+            "keys": endings(&health.keys),
+            "weak_hashes": hashes.collect::<Value>(),
+            "troubles": health.troubles,
+            "findings": findings.collect::<Value>(),
         })
-    });
-    let week = found
-        .week
-        .days()
-        .map(|(day, hours)| json!({ "day": day, "hours": hours }));
-    let idle = health
-        .unused
-        .iter()
-        .map(|one| json!({ "user": one.name, "kind": one.kind, "last_use": time(one.last) }));
-    let hashes = health.weak.iter().map(|one| {
-        json!({
-            "user": one.user, "line": one.place, "what": one.cause, "remedy": one.remedy,
-            "last_use": time(one.last),
-        })
-    });
-    let findings = findings(report).into_iter().map(|(mark, text)| {
-        let level = match mark {
-            Mark::Bad => "act",
-            Mark::Warn => "look",
-            Mark::Good => "good",
-        };
-        json!({ "level": level, "text": text })
-    });
-    json!({
-        "generated": report.terms.now.to_string(),
-        "first": time(found.first),
-        "last": time(found.last),
-        "files": found.files,
-        "records": found.records,
-        "outside_period": found.outside,
-        "skipped": {
-            "torn": skipped.torn, "foreign": skipped.foreign, "too_long": skipped.too_long,
-            "places": skipped.places,
-        },
-        "logins": found.logins,
-        "challenges": found.challenges,
-        "suppressed": found.suppressed,
-        "lockouts": found.lockouts,
-        "outcomes": outcomes(&found.counts),
-        "traffic": traffic(&found.traffic),
-        "events": events.collect::<Value>(),
-        "users": users(&found.users.top(report.top)),
-        "networks": networks(&found.networks.top(report.top)),
-        "logins_by_user_and_network": logins(report),
-        "refusals": refusals(report),
-        "repositories": repositories(&found.repositories.top(report.top)),
-        "timeline": { "unit": unit, "slices": slices.collect::<Value>() },
-        "week": week.collect::<Value>(),
-        "unused": {
-            "days": report.unused_days(), "credentials": health.credentials,
-            "reaches_back": health.reaches_back, "rows": idle.collect::<Value>(),
-        },
-        "certificates": endings(&health.certificates),
-        "keys": endings(&health.keys),
-        "weak_hashes": hashes.collect::<Value>(),
-        "troubles": health.troubles,
-        "findings": findings.collect::<Value>(),
-    })
+    }
 }
 
 fn users(top: &Top<'_, Option<String>, Person>) -> Value {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Summary;
+use super::summary::Summary;
 use super::terminal::{bar, escape_controls, fitted};
 use super::time::{Slice, Week};
 use super::view::{Body, Cell, Mark, Section, Table, figures, findings, grouped, moment, sections};
@@ -30,37 +30,39 @@ const YELLOW: &str = "\u{1b}[33m";
 const GREEN: &str = "\u{1b}[32m";
 const PLAIN: &str = "\u{1b}[0m";
 
-/// The whole text.
-pub(super) fn text(report: &Summary, look: TextLook) -> String {
-    let mut out = String::new();
-    let found = &report.gathered;
-    look.line(&mut out, BOLD, "Audit report");
-    look.line(
-        &mut out,
-        "",
-        &format!("{} to {} UTC", moment(found.first), moment(found.last)),
-    );
-    out.push('\n');
-    for (value, what) in figures(report) {
-        look.line(&mut out, "", &format!("{value:>14}  {what}"));
-    }
-    out.push('\n');
-    for (mark, what) in findings(report) {
-        let (colour, word) = match mark {
-            Mark::Bad => (RED, "act"),
-            Mark::Warn => (YELLOW, "look"),
-            Mark::Good => (GREEN, "good"),
-        };
+impl Summary {
+    /// The report for a terminal.
+    pub fn text(&self, look: TextLook) -> String {
+        let mut out = String::new();
+        let found = &self.gathered;
+        look.line(&mut out, BOLD, "Audit report");
         look.line(
             &mut out,
-            colour,
-            &format!("{word:>14}  {}", escape_controls(&what)),
+            "",
+            &format!("{} to {} UTC", moment(found.first), moment(found.last)),
         );
+        out.push('\n');
+        for (value, what) in figures(self) {
+            look.line(&mut out, "", &format!("{value:>14}  {what}"));
+        }
+        out.push('\n');
+        for (mark, what) in findings(self) {
+            let (colour, word) = match mark {
+                Mark::Bad => (RED, "act"),
+                Mark::Warn => (YELLOW, "look"),
+                Mark::Good => (GREEN, "good"),
+            };
+            look.line(
+                &mut out,
+                colour,
+                &format!("{word:>14}  {}", escape_controls(&what)),
+            );
+        }
+        for section in sections(self) {
+            look.section(&mut out, &section, self);
+        }
+        out
     }
-    for section in sections(report) {
-        look.section(&mut out, &section, report);
-    }
-    out
 }
 
 impl TextLook {

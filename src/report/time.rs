@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::gather::{Counts, Traffic};
+use super::counts::{Counts, Traffic};
 use crate::audit::Entry;
 
 const HOUR: i64 = 3600;
@@ -145,7 +145,7 @@ impl Week {
 mod tests {
     use super::{MAX_SLICES, Slice, Timeline, Week};
     use crate::audit::Entry;
-    use crate::report::gather::Traffic;
+    use crate::report::counts::Traffic;
     use jiff::Timestamp;
 
     fn entry(second: i64) -> Entry {

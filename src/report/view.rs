@@ -4,10 +4,11 @@
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::Summary;
 use super::bounded::{SampleSet, Sum, Top};
+use super::counts::Counts;
 use super::credential_health::{Ending, State};
-use super::gather::{Counts, Repository};
+use super::gather::Repository;
+use super::summary::Summary;
 use super::time::Slice;
 
 /// Slices of time that are shown.

@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Health;
+use super::health::Health;
 use crate::audit::{ActionTimes, BUCKETS};
 use crate::proxy::Proxy;
 

@@ -12,6 +12,7 @@
 //! A directory outage is shown but does not affect readiness: callers who need no directory (keys,
 //! tokens of files, certificates, anonymous pulls) are served, and it is down for every replica.
 
+mod health;
 mod metrics;
 mod place;
 mod settings;
@@ -33,19 +34,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 
+use health::Health;
 pub use place::{Admin, Move};
 pub use settings::Settings;
 use status::{RobotKeys, Status};
 
-use crate::authn::ldap::Diagnosis;
 use crate::limit::connections::Origin;
 use crate::proxy::Proxy;
 use crate::transport::{Room, Seat};
 
 /// Connections at a time: a handful of scrapers and browsers.
 const MAX_CONNECTIONS: usize = 64;
-/// Time for a request's head, and for the registry to answer when it is asked for its health.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -80,7 +81,7 @@ async fn serve_connection(stream: TcpStream, seat: Seat, proxy: Arc<Proxy>) {
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(ANSWER_TIMEOUT)
+        .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
         // An error of the connection concerns the scraper alone.
@@ -100,7 +101,7 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
     match request.uri().path() {
         "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => {
-            let health = health(proxy).await;
+            let health = Health::of(proxy).await;
             let status = if health.ready {
                 StatusCode::OK
             } else {
@@ -109,13 +110,13 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
             page(status, JSON, json(&health))
         }
         "/metrics" => {
-            let health = health(proxy).await;
+            let health = Health::of(proxy).await;
             page(StatusCode::OK, OPEN_METRICS, metrics::text(proxy, &health))
         }
         "/status.json" => page(
             StatusCode::OK,
             JSON,
-            json(&Status::of(proxy, health(proxy).await)),
+            json(&Status::of(proxy, Health::of(proxy).await)),
         ),
         // Not part of the status, which waits for the registry and the directory.
         "/keys.json" => page(
@@ -126,7 +127,7 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
         "/status" | "/" => page(
             StatusCode::OK,
             HTML,
-            Status::of(proxy, health(proxy).await).html(),
+            Status::of(proxy, Health::of(proxy).await).html(),
         ),
         _ => page(
             StatusCode::NOT_FOUND,
@@ -134,77 +135,6 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
             "there are /livez, /readyz, /metrics, /status, /status.json and /keys.json\n"
                 .to_owned(),
         ),
-    }
-}
-
-/// Conditions of readiness: `"ok"`, or a fault.
-#[derive(Debug, Serialize)]
-struct Health {
-    ready: bool,
-    draining: bool,
-    upstream: String,
-    audit: String,
-    /// `None` where there is none.
-    directory: Option<String>,
-    directory_servers: Vec<DirectoryServer>,
-}
-
-/// One server of the directory.
-#[derive(Debug, Serialize)]
-struct DirectoryServer {
-    server: String,
-    trouble: Option<String>,
-}
-
-async fn health(proxy: &Proxy) -> Health {
-    let rules = proxy.rules();
-    let directory = async {
-        let known = Arc::clone(rules.authenticator.directory()?);
-        let asked = tokio::time::timeout(ANSWER_TIMEOUT, known.diagnose(None)).await;
-        Some(asked.unwrap_or_default())
-    };
-    let registry = tokio::time::timeout(ANSWER_TIMEOUT, rules.upstream.probe());
-    let (registry, directory) = tokio::join!(registry, directory);
-    let upstream = match registry {
-        Ok(Ok(_any_answer)) => "ok".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Err(_elapsed) => "the registry did not answer in time".to_owned(),
-    };
-    let is_writable = proxy.retained().audit.writable();
-    let sinks = proxy.retained().audit.sinks();
-    let failing = sinks
-        .iter()
-        .find_map(|sink| Some((sink.name, sink.failing.as_ref()?)).filter(|_| sink.required));
-    let audit = match failing {
-        Some((name, why)) if !is_writable => format!("the audit {name} cannot be written: {why}"),
-        Some(_) | None => "ok".to_owned(),
-    };
-    let draining = proxy.is_draining();
-    Health {
-        ready: upstream == "ok" && is_writable && !draining,
-        draining,
-        upstream,
-        audit,
-        directory: directory.as_deref().map(said_of),
-        directory_servers: directory
-            .unwrap_or_default()
-            .into_iter()
-            .map(|one| DirectoryServer {
-                server: one.server,
-                trouble: one.trouble,
-            })
-            .collect(),
-    }
-}
-
-/// One server that answers is a directory that answers.
-fn said_of(servers: &[Diagnosis]) -> String {
-    let good = servers.iter().filter(|one| one.trouble.is_none()).count();
-    match (good, servers.len()) {
-        (_, 0) => "did not answer in time".to_owned(),
-        (0, _) => "no server answers as it should".to_owned(),
-        (good, all) if good == all => "ok".to_owned(),
-        (good, all) => format!("{good} of {all} servers answer"),
     }
 }
 

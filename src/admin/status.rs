@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Health;
+use super::health::Health;
 use crate::audit::{Refused, SinkState, WhenUnwritable};
 use crate::authn::keys::KeyringState;
 use crate::hash::hex;

@@ -1,20 +1,16 @@
 //! What refusals tell people: who, what and where.
 
-use super::refusal::Denied;
 use crate::identity::Subject;
-use crate::registry::Action;
+use crate::registry::{Action, RepoName};
 use crate::request::Authority;
 
 /// Characters of a user's name that are shown at most.
 const LONGEST_NAME: usize = 100;
 
 /// `alice may not push to public/app`. The same whether or not there is such a repository.
-pub(super) fn may_not(denied: &Denied) -> String {
-    let Denied {
-        denial, subject, ..
-    } = denied;
-    let (user, deed) = (subject.as_str().unwrap_or("nobody"), deed(denial.action));
-    match &denied.repository {
+pub(super) fn may_not(subject: &Subject, action: Action, repository: Option<&RepoName>) -> String {
+    let (user, deed) = (subject.as_str().unwrap_or("nobody"), deed(action));
+    match repository {
         Some(repository) => format!("{} may not {deed} {repository}", shown(user)),
         None => format!("{} may not {deed} this registry", shown(user)),
     }
@@ -35,9 +31,8 @@ pub(super) fn log_in(authority: Option<&Authority>) -> String {
 }
 
 /// `alice may not push to public/app without a password; log in: ...`
-pub(super) fn password_missing(denied: &Denied, authority: Option<&Authority>) -> String {
-    let (may_not, log_in) = (may_not(denied), log_in(authority));
-    format!("{may_not} without a password; {log_in}")
+pub(super) fn password_missing(may_not: &str, authority: Option<&Authority>) -> String {
+    format!("{may_not} without a password; {}", log_in(authority))
 }
 
 fn deed(action: Action) -> &'static str {
@@ -73,23 +68,18 @@ fn shown(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{LONGEST_NAME, may_not, may_not_move, shown};
-    use crate::access::refusal::Denied;
     use crate::identity::Subject;
-    use crate::policy::Denial;
     use crate::registry::{Action, RepoName};
 
     #[test]
     fn a_denial_names_who_what_and_where() {
         let told = |action, repository: Option<&str>| {
-            may_not(&Denied {
-                denial: Denial {
-                    action,
-                    rule: None,
-                    lacks_password: false,
-                },
-                subject: Subject::read("alice").unwrap(),
-                repository: repository.and_then(RepoName::parse),
-            })
+            let repository = repository.and_then(RepoName::parse);
+            may_not(
+                &Subject::read("alice").unwrap(),
+                action,
+                repository.as_ref(),
+            )
         };
         assert_eq!(
             told(Action::Push, Some("public/app")),

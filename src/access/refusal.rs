@@ -10,7 +10,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::challenge::{Wanted, challenge};
-use super::{PullsExceeded, QuotaStatus, message};
+use super::message;
+use super::quota_status::{PullsExceeded, QuotaStatus};
 use crate::audit::{AuditError, Outcome};
 use crate::authn::{CertificateError, Challenge, Failure, Rejection};
 use crate::identity::{Malformed, Presented, Subject};
@@ -123,6 +124,12 @@ pub struct Denied {
     pub subject: Subject,
     /// Where, if it is about one repository.
     pub repository: Option<RepoName>,
+}
+
+impl Denied {
+    fn message(&self) -> String {
+        message::may_not(&self.subject, self.denial.action, self.repository.as_ref())
+    }
 }
 
 /// All methods that some end point has, for `Allow`.
@@ -321,13 +328,7 @@ impl Refusal {
                     Some(rule) => format!("{} denied by {}", action.as_str(), rule.0),
                     None => format!("no rule allows {}", action.as_str()),
                 };
-                Reply::new(
-                    Denied,
-                    status,
-                    Code::Denied,
-                    message::may_not(denied),
-                    cause,
-                )
+                Reply::new(Denied, status, Code::Denied, denied.message(), cause)
             }
             Self::Expectation => Reply::new(
                 Denied,
@@ -423,7 +424,7 @@ impl Refusal {
                 } else {
                     (Challenged, None)
                 };
-                let message = message::password_missing(denied, authority);
+                let message = message::password_missing(&denied.message(), authority);
                 let cause = "a rule asks for a password as well";
                 Reply::challenging(outcome, ask(scopes, error), message, cause)
             }

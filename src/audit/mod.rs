@@ -7,6 +7,7 @@
 
 mod budget;
 mod entry;
+mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod journal;
@@ -18,6 +19,7 @@ pub mod verify;
 mod writer;
 
 pub use entry::{Certificate, Entry, Flaw, Lines};
+pub use files::{TrailFile, Unreadable, is_beside, siblings};
 pub use journal::chain::{ChainKey, ShortKey};
 pub use journal::error::AuditError;
 pub use journal::sign::{PublicKey, Signer, SigningError};

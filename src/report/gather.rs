@@ -173,6 +173,28 @@ pub struct Period {
     pub until: Option<Timestamp>,
 }
 
+/// Content of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Not one line.
+    Nothing,
+    /// Lines.
+    Lines {
+        /// The number of those that are records.
+        records: u64,
+    },
+}
+
+impl Found {
+    fn and(self, more: u64) -> Self {
+        let records = match self {
+            Self::Nothing => more,
+            Self::Lines { records } => records.saturating_add(more),
+        };
+        Self::Lines { records }
+    }
+}
+
 /// Sums over all records read so far.
 #[derive(Debug)]
 pub struct Gathered {
@@ -238,10 +260,12 @@ impl Gathered {
         name: &str,
         from: impl Read,
         mut progress: impl FnMut(u64),
-    ) -> io::Result<()> {
+    ) -> io::Result<Found> {
         self.files.push(name.to_owned());
+        let mut found = Found::Nothing;
         let mut lines = Lines::new(BufReader::with_capacity(BUFFER_SIZE, from));
         while let Some(line) = lines.read()? {
+            found = found.and(u64::from(line.is_ok()));
             match line {
                 Ok(entry) => self.add(&entry),
                 Err(flaw) => self.skip(name, lines.number(), flaw),
@@ -250,7 +274,18 @@ impl Gathered {
                 progress(lines.bytes());
             }
         }
-        Ok(())
+        Ok(found)
+    }
+
+    /// Returns true if no line has been read.
+    pub fn is_empty(&self) -> bool {
+        let Skipped {
+            torn,
+            foreign,
+            too_long,
+            ..
+        } = self.skipped;
+        [self.records, self.outside, torn, foreign, too_long] == [0; 5]
     }
 
     /// Counts a line that is no record.

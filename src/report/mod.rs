@@ -22,7 +22,7 @@ mod time;
 mod view;
 
 pub use credential_health::{Configured, Terms};
-pub use gather::{Gathered, Period};
+pub use gather::{Found, Gathered, Period};
 pub use json::KEYS as JSON_KEYS;
 pub use key_use::last_key_uses;
 pub use summary::Summary;

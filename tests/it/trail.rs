@@ -539,6 +539,60 @@ fn assert_good_with_beside(lab: &Lab) {
 }
 
 #[tokio::test]
+async fn what_rotation_leaves_is_read_whole_and_what_cannot_be_read_is_a_failure() {
+    let lab = Lab::start().await;
+    for _ in 0..3 {
+        assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+    }
+    let current = lab.folder.join("audit.jsonl");
+    let old = lab.folder.join("audit.jsonl.1");
+    std::fs::rename(&current, &old).unwrap();
+    assert_eq!(lab.reload().await, "allowed");
+    let written = std::fs::read_to_string(&old).unwrap() + &lab.audit().text();
+    let count = written.lines().count();
+    let packed = Command::new("gzip").arg(&old).status().unwrap();
+    assert!(packed.success());
+    let all = ["", ".1.gz", ".chain"].map(|end| lab.folder.join(format!("audit.jsonl{end}")));
+    // As it was named before it was compressed, too.
+    let before = [&current, &old].map(Clone::clone);
+    let run = |words: &[&str], files: &[PathBuf]| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("audit").args(words).args(files);
+        command.output().unwrap()
+    };
+    for files in [&all[..], &before[..]] {
+        let verified = verify(files);
+        assert!(verified.status.success(), "{verified:?}");
+        let report = run(&["report", "--json"], files);
+        assert_eq!(report.status.code(), Some(0), "{report:?}");
+        let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+        assert_eq!(report["records"], count);
+        assert_eq!(report["skipped"]["foreign"], 0);
+        let tail = run(&["tail", "--json", "-n", "1000"], files);
+        assert_eq!(String::from_utf8(tail.stdout).unwrap(), written);
+    }
+    lab.folder
+        .write("audit.jsonl.2.xz", b"\xfd7zXZ\0".as_slice());
+    lab.folder.write("audit.jsonl.3", "no record\n");
+    lab.folder
+        .write("audit.jsonl.4.gz", b"\x1f\x8b\x08\0\0\0\0\0".as_slice());
+    for (name, why) in [
+        ("audit.jsonl.2.xz", "compressed with xz"),
+        ("audit.jsonl.3", "record"),
+        ("audit.jsonl.4.gz", "cannot read"),
+        ("nothing", "cannot read"),
+    ] {
+        for words in [["report", "--json"], ["verify", "--json"]] {
+            let output = run(&words, &[current.clone(), lab.folder.join(name)]);
+            assert_eq!(output.status.code(), Some(1), "{words:?} {name}");
+            let said = String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains(why), "{words:?} {name}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn keys_and_signatures_are_made_and_verified() {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let mut lab = Lab::builder()

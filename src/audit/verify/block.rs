@@ -163,7 +163,7 @@ fn event_of(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// The time, where it stands in every record: after the number.
-fn time_of(line: &[u8]) -> Option<String> {
+pub(super) fn time_of(line: &[u8]) -> Option<String> {
     const TIME: &[u8] = b"\"time\":\"";
     let start = line.get(..line.len().min(80))?;
     let at = start.windows(TIME.len()).position(|part| part == TIME)?;

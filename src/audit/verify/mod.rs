@@ -9,10 +9,13 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::files::{self, TrailFile};
 use super::journal::chain::ChainKey;
 use super::journal::chain_file::{self, ChainEnd};
 use super::journal::sign::{CHECKPOINT_EVERY, PublicKey};
@@ -20,6 +23,9 @@ use block::{Block, End, Means, follows};
 pub use problem::{Finding, Problem, VerifyError};
 use problem::{found, unreadable};
 use read::{Reader, Tail};
+
+/// Time between the naming of the files and the reading: what rotation moved after that is looked for.
+const NAMED_BEFORE: SignedDuration = SignedDuration::from_millis(300);
 
 /// Returns true if these whole lines are the chain from one end to another, each a number and a hash.
 #[cfg(any(test, feature = "fuzzing"))]
@@ -82,8 +88,62 @@ pub struct Verified {
     pub checkpoints: u64,
 }
 
-/// Verifies the files of one trail, in any order. `progress` is called with the bytes read.
+/// Verifies the files of one trail, in any order, compressed or not. `progress` is called with the bytes
+/// read. Files that the trail was rotated to after these were named are verified with them.
 pub fn verify(
+    files: &[PathBuf],
+    proofs: &Proofs,
+    progress: &dyn Fn(u64),
+) -> Result<Verified, VerifyError> {
+    let begun = Timestamp::now();
+    let mut files = files.to_vec();
+    loop {
+        let verified = verify_once(&files, proofs, progress);
+        let Err(VerifyError::Broken(finding)) = &verified else {
+            return verified;
+        };
+        let moved = if finding.problem.is_missing() {
+            rotated_since(&files, begun)
+        } else {
+            Vec::new()
+        };
+        if moved.is_empty() {
+            return verified;
+        }
+        files.extend(moved);
+    }
+}
+
+/// Files of the same trail that were not named, because they have their names only since a rotation.
+fn rotated_since(named: &[PathBuf], begun: Timestamp) -> Vec<PathBuf> {
+    let before = begun.saturating_sub(NAMED_BEFORE).unwrap_or(begun);
+    let is_new = |path: &PathBuf| {
+        let first = TrailFile::open(path).ok()?.first_line(1 << 16).ok()?;
+        let time = block::time_of(&first).and_then(|time| time.parse::<Timestamp>().ok());
+        Some(first.is_empty() || time.is_some_and(|time| time >= before))
+    };
+    // The file that is written now tells of the last rotation.
+    let since = if named.iter().any(|path| is_new(path) == Some(true)) {
+        before
+    } else {
+        begun
+    };
+    let moved = |path: &PathBuf| {
+        let meta = std::fs::metadata(path).ok()?;
+        let nanos = i32::try_from(meta.ctime_nsec()).unwrap_or_default();
+        Some(Timestamp::new(meta.ctime(), nanos).ok()? >= since)
+    };
+    let mut found: Vec<_> = named
+        .iter()
+        .flat_map(|path| files::siblings(path))
+        .collect();
+    found.retain(|path| !named.contains(path) && moved(path) == Some(true));
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn verify_once(
     files: &[PathBuf],
     proofs: &Proofs,
     progress: &dyn Fn(u64),
@@ -109,9 +169,15 @@ pub fn verify(
         public: &proofs.public,
         known: &known,
     };
-    let mut trail = Trail::new(&means, read::in_order(files)?);
-    for file in trail.verified.files.clone() {
-        trail.file(&file, progress)?;
+    let (opened, unreadable) = TrailFile::open_all(files);
+    if let Some(first) = unreadable.into_iter().next() {
+        return Err(first.into());
+    }
+    let opened = read::in_order(opened)?;
+    let paths = opened.iter().map(|file| file.path().to_owned()).collect();
+    let mut trail = Trail::new(&means, paths);
+    for file in &opened {
+        trail.file(file, progress)?;
     }
     trail.end(&ends)
 }
@@ -146,9 +212,10 @@ impl<'a> Trail<'a> {
         }
     }
 
-    fn file(&mut self, path: &Path, progress: &dyn Fn(u64)) -> Result<(), VerifyError> {
+    fn file(&mut self, file: &TrailFile, progress: &dyn Fn(u64)) -> Result<(), VerifyError> {
+        let path = file.path();
         let failed = |source| unreadable(path, source);
-        let mut reader = Reader::open(path).map_err(failed)?;
+        let mut reader = Reader::of(file).map_err(failed)?;
         let mut lines: u64 = 0;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         loop {

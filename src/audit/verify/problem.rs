@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::audit::files::Unreadable;
 use crate::audit::journal::sign::CHECKPOINT_EVERY;
 
 /// The first place where a trail is not as it was written.
@@ -124,6 +125,27 @@ pub enum Problem {
     },
 }
 
+impl Problem {
+    /// Returns true if records are missing that another file may hold.
+    pub(super) fn is_missing(&self) -> bool {
+        match self {
+            Self::CutOff { .. } | Self::Gap { .. } => true,
+            Self::Changed { .. }
+            | Self::DamagedChainFile(_)
+            | Self::KeyGone { .. }
+            | Self::NeverKeyed
+            | Self::NeverSigned
+            | Self::NotARecord
+            | Self::NotTheEnd { .. }
+            | Self::Repeated { .. }
+            | Self::Replaced { .. }
+            | Self::Signature { .. }
+            | Self::Torn { .. }
+            | Self::Unsigned { .. } => false,
+        }
+    }
+}
+
 fn records(count: u64) -> String {
     if count == 1 {
         "1 record is".to_owned()
@@ -139,20 +161,15 @@ pub enum VerifyError {
     #[error(transparent)]
     Broken(#[from] Box<Finding>),
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// Its path.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] Unreadable),
 }
 
 pub(super) fn unreadable(path: &Path, source: io::Error) -> VerifyError {
-    VerifyError::Read {
+    VerifyError::Read(Unreadable {
         path: path.to_owned(),
         source,
-    }
+    })
 }
 
 pub(super) fn found(file: &Path, line: u64, problem: Problem) -> VerifyError {

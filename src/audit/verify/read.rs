@@ -1,11 +1,10 @@
 //! The files of a trail: their order, and their lines in blocks.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
 use std::time::Duration;
 
 use super::problem::{Problem, VerifyError, found, unreadable};
+use crate::audit::files::TrailFile;
 use crate::audit::journal::chain::Line;
 
 /// Bytes of a block.
@@ -17,25 +16,23 @@ const READ_ATTEMPTS: u32 = 10;
 const READ_PAUSE: Duration = Duration::from_millis(5);
 
 /// The files in the order of their first records; files without one come last.
-pub(super) fn in_order(files: &[PathBuf]) -> Result<Vec<PathBuf>, VerifyError> {
+pub(super) fn in_order(files: Vec<TrailFile>) -> Result<Vec<TrailFile>, VerifyError> {
     let mut known = Vec::new();
-    for path in files {
-        let failed = |source| unreadable(path, source);
-        let mut first = Vec::new();
-        let file = File::open(path).map_err(failed)?;
-        BufReader::new(file.take(LONGEST))
-            .read_until(b'\n', &mut first)
-            .map_err(failed)?;
+    for file in files {
+        let path = file.path();
+        let first = file
+            .first_line(LONGEST)
+            .map_err(|source| unreadable(path, source))?;
         let Some(line) = first.strip_suffix(b"\n") else {
             // An empty file, or nothing but a torn line.
-            known.push((u64::MAX, path.clone()));
+            known.push((u64::MAX, file));
             continue;
         };
         let line = Line::parse(line).ok_or_else(|| found(path, 1, Problem::NotARecord))?;
-        known.push((line.seq, path.clone()));
+        known.push((line.seq, file));
     }
     known.sort_by_key(|(seq, _)| *seq);
-    Ok(known.into_iter().map(|(_, path)| path).collect())
+    Ok(known.into_iter().map(|(_, file)| file).collect())
 }
 
 /// The end of a file.
@@ -47,15 +44,15 @@ pub(super) enum Tail {
 
 /// Reads a file in blocks of whole lines.
 pub(super) struct Reader {
-    file: File,
+    file: Box<dyn Read + Send>,
     /// The beginning of a line that the last block did not hold.
     rest: Vec<u8>,
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn of(file: &TrailFile) -> io::Result<Self> {
         Ok(Self {
-            file: File::open(path)?,
+            file: file.reader()?,
             rest: Vec::new(),
         })
     }
@@ -75,7 +72,7 @@ impl Reader {
         let mut waited = 0;
         loop {
             let room = u64::try_from(BLOCK).unwrap_or(u64::MAX);
-            let read = (&self.file).take(room).read_to_end(&mut block)?;
+            let read = (&mut self.file).take(room).read_to_end(&mut block)?;
             if let Some(end) = memchr::memrchr(b'\n', &block) {
                 self.rest = block.split_off(end.saturating_add(1));
                 return Ok(Some(block));

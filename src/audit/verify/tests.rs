@@ -248,11 +248,27 @@ fn rotated_files_are_one_trail_in_any_order() {
             }
         )
     );
-    files.push(files[0].clone());
+    files.push(folder.write("copy.jsonl", &text(&lines[3..6])));
     assert!(matches!(
         check(&files, &proofs),
         Err((1, Problem::Repeated { .. }))
     ));
+}
+
+#[test]
+fn what_is_rotated_after_the_files_were_named_is_not_missing() {
+    let folder = Folder::new();
+    let chain = Chain::default().records(9);
+    let lines = chain.lines();
+    let old = folder.write("audit.jsonl.2", &text(&lines[..3]));
+    folder.write("audit.jsonl.1", &text(&lines[3..]));
+    let current = folder.write("audit.jsonl", b"");
+    ChainFile::open(&current)
+        .unwrap()
+        .write(&chain.link)
+        .unwrap();
+    let verified = check(&[current, old], &Proofs::default()).unwrap();
+    assert_eq!((verified.records, verified.files.len()), (9, 3));
 }
 
 #[test]

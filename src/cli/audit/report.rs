@@ -1,17 +1,19 @@
 //! `portcullis audit report`: credentials, refusals, pulls and pushes, for the people answerable.
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueHint;
 use jiff::{SignedDuration, Timestamp};
+use portcullis::audit::{TrailFile, siblings};
 use portcullis::config::{Config, time_to_live};
 use portcullis::report::terminal::escape_controls;
-use portcullis::report::{Configured, Gathered, JSON_KEYS, Period, Summary, Terms, TextLook, size};
+use portcullis::report::{
+    Configured, Found, Gathered, JSON_KEYS, Period, Summary, Terms, TextLook, size,
+};
 
 use super::super::files::{self, Existing, Readers};
 use super::super::{WRONG_CONFIGURATION, colours, print, print_error, terminal};
@@ -21,12 +23,13 @@ const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(
 
 /// Report who used which credential, what was refused, what was pulled and pushed
 ///
-/// Reads any number of trail files, of any size, in any order. Lines that are no records are counted
-/// and named. Exit code 0, also when there is something to look at.
+/// Reads any number of trail files, of any size, in any order, also compressed ones (gzip, zstd). Lines
+/// that are no records are counted and named. Exit code 0, also when there is something to look at; 1
+/// when a file could not be read or holds no record.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_KEYS)]
 pub(crate) struct Report {
-    /// Files of the trail, also rotated ones; `-` is standard input; by default the one of --config
+    /// Files of the trail, also rotated ones; `-` is standard input; by default those of --config
     #[arg(value_name = "FILE", required_unless_present = "config", value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
 
@@ -105,7 +108,14 @@ impl Report {
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };
-        let summary = self.summary(config.as_ref(), Timestamp::now())?;
+        let (gathered, unread) = self.gather(config.as_ref());
+        for problem in &unread {
+            print_error(problem);
+        }
+        if gathered.is_empty() && !unread.is_empty() {
+            return Ok(ExitCode::FAILURE);
+        }
+        let summary = self.summary(gathered, config.as_ref(), Timestamp::now());
         if let Some(path) = &self.html {
             let page = summary.html();
             files::write(path, page.as_bytes(), Readers::Owner, Existing::Replace)?;
@@ -119,21 +129,51 @@ impl Report {
             };
             print(&summary.text(look))?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if unread.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
-    fn summary(&self, config: Option<&Config>, now: Timestamp) -> Result<Summary> {
-        let mut paths: Vec<&Path> = self.files.iter().map(PathBuf::as_path).collect();
-        if let (true, Some(config)) = (paths.is_empty(), config) {
-            paths.push(&config.audit.file);
-        }
+    /// Reads all files; what could not be read is told of, and does not keep the others from it.
+    fn gather(&self, config: Option<&Config>) -> (Gathered, Vec<String>) {
+        let now = Timestamp::now();
         let mut gathered = Gathered::new(Period {
             since: self.since.map(|since| since.before(now)),
             until: self.until.map(|until| until.before(now)),
         });
-        for path in &paths {
-            gather_file(path, &mut gathered)?;
+        let (mut piped, mut paths): (Vec<_>, Vec<_>) = self
+            .files
+            .iter()
+            .cloned()
+            .partition(|path| path == Path::new("-"));
+        if let (true, Some(config)) = (self.files.is_empty(), config) {
+            paths = siblings(&config.audit.file);
+            if paths.is_empty() {
+                paths.push(config.audit.file.clone());
+            }
         }
+        let (files, unreadable) = TrailFile::open_all(&paths);
+        let mut unread: Vec<_> = unreadable.iter().map(ToString::to_string).collect();
+        for file in &files {
+            let name = file.path().display().to_string();
+            let read = file
+                .reader()
+                .and_then(|from| gather_file(&name, from, file.length(), &mut gathered));
+            unread.extend(
+                read.err()
+                    .map(|error| format!("cannot read {name}: {error}")),
+            );
+        }
+        if piped.pop().is_some() {
+            let read = gather_file("-", io::stdin(), None, &mut gathered);
+            unread.extend(read.err().map(|error| format!("cannot read -: {error}")));
+        }
+        (gathered, unread)
+    }
+
+    fn summary(&self, gathered: Gathered, config: Option<&Config>, now: Timestamp) -> Summary {
         let terms = Terms {
             now,
             unused: self.unused,
@@ -144,25 +184,24 @@ impl Report {
             roles: &config.roles,
             endings: config.endings(),
         });
-        Ok(Summary::new(gathered, configured, terms, self.top.into()))
+        Summary::new(gathered, configured, terms, self.top.into())
     }
 }
 
-fn gather_file(path: &Path, gathered: &mut Gathered) -> Result<()> {
-    let name = path.display().to_string();
-    let (from, length): (Box<dyn Read>, _) = if path == Path::new("-") {
-        (Box::new(io::stdin()), None)
-    } else {
-        let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-        let length = file.metadata().map(|metadata| metadata.len()).ok();
-        (Box::new(file), length)
-    };
-    let mut progress = Progress::new(&name, length);
-    gathered
-        .read(&name, from, |bytes| progress.show(bytes))
-        .with_context(|| format!("cannot read {name}"))?;
+fn gather_file(
+    name: &str,
+    from: impl Read,
+    length: Option<u64>,
+    gathered: &mut Gathered,
+) -> io::Result<()> {
+    let mut progress = Progress::new(name, length);
+    let read = gathered.read(name, from, |bytes| progress.show(bytes));
     progress.clear();
-    Ok(())
+    let is_foreign = "none of its lines is an audit record";
+    match read? {
+        Found::Lines { records: 0 } => Err(io::Error::new(io::ErrorKind::InvalidData, is_foreign)),
+        Found::Lines { .. } | Found::Nothing => Ok(()),
+    }
 }
 
 /// Progress of the reading, shown on a terminal.

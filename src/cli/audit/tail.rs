@@ -1,15 +1,14 @@
 //! `portcullis audit tail`: the last records, and those that follow.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueHint;
 use clap::builder::PossibleValuesParser;
 use ipnet::IpNet;
-use portcullis::audit::{Event, Outcome};
+use portcullis::audit::{Event, Outcome, TrailFile};
 use portcullis::policy::Pattern;
 use portcullis::report::tail::{self, Columns, Follow, Form, Reading};
 
@@ -18,9 +17,9 @@ use super::super::terminal;
 /// Show the last records of a trail, and those that come
 #[derive(Debug, clap::Args)]
 pub(crate) struct Tail {
-    /// A file of the trail
-    #[arg(value_hint = ValueHint::FilePath)]
-    file: PathBuf,
+    /// Files of the trail, also rotated and compressed ones, in any order
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    files: Vec<PathBuf>,
 
     /// Go on with what is written from now on, also when the file is rotated
     #[arg(short, long)]
@@ -101,8 +100,10 @@ impl From<Filter> for tail::Filter {
 impl Tail {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let shown = self.file.display();
-        let file = File::open(&self.file).with_context(|| format!("cannot open {shown}"))?;
+        let (files, unreadable) = TrailFile::open_all(&self.files);
+        if let Some(first) = unreadable.into_iter().next() {
+            return Err(first.into());
+        }
         let columns = Columns {
             width: terminal::width(),
             colours: terminal::colours(),
@@ -119,15 +120,20 @@ impl Tail {
         } else {
             Reading::Once
         };
-        let (last, end) = tail
-            .last(&file, self.lines, reading)
-            .with_context(|| format!("cannot read {shown}"))?;
+        let (last, newest) = tail.last_of_all(files, self.lines, reading)?;
         let mut out = io::stdout().lock();
         let written = write!(out, "{head}{}", last.concat()).and_then(|()| out.flush());
         if !is_open(written)? || !self.follow {
             return Ok(ExitCode::SUCCESS);
         }
-        let mut follow = Follow::new(self.file.clone(), file, end);
+        let Some((newest, end)) = newest else {
+            bail!("nothing follows a compressed file: name the file that is written");
+        };
+        let shown = newest.path().display();
+        let file = newest
+            .reopened()
+            .with_context(|| format!("cannot read {shown}"))?;
+        let mut follow = Follow::new(newest.path().to_owned(), file, end);
         loop {
             let mut text = String::new();
             follow

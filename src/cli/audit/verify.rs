@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use portcullis::audit::verify::{Finding, Proofs, Verified, VerifyError, verify};
-use portcullis::audit::{ChainKey, PublicKey};
+use portcullis::audit::{ChainKey, PublicKey, is_beside};
 use portcullis::tls;
 use serde_json::json;
 
@@ -24,7 +24,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// and the first such place if there is one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
-    /// The trail and its rotated files, in any order
+    /// The trail and its rotated files, in any order, also compressed ones (gzip, zstd)
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -55,11 +55,11 @@ impl Verify {
                 .map(|path| public_key(path))
                 .collect::<Result<_>>()?,
         };
-        let files: Vec<_> = self
-            .files
-            .into_iter()
-            .filter(|path| !is_beside(path))
-            .collect();
+        let mut files = self.files;
+        files.retain(|path| !is_beside(path));
+        if files.is_empty() {
+            bail!("none of the files given is a part of a trail");
+        }
         let progress = Progress::of(&files);
         let result = verify(&files, &proofs, &|bytes| progress.add(bytes));
         progress.end();
@@ -78,12 +78,6 @@ impl Verify {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Files that a shell's `audit.jsonl*` finds next to the trail.
-fn is_beside(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.extension().is_some_and(|kind| kind == "chain") || name.contains(".torn-")
 }
 
 fn key(path: &Path) -> Result<ChainKey> {

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
-use portcullis::audit::Lines;
+use portcullis::audit::{Lines, TrailFile};
 use portcullis::config::Config;
 use portcullis::report::replay::{PastDecision, Today};
 use portcullis::report::terminal::escape_controls;
@@ -56,9 +55,8 @@ impl Changes {
         let mut changes = Self::default();
         for path in files {
             let path = path.as_ref();
-            let file =
-                File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-            let mut lines = Lines::new(BufReader::with_capacity(256 * 1024, file));
+            let file = TrailFile::open(path)?;
+            let mut lines = Lines::new(BufReader::with_capacity(256 * 1024, file.reader()?));
             while let Some(line) = lines
                 .read()
                 .with_context(|| format!("cannot read {}", path.display()))?

@@ -1,13 +1,12 @@
 //! `explain --from-audit`: one decision of the past, and today's.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
-use portcullis::audit::{Entry, Lines};
+use portcullis::audit::{Entry, Lines, TrailFile};
 use portcullis::config::Config;
 use portcullis::report::replay::{PastDecision, Today};
 use portcullis::report::terminal::escape_controls;
@@ -111,8 +110,8 @@ fn find(reference: &str, files: &[impl AsRef<Path>]) -> Result<(Entry, u64)> {
     for path in files {
         let path = path.as_ref();
         let name = path.display();
-        let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-        let mut lines = Lines::new(BufReader::with_capacity(256 * 1024, file));
+        let file = TrailFile::open(path)?;
+        let mut lines = Lines::new(BufReader::with_capacity(256 * 1024, file.reader()?));
         while let Some(line) = lines
             .read()
             .with_context(|| format!("cannot read {name}"))?

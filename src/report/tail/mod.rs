@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
-use crate::audit::{Entry, Flaw, Lines};
+use crate::audit::{Entry, Flaw, Lines, TrailFile, Unreadable};
 use crate::policy::Pattern;
 use crate::registry::RepoName;
 
@@ -99,13 +100,56 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// The last `count` lines that fit, and where the last whole line ends.
-    pub fn last(
+    /// The last `count` lines that fit of the files of a trail, in any order; the newest file, and where
+    /// its last whole line ends, if it can grow.
+    pub fn last_of_all(
         &self,
-        file: &File,
+        mut files: Vec<TrailFile>,
         count: usize,
         reading: Reading,
-    ) -> io::Result<(Vec<String>, u64)> {
+    ) -> Result<(Vec<String>, Option<(TrailFile, u64)>), Unreadable> {
+        files.sort_by_cached_key(first_time);
+        let (mut found, mut newest) = (VecDeque::new(), None);
+        while let Some(file) = files.pop() {
+            let wanted = count.saturating_sub(found.len());
+            let last = match file.plain() {
+                Some(plain) => self
+                    .last(plain, wanted, reading)
+                    .map(|(last, end)| (last, Some(end))),
+                None => self.last_unpacked(&file, wanted).map(|last| (last, None)),
+            };
+            let (last, end) = last.map_err(|source| Unreadable {
+                path: file.path().to_owned(),
+                source,
+            })?;
+            last.into_iter()
+                .rev()
+                .for_each(|line| found.push_front(line));
+            if newest.is_none() {
+                newest = Some((file, end));
+            }
+            if found.len() >= count {
+                break;
+            }
+        }
+        let newest = newest.and_then(|(file, end)| Some((file, end?)));
+        Ok((found.into(), newest))
+    }
+
+    fn last_unpacked(&self, file: &TrailFile, count: usize) -> io::Result<Vec<String>> {
+        let mut lines = Lines::new(BufReader::new(file.reader()?));
+        let mut found = VecDeque::new();
+        while let Some(line) = lines.read()? {
+            found.extend(self.shown(lines.text(), line));
+            if found.len() > count {
+                found.pop_front();
+            }
+        }
+        Ok(found.into())
+    }
+
+    /// The last `count` lines that fit, and where the last whole line ends.
+    fn last(&self, file: &File, count: usize, reading: Reading) -> io::Result<(Vec<String>, u64)> {
         let length = file.metadata()?.len();
         let mut window = TAIL;
         loop {
@@ -156,6 +200,15 @@ impl Tail {
                 .then(|| format!("(a line {flaw}, {} bytes)\n", text.len())),
         }
     }
+}
+
+/// When the first record of a file was written; a file without one is the newest.
+fn first_time(file: &TrailFile) -> Timestamp {
+    let first = || {
+        let mut lines = Lines::new(BufReader::new(file.reader().ok()?));
+        Some(lines.read().ok()??.ok()?.time)
+    };
+    first().unwrap_or(Timestamp::MAX)
 }
 
 /// Ways to read a file.

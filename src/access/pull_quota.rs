@@ -114,7 +114,7 @@ impl Pull {
 mod tests {
     use super::{Counters, Pull};
     use crate::access::Refusal;
-    use crate::identity::{Identity, Subject};
+    use crate::identity::{Group, Identity, Subject};
     use crate::limit::{Quota, Quotas};
     use crate::policy::{Pattern, Policy, PullLimit, PullLimits, Who};
     use crate::registry::Call;
@@ -182,7 +182,7 @@ mod tests {
     async fn the_first_limit_that_fits_is_asked() {
         let limits = limits(&[
             limit(vec![Who::User(subject("robot"))], &["free/**"], 0),
-            limit(vec![Who::Group("ci".into())], &[], 20),
+            limit(vec![Who::Group(Group::new("ci"))], &[], 20),
             limit(vec![Who::Anonymous], &["rare/**"], 1),
             limit(vec![], &["rare/**"], 2),
         ]);

@@ -498,7 +498,7 @@ fn named(who: &Who) -> String {
     match who {
         Who::Anonymous => "anonymous".to_owned(),
         Who::Authenticated => "authenticated".to_owned(),
-        Who::Group(name) => format!("group:{name}"),
+        Who::Group(group) => format!("group:{}", group.as_str()),
         Who::User(subject) => format!("user:{}", subject.as_str().unwrap_or_default()),
     }
 }

@@ -139,7 +139,7 @@ impl Record {
                 .groups()
                 .iter()
                 .take(MAX_GROUPS)
-                .map(|group| bounded(group))
+                .map(|group| bounded(group.as_str()))
                 .collect();
             fields.proof = proof(who);
             fields.auth = Some(who.authentication().as_str());

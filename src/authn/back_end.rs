@@ -10,7 +10,7 @@ use super::ldap::Directory;
 use super::outcome::{Outcome, Rejection};
 use super::person::{Known, Person};
 use super::state::AuthnState;
-use crate::identity::{Authentication, Name, Password, Recency};
+use crate::identity::{Authentication, Group, Name, Password, Recency};
 use crate::limit::Claimant;
 
 /// A back end of one configuration.
@@ -38,7 +38,7 @@ pub struct CredentialStatus {
     /// Of the user's entry: a token is good as long as this is what it was when it was minted.
     pub entry: Fingerprint,
     /// The groups that the back end names.
-    pub groups: Arc<[Arc<str>]>,
+    pub groups: Arc<[Group]>,
     /// Whether this is from before the directory went down.
     pub stale: bool,
 }

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 
 use crate::identity::{
-    CertificateField, ClientCertificate, Identity, Name, Peer, PeerCertificate, Subject,
+    CertificateField, ClientCertificate, Group, Identity, Name, Peer, PeerCertificate, Subject,
 };
 use crate::tls::{ClientCertificateMode, ClientCertificates};
 
@@ -120,7 +120,7 @@ impl Certificates {
     }
 
     /// Whom a certificate names, with the groups.
-    fn named(&self, shown: &ClientCertificate) -> Option<(Name, Vec<Arc<str>>)> {
+    fn named(&self, shown: &ClientCertificate) -> Option<(Name, Vec<Group>)> {
         let user = shown.user(&self.username)?;
         let groups = match self.groups {
             Some(field) => shown.groups(field)?,

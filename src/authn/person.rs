@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::fingerprint::Fingerprint;
-use crate::identity::{Name, Recency};
+use crate::identity::{Group, Name, Recency};
 
 /// A user of a back end.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) struct Person {
     /// As the back end spells it.
     pub(super) name: Name,
     /// In order; none for users of a file.
-    pub(super) groups: Arc<[Arc<str>]>,
+    pub(super) groups: Arc<[Group]>,
     /// Changes when the entry becomes another's or, where the back end tells, its password changes.
     pub(super) fingerprint: Fingerprint,
 }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
+use portcullis::authn::BackEndKind;
 use portcullis::authn::htpasswd::Users;
 use portcullis::authn::keys::Keyring;
 use portcullis::config::Config;
@@ -161,6 +162,12 @@ impl Explain {
             Subject::Nobody => Ok(Identity::anonymous()),
             Subject::Robot(robot) => robot_key(config, robot.name()),
             somebody @ (Subject::Person(_) | Subject::Workload(_)) => {
+                let in_file = if config.auth.order.contains(&BackEndKind::Ldap) {
+                    htpasswd_users(config)
+                } else {
+                    Vec::new()
+                };
+                let somebody = as_compared(config, somebody, &in_file);
                 Ok(Identity::supposed(somebody, &groups))
             }
         }
@@ -237,8 +244,12 @@ impl Explain {
         }
         let by_rules = config.policy.users().filter_map(Subject::as_str);
         let mut names: BTreeSet<String> = by_rules.map(str::to_owned).collect();
-        names.extend(htpasswd_users(config));
-        let supposed = |name: &str| Ok(Identity::supposed(Subject::read(name)?, &[]));
+        let in_file = htpasswd_users(config);
+        names.extend(in_file.iter().cloned());
+        let supposed = |name: &str| {
+            let subject = as_compared(config, Subject::read(name)?, &in_file);
+            Ok(Identity::supposed(subject, &[]))
+        };
         let users: Result<Vec<_>> = names
             .into_iter()
             .map(|name| supposed(&name).map(|who| (name, who)))
@@ -266,6 +277,17 @@ fn robot_key(config: &Config, name: &str) -> Result<Identity> {
     let key = keys.get(name);
     let key = key.with_context(|| format!("there is no key `{name}` in {file}"))?;
     Ok(Identity::supposed_key(name, key.confinement.clone()))
+}
+
+/// Who is not in the file may be in the directory, which does not tell cases apart.
+fn as_compared(config: &Config, subject: Subject, in_file: &[String]) -> Subject {
+    let is_in_file = |name: &str| in_file.iter().any(|user| user == name);
+    let asks_directory = config.auth.order.contains(&BackEndKind::Ldap);
+    if asks_directory && !subject.as_str().is_some_and(is_in_file) {
+        subject.in_directory()
+    } else {
+        subject
+    }
 }
 
 fn htpasswd_users(config: &Config) -> Vec<String> {

@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::authn::BackEndKind;
 use crate::document::{self, Source};
 pub use crate::document::{Diagnostic, Errors, Warning};
+use crate::identity::Subject;
 use crate::policy::{Limits, Policy, Roles};
 use crate::telemetry::LogFormat;
 use crate::{admin, audit, authn, store, telemetry, tls, token, transport, upstream, whole_file};
@@ -106,6 +108,16 @@ impl Config {
         } = document::read(text, path, &schema());
         let config = file.map(|file| meaning::understand(&file, source, path, env, &mut found));
         (config, found)
+    }
+
+    /// A subject as its back end compares it, where a directory is the only one: without case.
+    pub fn as_compared(&self, subject: Subject) -> Subject {
+        let names_users = !self.tls.client_certificates.username.is_empty();
+        if self.auth.order == [BackEndKind::Ldap] && !names_users {
+            subject.in_directory()
+        } else {
+            subject
+        }
     }
 
     /// An error at a key, for whoever finds that what the key names is no good: the key's dotted

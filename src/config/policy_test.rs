@@ -49,7 +49,7 @@ impl Config {
     }
 
     fn run_policy_test(&self, test: &PolicyTest, now: Timestamp) -> Option<Diagnostic> {
-        let who = test.caller();
+        let who = test.caller(self);
         let (from, action) = (test.address, test.action);
         let found = self
             .policy
@@ -76,12 +76,13 @@ impl Config {
 }
 
 impl PolicyTest {
-    fn caller(&self) -> Identity {
+    fn caller(&self, config: &Config) -> Identity {
         let groups: Vec<&str> = self.groups.iter().map(|group| &**group).collect();
         match &self.user {
             Subject::Nobody => Identity::anonymous(),
             somebody @ (Subject::Person(_) | Subject::Robot(_) | Subject::Workload(_)) => {
-                Identity::supposed(somebody.clone(), &groups)
+                let somebody = config.as_compared(somebody.clone());
+                Identity::supposed(somebody, &groups)
             }
         }
     }

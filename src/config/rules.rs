@@ -1,6 +1,6 @@
 //! Rules, roles, groups and policy tests: from written to meant.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::file::{self, File};
@@ -8,7 +8,7 @@ use super::policy_test::PolicyTest;
 use crate::document::{
     self, At, EMPTY, Interpreter, List, Words, Wrong, find_role, nearest, timestamp,
 };
-use crate::identity::{NameError, ROBOT, Subject};
+use crate::identity::{Group, NameError, ROBOT, Subject};
 use crate::limit::Quota;
 use crate::policy::{
     AccessRule, BUILT_IN_ROLES, Condition, DenyRule, Policy, PullLimit, Roles, Who,
@@ -22,6 +22,14 @@ struct Names {
     groups: HashMap<Box<str>, Vec<Subject>>,
     /// Whether a back end or a certificate can name groups that stand nowhere in the file.
     others_name_groups: bool,
+}
+
+impl Names {
+    fn has_group(&self, name: &str) -> bool {
+        let group = Group::new(name);
+        let mut known = self.groups.keys();
+        known.any(|known| Group::new(&**known) == group)
+    }
 }
 
 /// `[[access]]`, `[[deny]]`, `[groups]`, `[roles]`; and `[[limit]]`, which speaks of the same people.
@@ -84,8 +92,18 @@ impl Interpreter<'_> {
     }
 
     fn groups(&mut self, file: &File) -> HashMap<Box<str>, Vec<Subject>> {
-        let mut groups = HashMap::new();
+        let (mut groups, mut spellings) = (HashMap::new(), HashSet::new());
         for (name, members) in &file.groups {
+            if !spellings.insert(Group::new(name.value.as_str())) {
+                let wrong = Wrong::new(format!(
+                    "the group {:?} is there in another spelling",
+                    name.value
+                ));
+                self.error(
+                    &name.span,
+                    wrong.help("names of groups are compared without case"),
+                );
+            }
             if name.value.is_empty() {
                 self.error(&name.span, Wrong::new("the group has no name"));
             }
@@ -226,7 +244,7 @@ impl Interpreter<'_> {
             let unknown = item
                 .value
                 .strip_prefix("group:")
-                .filter(|group| !names.others_name_groups && !names.groups.contains_key(*group));
+                .filter(|group| !names.others_name_groups && !names.has_group(group));
             if let Some(group) = unknown.filter(|group| !group.is_empty()) {
                 let wrong = Wrong::new(format!("the group {group:?} has no members"));
                 let known = names.groups.keys().map(|group| &**group);
@@ -253,7 +271,9 @@ fn who(text: &str) -> Result<Who, Wrong> {
             return Err(wrong.help("write \"authenticated\" for everybody who has logged in"));
         }
         Some(("user", name)) if !name.is_empty() => return subject(name).map(Who::User),
-        Some(("group", name)) if !name.is_empty() => return Ok(Who::Group(name.into())),
+        Some(("group", name)) if !name.is_empty() => {
+            return close(name).map(|name| Who::Group(Group::new(name)));
+        }
         _ => {}
     }
     let wrong = Wrong::new(format!("{text:?} is nobody"));
@@ -271,7 +291,7 @@ fn who(text: &str) -> Result<Who, Wrong> {
 
 /// A person, or a robot key as `key:NAME`.
 fn subject(name: &str) -> Result<Subject, Wrong> {
-    Subject::read(name).map_err(|error| {
+    Subject::read(close(name)?).map_err(|error| {
         let wrong = Wrong::new(error.to_string());
         match error {
             NameError::Robot => wrong.help("write \"key:NAME\" for a robot key"),
@@ -284,6 +304,18 @@ fn subject(name: &str) -> Result<Subject, Wrong> {
             | NameError::TooLong => wrong.help("nobody can log in by this name"),
         }
     })
+}
+
+/// A name without space around it: with it no caller has the name, and a rule that denies would deny
+/// nothing.
+fn close(name: &str) -> Result<&str, Wrong> {
+    match name.trim() {
+        same if same == name => Ok(name),
+        meant => Err(
+            Wrong::new(format!("there is a space around the name {name:?}"))
+                .help(format!("write {meant:?}")),
+        ),
+    }
 }
 
 /// Whether somebody is a robot key.

@@ -928,3 +928,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_space_around_a_name_and_a_group_in_two_spellings_are_errors() {
+    let rule = |who: &str| {
+        let more = "repositories = [\"a/**\"]\nrole = \"guest\"";
+        format!("[[access]]\n{more}\nwho = [\"{who}\"]")
+    };
+    for (text, words) in [
+        (rule("user: bob"), "write \"bob\""),
+        (rule("user:bob "), "write \"bob\""),
+        (rule("group: team-a"), "write \"team-a\""),
+        ("[groups]\na = [\" bob\"]".to_owned(), "write \"bob\""),
+        (
+            "[groups]\nTeam = []\nteam = []".to_owned(),
+            "another spelling",
+        ),
+    ] {
+        let told = bad_besides(&text);
+        assert!(told.contains(words), "{text}:\n{told}");
+    }
+}

@@ -4,12 +4,11 @@
 //! one value, fit to be a name as it stands; two of them, a wildcard or a control character name
 //! nobody. Matching is exact, byte by byte.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
-use super::{Name, Origin, ROBOT};
+use super::{Group, Name, Origin, ROBOT};
 
 /// The longest value that a certificate can name somebody by, in bytes.
 const MAX_VALUE: usize = 256;
@@ -92,7 +91,7 @@ impl ClientCertificate {
 
     /// The groups it names. `None` if one of them is no name: with some of its groups alone, a
     /// deny rule for another would not hold.
-    pub fn groups(&self, field: CertificateField) -> Option<Vec<Arc<str>>> {
+    pub fn groups(&self, field: CertificateField) -> Option<Vec<Group>> {
         let groups: Vec<_> = self.values(field).map(group).collect::<Option<_>>()?;
         (groups.len() <= MAX_GROUPS).then_some(groups)
     }
@@ -105,11 +104,11 @@ impl ClientCertificate {
     }
 }
 
-fn group(value: Option<&str>) -> Option<Arc<str>> {
+fn group(value: Option<&str>) -> Option<Group> {
     let is_name = |value: &&str| {
         is_exact(value) && !value.starts_with(ROBOT) && !value.chars().any(char::is_control)
     };
-    value.filter(is_name).map(Arc::from)
+    value.filter(is_name).map(Group::new)
 }
 
 /// Whether a value stands for itself: no wildcard, no space at its ends.

@@ -6,6 +6,7 @@ mod confinement;
 mod credential;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod group;
 mod letters;
 mod name;
 mod peer;
@@ -16,6 +17,7 @@ mod subject;
 pub use certificate::{Accepted, CertificateField, ClientCertificate};
 pub use confinement::Confinement;
 pub use credential::{MAX_PASSWORD, Malformed, Password, Presented, Secret};
+pub use group::Group;
 pub use letters::fold;
 pub use name::{Name, NameError, Origin, ROBOT};
 pub use peer::{Peer, PeerCertificate, TlsSession, Witness, address_text};

@@ -110,6 +110,17 @@ impl Name {
         })
     }
 
+    /// The same as a directory's name, unless no directory can say it.
+    #[must_use]
+    pub fn in_directory(self) -> Self {
+        let origin = if self.shown.contains(':') {
+            self.origin
+        } else {
+            Origin::Directory
+        };
+        Self { origin, ..self }
+    }
+
     /// As whoever knows the person spells it.
     pub fn as_str(&self) -> &str {
         &self.shown

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Confinement, Name, Robot, Subject, SubjectKind};
+use super::{Confinement, Group, Name, Robot, Subject, SubjectKind};
 use crate::registry::{Action, RepoName};
 
 /// How an identity was established.
@@ -79,7 +79,7 @@ pub struct Proof {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     subject: Subject,
-    groups: Arc<[Arc<str>]>,
+    groups: Arc<[Group]>,
     authentication: Authentication,
     recency: Recency,
     password: bool,
@@ -106,7 +106,7 @@ impl Identity {
     /// A user whose password a back end has verified. `cached`: it had been verified shortly before.
     pub(crate) fn verified_password(
         user: Name,
-        groups: Arc<[Arc<str>]>,
+        groups: Arc<[Group]>,
         authentication: Authentication,
         cached: bool,
     ) -> Self {
@@ -153,7 +153,7 @@ impl Identity {
     /// whether the token was minted for one.
     pub(crate) fn verified_token(
         user: Option<Name>,
-        groups: Arc<[Arc<str>]>,
+        groups: Arc<[Group]>,
         password: bool,
         scope: Arc<[Grant]>,
     ) -> Self {
@@ -171,7 +171,7 @@ impl Identity {
     }
 
     /// The user whom a client certificate names, and nothing besides it.
-    pub(crate) fn verified_certificate(user: Name, groups: Vec<Arc<str>>) -> Self {
+    pub(crate) fn verified_certificate(user: Name, groups: Vec<Group>) -> Self {
         Self {
             subject: Subject::Person(user),
             groups: groups.into(),
@@ -192,7 +192,7 @@ impl Identity {
 
     /// The same identity with a client certificate beside it, which may name further groups.
     #[must_use]
-    pub(crate) fn beside_certificate(self, groups: Vec<Arc<str>>) -> Self {
+    pub(crate) fn beside_certificate(self, groups: Vec<Group>) -> Self {
         let groups = self.groups.iter().cloned().chain(groups).collect();
         Self {
             groups,
@@ -206,7 +206,7 @@ impl Identity {
     pub fn supposed(subject: Subject, groups: &[&str]) -> Self {
         Self {
             subject,
-            groups: groups.iter().map(|group| Arc::from(*group)).collect(),
+            groups: groups.iter().map(|group| Group::new(*group)).collect(),
             authentication: Authentication::Htpasswd,
             password: true,
             ..Self::anonymous()
@@ -237,9 +237,10 @@ impl Identity {
         self.subject.as_str()
     }
 
-    /// The name of a person; `None` for everything else, which patterns with `${user}` are not for.
+    /// The name of a person as `${user}` in patterns means it: a directory's in its fold, since no
+    /// repository has capitals. `None` for everything else.
     pub fn person(&self) -> Option<&str> {
-        self.subject.person().map(Name::as_str)
+        self.subject.person().map(|name| &**name.key())
     }
 
     /// What the caller is.
@@ -249,7 +250,7 @@ impl Identity {
 
     /// The groups that the back end which knows the user names. The configuration's own groups are
     /// added by the policy.
-    pub fn groups(&self) -> &[Arc<str>] {
+    pub fn groups(&self) -> &[Group] {
         &self.groups
     }
 

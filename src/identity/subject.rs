@@ -121,6 +121,15 @@ impl Subject {
         }
     }
 
+    /// The same with a person's name as a directory's.
+    #[must_use]
+    pub fn in_directory(self) -> Self {
+        match self {
+            Self::Person(name) => Self::Person(name.in_directory()),
+            Self::Nobody | Self::Robot(_) | Self::Workload(_) => self,
+        }
+    }
+
     /// The name of a person.
     pub fn person(&self) -> Option<&Name> {
         match self {

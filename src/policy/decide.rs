@@ -236,7 +236,7 @@ impl Policy {
         own.is_some_and(|own| own.repositories.iter().any(is_left))
             || given.any(|rule| {
                 let mut patterns = rule.repositories.iter();
-                patterns.any(|pattern| pattern.is_for(who.user()) && is_left(pattern))
+                patterns.any(|pattern| pattern.is_for(who.person()) && is_left(pattern))
             })
     }
 

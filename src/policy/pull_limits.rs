@@ -126,7 +126,7 @@ fn is(policy: &Policy, who: &Identity, one: &Who) -> bool {
     match one {
         Who::Anonymous => who.subject().is_nobody(),
         Who::Authenticated => !who.subject().is_nobody(),
-        Who::Group(name) => policy.groups_of(who).any(|group| group == &**name),
+        Who::Group(group) => policy.is_in(who, group),
         Who::User(subject) => who.subject().is(subject),
     }
 }
@@ -138,7 +138,7 @@ fn name_of(limit: &PullLimit) -> u64 {
         let (kind, name) = match who {
             Who::Anonymous => ("anonymous", ""),
             Who::Authenticated => ("authenticated", ""),
-            Who::Group(name) => ("group:", &**name),
+            Who::Group(group) => ("group:", group.as_str()),
             Who::User(subject) => ("user:", subject.as_str().unwrap_or_default()),
         };
         hash.update(kind.as_bytes())
@@ -157,7 +157,7 @@ fn name_of(limit: &PullLimit) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{Pattern, PullLimit, Quota, Who, name_of};
-    use crate::identity::Subject;
+    use crate::identity::{Group, Subject};
     use std::time::Duration;
 
     #[test]
@@ -173,12 +173,12 @@ mod tests {
                 },
             })
         };
-        let one = name(vec![Who::Group("ci".into())], &["a/**"], 1);
-        assert_eq!(one, name(vec![Who::Group("ci".into())], &["a/**"], 2));
+        let one = name(vec![Who::Group(Group::new("ci"))], &["a/**"], 1);
+        assert_eq!(one, name(vec![Who::Group(Group::new("ci"))], &["a/**"], 2));
         for other in [
             name(vec![Who::User(Subject::read("ci").unwrap())], &["a/**"], 1),
-            name(vec![Who::Group("ci".into())], &["a/*"], 1),
-            name(vec![Who::Group("ci".into())], &["a/**", "b"], 1),
+            name(vec![Who::Group(Group::new("ci"))], &["a/*"], 1),
+            name(vec![Who::Group(Group::new("ci"))], &["a/**", "b"], 1),
             name(vec![], &["a/**"], 1),
         ] {
             assert_ne!(one, other);

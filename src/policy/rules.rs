@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::Pattern;
 use super::index::Index;
-use crate::identity::{Identity, Subject};
+use crate::identity::{Group, Identity, Subject};
 use crate::registry::{Action, RepoName};
 
 /// Where a rule stands: `file:line`, as audit records and `explain` print it.
@@ -31,7 +31,7 @@ pub enum Who {
     /// Every user.
     Authenticated,
     /// The members of a group.
-    Group(Box<str>),
+    Group(Group),
     /// One person or robot.
     User(Subject),
 }
@@ -155,9 +155,14 @@ impl Policy {
 
     /// All groups of a caller: those the back end named and the configuration's own.
     pub fn groups_of<'a>(&'a self, who: &'a Identity) -> impl Iterator<Item = &'a str> {
-        let own = self.own_groups(who).iter().map(|group| &**group);
-        let new = own.filter(|own| who.groups().iter().all(|known| **known != **own));
-        who.groups().iter().map(|group| &**group).chain(new)
+        let own = self.own_groups(who).iter();
+        let new = own.filter(|own| !who.groups().contains(own));
+        who.groups().iter().chain(new).map(Group::as_str)
+    }
+
+    /// Whether a caller is in a group.
+    pub(super) fn is_in(&self, who: &Identity, group: &Group) -> bool {
+        who.groups().contains(group) || self.own_groups(who).contains(group)
     }
 
     /// How many access and how many deny rules there are.
@@ -182,7 +187,7 @@ impl Policy {
         named.chain(&self.members.all)
     }
 
-    pub(super) fn own_groups(&self, who: &Identity) -> &[Box<str>] {
+    pub(super) fn own_groups(&self, who: &Identity) -> &[Group] {
         self.members.groups_of(who.subject())
     }
 }
@@ -198,16 +203,17 @@ fn spelled_out(access: &[AccessRule], deny: &[DenyRule]) -> HashSet<Box<str>> {
 #[derive(Debug, Default)]
 struct Members {
     all: Vec<Subject>,
-    people: HashMap<Box<str>, Vec<Box<str>>>,
+    people: HashMap<Box<str>, Vec<Group>>,
     /// The same by the folds of the names, for people of a directory.
-    folded: HashMap<Box<str>, Vec<Box<str>>>,
-    robots: HashMap<Box<str>, Vec<Box<str>>>,
+    folded: HashMap<Box<str>, Vec<Group>>,
+    robots: HashMap<Box<str>, Vec<Group>>,
 }
 
 impl Members {
     fn new(groups: HashMap<Box<str>, Vec<Subject>>) -> Self {
         let mut members = Self::default();
         for (group, own) in groups {
+            let group = Group::new(group);
             for member in own {
                 match &member {
                     Subject::Person(name) => {
@@ -236,7 +242,7 @@ impl Members {
         members
     }
 
-    fn groups_of(&self, who: &Subject) -> &[Box<str>] {
+    fn groups_of(&self, who: &Subject) -> &[Group] {
         let found = match who {
             Subject::Person(name) if name.is_folded() => self.folded.get(&**name.folded()),
             Subject::Person(name) => self.people.get(name.as_str()),
@@ -247,8 +253,8 @@ impl Members {
     }
 }
 
-fn enter(groups: &mut HashMap<Box<str>, Vec<Box<str>>>, member: &str, group: &str) {
-    groups.entry(member.into()).or_default().push(group.into());
+fn enter(groups: &mut HashMap<Box<str>, Vec<Group>>, member: &str, group: &Group) {
+    groups.entry(member.into()).or_default().push(group.clone());
 }
 
 /// What a rule is asked.
@@ -256,7 +262,7 @@ fn enter(groups: &mut HashMap<Box<str>, Vec<Box<str>>>, member: &str, group: &st
 pub(super) struct Question<'a> {
     pub(super) who: &'a Identity,
     /// The configuration's own groups of that caller.
-    pub(super) own_groups: &'a [Box<str>],
+    pub(super) own_groups: &'a [Group],
     /// In canonical form, see [`IpAddr::to_canonical`].
     pub(super) from: IpAddr,
     pub(super) action: Action,
@@ -322,9 +328,8 @@ impl Question<'_> {
         match who {
             Who::Anonymous => self.who.subject().is_nobody(),
             Who::Authenticated => !self.who.subject().is_nobody(),
-            Who::Group(name) => {
-                self.own_groups.contains(name)
-                    || self.who.groups().iter().any(|group| **group == **name)
+            Who::Group(group) => {
+                self.own_groups.contains(group) || self.who.groups().contains(group)
             }
             Who::User(subject) => self.who.subject().is(subject),
         }

@@ -1,6 +1,5 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use http::Method;
 use jiff::Timestamp;
@@ -10,7 +9,7 @@ use super::{
     AccessRule, BUILT_IN_ROLES, Condition, Decision, Denial, DenyRule, Pattern, Place, Policy,
     RuleKind, Tags, Verdict, Who, canonical,
 };
-use crate::identity::{Authentication, Confinement, Identity, Name, Origin, Subject};
+use crate::identity::{Authentication, Confinement, Group, Identity, Name, Origin, Subject};
 use crate::registry::{Action, Call, RepoName};
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -28,7 +27,7 @@ fn place(text: &str) -> Place {
 }
 
 fn user(name: &str, groups: &[&str]) -> Identity {
-    let groups: Vec<Arc<str>> = groups.iter().map(|group| Arc::from(*group)).collect();
+    let groups: Vec<_> = groups.iter().map(|group| Group::new(*group)).collect();
     Identity::verified_password(named(name), groups.into(), Authentication::Htpasswd, false)
 }
 
@@ -44,7 +43,7 @@ fn role(name: &str) -> Vec<Action> {
 fn who(text: &str) -> Who {
     match text.split_once(':') {
         Some(("user", name)) => Who::User(Subject::read(name).unwrap()),
-        Some(("group", name)) => Who::Group(name.into()),
+        Some(("group", name)) => Who::Group(Group::new(name)),
         _ if text == "anonymous" => Who::Anonymous,
         _ => Who::Authenticated,
     }
@@ -605,7 +604,7 @@ prop_compose! {
         in_group in any::<bool>(),
         password in any::<bool>(),
     ) -> Identity {
-        let groups: Vec<Arc<str>> = if in_group { vec!["g".into()] } else { vec![] };
+        let groups = if in_group { vec![Group::new("g")] } else { vec![] };
         Identity::verified_token(name.map(named), groups.into(), password, [].into())
     }
 }
@@ -637,11 +636,7 @@ fn slow_reference(
             None => vec![Who::Anonymous],
             Some(user) => vec![Who::Authenticated, Who::User(Subject::read(user).unwrap())],
         };
-        mine.extend(
-            who.groups()
-                .iter()
-                .map(|group| Who::Group((**group).into())),
-        );
+        mine.extend(who.groups().iter().map(|group| Who::Group(group.clone())));
         mine.iter().any(|one| whom.contains(one))
     };
     let about = |patterns: &[Pattern]| {
@@ -839,10 +834,11 @@ fn people_of_a_directory_are_named_in_any_case_and_others_as_they_stand() {
     let rules = vec![
         access("1", &["a/**"], &["group:team-a"], role("guest")),
         access("2", &["b/**"], &["user:ALICE"], role("guest")),
+        access("3", &["home/${user}/**"], &["authenticated"], role("guest")),
     ];
     let policy = Policy::new(rules, vec![], groups);
     let may = |who: &Identity| {
-        ["a/x", "b/x"].map(|name| {
+        ["a/x", "b/x", "home/alice/x"].map(|name| {
             let name = RepoName::parse(name).unwrap();
             let found = policy.allows(who, here(), Action::Pull, &name, now());
             found.is_allow()
@@ -854,12 +850,12 @@ fn people_of_a_directory_are_named_in_any_case_and_others_as_they_stand() {
         Identity::verified_password(name, [].into(), method, false)
     };
     for name in ["alice", "Alice", "ALICE"] {
-        assert_eq!(may(&of(name, Origin::Directory)), [true, true], "{name}");
+        assert_eq!(may(&of(name, Origin::Directory)), [true; 3], "{name}");
     }
-    assert_eq!(may(&of("alice", Origin::Password)), [false, false]);
-    assert_eq!(may(&of("Alice", Origin::Password)), [true, false]);
-    assert_eq!(may(&of("ALICE", Origin::Written)), [false, true]);
-    assert_eq!(may(&of("ci", Origin::Directory)), [false, false]);
+    assert_eq!(may(&of("alice", Origin::Password)), [false, false, true]);
+    assert_eq!(may(&of("Alice", Origin::Password)), [true, false, false]);
+    assert_eq!(may(&of("ALICE", Origin::Written)), [false, true, false]);
+    assert_eq!(may(&of("ci", Origin::Directory)), [false; 3]);
     let nothing = Confinement {
         place: "keys.toml:1".into(),
         repositories: vec![],
@@ -869,4 +865,37 @@ fn people_of_a_directory_are_named_in_any_case_and_others_as_they_stand() {
     };
     let robot = Identity::verified_key("ci", nothing.into());
     assert_eq!(policy.groups_of(&robot).collect::<Vec<_>>(), ["team-a"]);
+}
+
+#[test]
+fn groups_are_the_same_in_every_case() {
+    let groups = HashMap::from([("Ops".into(), vec![Subject::read("bob").unwrap()])]);
+    let rules = vec![access(
+        "1",
+        &["a/**"],
+        &["group:team-a", "group:ops"],
+        role("developer"),
+    )];
+    let denies = vec![deny(
+        "2",
+        &["a/prod"],
+        &["group:contractors"],
+        vec![Action::Push],
+    )];
+    let policy = Policy::new(rules, denies, groups);
+    let may = |who: &Identity, name: &str| {
+        let name = RepoName::parse(name).unwrap();
+        policy
+            .allows(who, here(), Action::Push, &name, now())
+            .is_allow()
+    };
+    let erin = user("erin", &["TEAM-A", "Contractors"]);
+    assert!(may(&erin, "a/x") && !may(&erin, "a/prod"));
+    assert!(may(&user("bob", &[]), "a/prod"));
+    assert!(!may(&user("erin", &["team-b"]), "a/x"));
+    let both: Vec<_> = policy
+        .groups_of(&user("bob", &["OPS"]))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(both, ["OPS"]);
 }

@@ -60,7 +60,10 @@ impl PastDecision {
             action,
             repository,
             user: entry.user.clone(),
-            subject: entry.subject(),
+            subject: match entry.subject() {
+                Some(subject) if method == "ldap" => Some(subject.in_directory()),
+                other => other,
+            },
             address: entry.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             outside_groups: entry.outside_groups.clone().unwrap_or_else(|| {
                 // Records did not always tell them apart; a file of passwords names none.

@@ -84,11 +84,9 @@ fn names(certificate: &X509Certificate<'_>) -> Option<Names> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::read_certificate;
     use crate::identity::CertificateField::{self, SanDns, SanEmail, SanUri, SubjectCn, SubjectOu};
-    use crate::identity::ClientCertificate;
+    use crate::identity::{ClientCertificate, Group};
     use proptest::prelude::*;
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
@@ -146,7 +144,7 @@ mod tests {
     #[test]
     fn groups_are_the_values_of_one_field() {
         let made = certificate(&["alice"], &["team-a"], vec![]);
-        assert_eq!(made.groups(SubjectOu).unwrap(), [Arc::from("team-a")]);
+        assert_eq!(made.groups(SubjectOu).unwrap(), [Group::new("team-a")]);
         assert!(made.groups(SanDns).unwrap().is_empty());
         assert_eq!(&*made.subject, "CN=alice, OU=team-a");
         // One that is no name spoils all, lest a rule that denies by group does not hold.

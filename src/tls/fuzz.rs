@@ -3,7 +3,7 @@
 use rustls::pki_types::CertificateDer;
 
 use super::{next_update, read_certificate};
-use crate::identity::{CertificateField, Name, ROBOT};
+use crate::identity::{CertificateField, Group, Name, ROBOT};
 
 const FIELDS: [CertificateField; 6] = [
     CertificateField::SanDns,
@@ -39,12 +39,13 @@ pub(crate) fn certificate(bytes: &[u8]) {
                 .as_ref()
                 .is_none_or(|groups| groups.len() == values.len())
         );
-        let user = user.as_ref().map(Name::shown);
-        for name in user.into_iter().chain(groups.iter().flatten()) {
-            assert!((1..=256).contains(&name.len()) && name.trim() == &**name);
+        let user = user.as_ref().map(Name::as_str);
+        let groups = groups.iter().flatten().map(Group::as_str);
+        for name in user.into_iter().chain(groups) {
+            assert!((1..=256).contains(&name.len()) && name.trim() == name);
             assert!(!name.contains('*') && !name.starts_with(ROBOT));
             assert!(!name.chars().any(char::is_control));
-            let is_value = |value: &&(_, Option<String>)| value.1.as_deref() == Some(&**name);
+            let is_value = |value: &&(_, Option<String>)| value.1.as_deref() == Some(name);
             assert!(values.iter().any(is_value));
         }
     }

@@ -1036,3 +1036,50 @@ async fn only_the_groups_in_the_map_count() {
         }
     }
 }
+
+#[tokio::test]
+async fn rules_mean_groups_and_home_folders_in_any_case() {
+    let slapd = Slapd::start().await;
+    slapd.modify(
+        "dn: uid=JDoe,ou=people,dc=example,dc=com\nchangetype: add\nobjectClass: inetOrgPerson\n\
+         uid: JDoe\ncn: J\nsn: Doe\nuserPassword: pw-of-jdoe-Xy7\n\n\
+         dn: cn=Contractors,ou=groups,dc=example,dc=com\nchangetype: add\n\
+         objectClass: groupOfNames\ncn: Contractors\n\
+         member: uid=JDoe,ou=people,dc=example,dc=com\n",
+    );
+    let rules = r#"
+[[access]]
+repositories = ["outside/**"]
+who = ["group:contractors"]
+role = "developer"
+[[deny]]
+repositories = ["outside/prod"]
+who = ["group:CONTRACTORS"]
+"#;
+    let section =
+        slapd.section("groups = 'group_of_names'\ngroup_base = 'ou=groups,dc=example,dc=com'");
+    let lab = builder(BOTH, &format!("{section}\n{rules}")).start().await;
+    for (name, status) in [
+        ("outside/app", 404),
+        ("outside/prod", 403),
+        ("home/jdoe/app", 404),
+    ] {
+        let path = format!("/v2/{name}/tags/list");
+        let call = lab.anonymous().basic("jdoe", "pw-of-jdoe-Xy7").get(&path);
+        assert_eq!(call.send().await.status, status, "{name}");
+    }
+    recorded(&lab, "JDoe", json!({"groups": ["Contractors"]})).await;
+    let output = std::process::Command::new(crate::support::lab::PROGRAM)
+        .args([
+            "explain",
+            "--user",
+            "JDoe",
+            "pull",
+            "home/jdoe/app",
+            "--config",
+        ])
+        .arg(lab.folder.join("portcullis.toml"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}

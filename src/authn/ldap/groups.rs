@@ -14,6 +14,7 @@ use super::entry::values;
 use super::journal::Journal;
 use super::name::{common_name, equals, is_below};
 use super::server::Server;
+use crate::identity::Group;
 
 /// More groups than anybody is in.
 const MOST: usize = 1_000;
@@ -50,7 +51,7 @@ impl Groups {
         entry: &SearchEntry,
         server: &Server,
         journal: &mut Journal,
-    ) -> Result<Arc<[Arc<str>]>, Trouble> {
+    ) -> Result<Arc<[Group]>, Trouble> {
         let dns = match self.by {
             LdapGroups::None => Vec::new(),
             LdapGroups::MemberOf => self.member_of(entry)?,
@@ -70,7 +71,7 @@ impl Groups {
             let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
             names.join(", ")
         });
-        Ok(names.into_iter().collect())
+        Ok(names.into_iter().map(Group::new).collect())
     }
 
     /// What groups are called in rules.

@@ -78,12 +78,13 @@ async fn begin<'a>(
     who: &Subject,
     password: &Password,
 ) -> Result<Option<Trial<'a>>, Refusal> {
-    // Who has a verified certificate is known already and may mistype as often as he likes.
-    let standing = match shown {
-        Some(_) => ClientTrust::VerifiedCertificate,
-        None => ClientTrust::Stranger,
-    };
     let (rules, retained) = (&context.rules, &*context.retained);
+    // A user who has a certificate is known already and may mistype at will, but not guess for others.
+    let named = shown.and_then(|shown| rules.certificates.user(shown));
+    let standing = match named {
+        Some(named) if Subject::Person(named.clone()).is(who) => ClientTrust::VerifiedCertificate,
+        Some(_) | None => ClientTrust::Stranger,
+    };
     let attempt = retained
         .lockout()
         .attempt(standing, who, context.peer.address, password);

@@ -141,6 +141,12 @@ const RETRY_SOON: u32 = 5;
 /// times.
 const RETRY_LATE: u32 = 5;
 
+/// What an empty password mostly means: docker keeps an identity token instead of a password, and
+/// tools that do not know such tokens send what else stands in its file.
+const NO_IDENTITY_TOKENS: &str = "; if this tool uses the credentials of `docker login`, it does not \
+    know identity tokens: give it a robot key, or have the administrator set `refresh_lifetime = \
+    \"0s\"` in `[token]` and log in again";
+
 /// What to send: the error body and the headers that belong to it.
 #[derive(Debug)]
 pub struct Reply {
@@ -391,7 +397,11 @@ impl Refusal {
                     Reply::new(Failed, status, code, text.clone(), text)
                 } else {
                     let challenge = ask(wanted.scopes(), None);
-                    Reply::challenging(Failed, challenge, text.clone(), text)
+                    let mut message = text.clone();
+                    if matches!(malformed, Malformed::EmptyPassword) {
+                        message.push_str(NO_IDENTITY_TOKENS);
+                    }
+                    Reply::challenging(Failed, challenge, message, text)
                 }
             }
             Self::Misdirected { asked, ours } => Reply::new(

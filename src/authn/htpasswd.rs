@@ -3,7 +3,7 @@
 //! A file is read strictly: each line that is not understood is reported, and who takes over a
 //! changed file takes it whole or not at all. Accepted are bcrypt (`$2y$`, `$2a$`, `$2b$`), SHA-crypt
 //! (`$5$`, `$6$`), apr1 and `{SHA}`; verifying any of them takes a bounded time. An unknown user
-//! costs as much as most of the known ones, so time does not tell who exists.
+//! costs as much as one of the known ones, so time does not tell who exists.
 
 mod apr1;
 mod bounds;
@@ -16,8 +16,9 @@ mod line;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::Rejection;
 use super::fingerprint::Fingerprint;
@@ -33,11 +34,17 @@ use line::{Line, lines};
 /// The users of one file. There is at least one.
 pub struct Users {
     entries: HashMap<Box<str>, Entry>,
+    /// Users whose lines are damaged: known, so that no later back end's namesake is taken for them,
+    /// and let in by no password.
+    damaged: HashMap<Box<str>, Fingerprint>,
     /// How a directory would spell those names that it would spell otherwise.
     folded: HashSet<Arc<str>>,
-    /// Verified instead of the hash of a user who is unknown.
-    stand_in: Hash,
+    /// The efforts of all hashes, in order: the stand-in for an unknown user has one of them.
+    efforts: Box<[Effort]>,
 }
+
+/// Draws an unknown user's effort. Of the process, so that a reload does not change what is drawn.
+static DRAW: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 struct Entry {
     hash: Hash,
@@ -81,17 +88,24 @@ impl Users {
                 Err(problem) => errors.push(LineError::new(&file, &line, problem)),
             }
         }
-        let Some(effort) = usual_effort(&entries) else {
+        if entries.is_empty() {
             if errors.is_empty() {
                 errors.push(LineError::no_users(&file));
             }
             return Err(errors);
-        };
-        let stand_in = Hash::stand_in(effort);
+        }
+        let damaged: HashMap<_, _> = lines(text)
+            .filter_map(|line| line.user.zip(line.hash))
+            .filter(|(user, _)| !entries.contains_key(*user) && check_user(user).is_ok())
+            .map(|(user, text)| (user.into(), Fingerprint::of_line(user, text)))
+            .collect();
+        let mut efforts: Vec<_> = entries.values().map(|entry| entry.hash.effort()).collect();
+        efforts.sort_unstable();
         let users = Self {
-            folded: folded(&entries),
+            folded: folded(entries.keys().chain(damaged.keys())),
             entries,
-            stand_in,
+            damaged,
+            efforts: efforts.into(),
         };
         Ok((users, warnings, errors))
     }
@@ -102,7 +116,14 @@ impl Users {
     /// password is longer than the hash can read.
     pub fn verify(&self, user: &str, password: &Password) -> Result<(), Rejection> {
         let entry = self.entries.get(user);
-        let hash = entry.map_or(&self.stand_in, |entry| &entry.hash);
+        let stand_in;
+        let hash = match entry {
+            Some(entry) => &entry.hash,
+            None => {
+                stand_in = self.stand_in(user);
+                &stand_in
+            }
+        };
         let password = password.expose().as_bytes();
         if !hash.reads_whole(password) {
             return Err(Rejection::PasswordTooLong);
@@ -111,21 +132,34 @@ impl Users {
         match (entry, matches) {
             (Some(_), true) => Ok(()),
             (Some(_), false) => Err(Rejection::WrongPassword),
+            (None, _) if self.damaged.contains_key(user) => Err(Rejection::WrongPassword),
             (None, _) => Err(Rejection::UnknownUser),
         }
     }
 
+    /// What an unknown user's password is verified against: as much work as the hash of one of the
+    /// users, always the same one's, so that time tells nobody from somebody.
+    fn stand_in(&self, user: &str) -> Hash {
+        let drawn = u128::from(DRAW.hash_one(user));
+        let count = u128::try_from(self.efforts.len()).unwrap_or_default();
+        let at = usize::try_from(drawn.saturating_mul(count) >> u64::BITS).unwrap_or_default();
+        let effort = self.efforts.get(at).or_else(|| self.efforts.first());
+        Hash::stand_in(effort.copied().unwrap_or(Effort::Sha1))
+    }
+
     /// The fingerprint of a user's entry; `None` for unknown users.
     pub fn fingerprint(&self, user: &str) -> Option<Fingerprint> {
-        self.entries.get(user).map(|entry| entry.fingerprint)
+        let entry = self.entries.get(user).map(|entry| entry.fingerprint);
+        entry.or_else(|| self.damaged.get(user).copied())
     }
 
     /// Whether there is a user of that name; of a directory's, in any spelling.
     pub fn knows(&self, name: &Name) -> bool {
         let folded = name.folded();
-        self.entries.contains_key(name.as_str())
-            || (name.is_folded()
-                && (self.entries.contains_key(&**folded) || self.folded.contains(folded)))
+        let stands =
+            |user: &str| self.entries.contains_key(user) || self.damaged.contains_key(user);
+        stands(name.as_str())
+            || (name.is_folded() && (stands(folded) || self.folded.contains(folded)))
     }
 
     /// All names, in no order.
@@ -167,10 +201,8 @@ pub enum UnfitPassword {
 }
 
 /// How a directory would spell the names that it would spell otherwise.
-fn folded(entries: &HashMap<Box<str>, Entry>) -> HashSet<Arc<str>> {
-    let names = entries
-        .keys()
-        .filter_map(|user| Name::parse(user, Origin::Password).ok());
+fn folded<'a>(users: impl Iterator<Item = &'a Box<str>>) -> HashSet<Arc<str>> {
+    let names = users.filter_map(|user| Name::parse(user, Origin::Password).ok());
     names
         .filter(|name| name.folded() != name.shown())
         .map(|name| Arc::clone(name.folded()))
@@ -198,17 +230,6 @@ fn enter<'a>(
     let fingerprint = Fingerprint::of_line(user, text);
     entries.insert(user.into(), Entry { hash, fingerprint });
     Ok((user, weakness))
-}
-
-/// The effort that most entries share; of equally frequent ones the greatest.
-fn usual_effort(entries: &HashMap<Box<str>, Entry>) -> Option<Effort> {
-    let mut efforts: Vec<_> = entries.values().map(|entry| entry.hash.effort()).collect();
-    efforts.sort_unstable();
-    let alike = efforts.chunk_by(|one, other| one == other);
-    // The last of equal maxima is taken, and they are in order.
-    alike
-        .max_by_key(|alike| alike.len())
-        .and_then(|alike| alike.first().copied())
 }
 
 #[cfg(test)]

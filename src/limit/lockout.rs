@@ -59,7 +59,7 @@ pub struct Setting {
 pub enum ClientTrust {
     /// Nothing that was verified.
     Stranger,
-    /// A verified client certificate: whoever has one is known and is not counted.
+    /// A verified client certificate that names the very user: such guesses are not counted.
     VerifiedCertificate,
 }
 

@@ -114,6 +114,8 @@ async fn a_refused_password_leaves_one_record_that_names_user_and_back_end() {
     ] {
         let answer = anonymous.basic(user, &password).get("/v2/").send().await;
         answer.assert_problem(401, "UNAUTHORIZED");
+        let says_what_to_do = answer.text().contains("robot key");
+        assert_eq!(says_what_to_do, password.is_empty(), "{answer:?}");
         let is_it = |record: &serde_json::Value| record["ref"] == answer.reference();
         let record = lab.audit().find("its record", is_it).await;
         assert_eq!(

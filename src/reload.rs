@@ -100,24 +100,14 @@ pub fn spare_key() -> Result<Zeroizing<Vec<u8>>, KeyError> {
         .map_err(|_cause| KeyError::NotP256)
 }
 
-/// Treatment of an htpasswd file with lines that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BrokenLines {
-    /// It is refused: there is another in force, or nothing is at stake yet.
-    Refuse,
-    /// At the start: its other users can log in, which is better than nobody.
-    Skip,
-}
-
 /// Opens and builds everything a configuration names. All errors, not the first.
 pub fn build(
     config: &Config,
     parts: &RetainedParts<'_>,
     generation: u64,
-    broken: BrokenLines,
 ) -> Result<(Rules, Vec<LineWarning>), Vec<BuildError>> {
     let mut errors = Vec::new();
-    let users = users(config, broken).unwrap_or_else(|found| {
+    let users = users(config).unwrap_or_else(|found| {
         errors.extend(found);
         None
     });
@@ -208,7 +198,7 @@ fn shown(config: &Config) -> Shown {
 
 type Found = Option<(Users, Vec<LineWarning>)>;
 
-fn users(config: &Config, broken: BrokenLines) -> Result<Found, Vec<BuildError>> {
+fn users(config: &Config) -> Result<Found, Vec<BuildError>> {
     let Some(path) = &config.auth.htpasswd else {
         return Ok(None);
     };
@@ -220,13 +210,9 @@ fn users(config: &Config, broken: BrokenLines) -> Result<Found, Vec<BuildError>>
     })?;
     let refused =
         |lines: Vec<LineError>| lines.into_iter().map(BuildError::User).collect::<Vec<_>>();
-    let (users, warnings, errors) = Users::salvage(&text, path).map_err(refused)?;
-    if broken == BrokenLines::Refuse && !errors.is_empty() {
-        return Err(refused(errors));
-    }
-    for error in errors {
-        tracing::error!(%error, "htpasswd line skipped, its user cannot log in");
-    }
+    let (users, mut warnings, errors) = Users::salvage(&text, path).map_err(refused)?;
+    warnings.extend(errors.into_iter().map(LineError::into_warning));
+    warnings.sort_by_key(|warning| warning.line);
     Ok(Some((users, warnings)))
 }
 
@@ -442,8 +428,7 @@ async fn apply(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) -> Res
         spare_key: &retained.spare_key,
     };
     let generation = in_force.generation.saturating_add(1);
-    let (rules, warnings) =
-        build(&config, &parts, generation, BrokenLines::Refuse).map_err(first_of)?;
+    let (rules, warnings) = build(&config, &parts, generation).map_err(first_of)?;
     let admin = handles.admin.prepare(config.admin.listen);
     let admin = admin.map_err(|error| format!("admin.listen: {error}"))?;
     let plan = audit_plan(&config).map_err(|error| error.to_string())?;

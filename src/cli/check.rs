@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use portcullis::authn::AuthnState;
 use portcullis::authn::htpasswd::LineWarning;
 use portcullis::config::{Config, Diagnostic};
-use portcullis::reload::{self, BrokenLines, BuildError, RetainedParts};
+use portcullis::reload::{self, BuildError, RetainedParts};
 use portcullis::state::Rules;
 use portcullis::tls::{self, ClientCertificateMode, TlsError};
 use portcullis::upstream::{BlobSource, Pool, RedirectHost};
@@ -342,7 +342,7 @@ fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
         store_counts: &Arc::default(),
         spare_key: &reload::spare_key()?,
     };
-    let (rules, mut found) = match reload::build(config, &parts, 1, BrokenLines::Refuse) {
+    let (rules, mut found) = match reload::build(config, &parts, 1) {
         Ok((rules, weak)) => (Some(rules), weak.into_iter().map(weakness).collect()),
         Err(errors) => {
             let found: Vec<_> = errors

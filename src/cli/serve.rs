@@ -13,7 +13,7 @@ use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::AuthnState;
 use portcullis::config::Config;
 use portcullis::proxy::Proxy;
-use portcullis::reload::{self, BrokenLines, ProcessHandles, RetainedParts};
+use portcullis::reload::{self, ProcessHandles, RetainedParts};
 #[cfg(feature = "otlp")]
 use portcullis::spans;
 use portcullis::state::Retained;
@@ -120,7 +120,7 @@ async fn serve(config: Config, path: PathBuf, sockets: AssignedSockets) -> Resul
         store_counts: &store_counts,
         spare_key: &spare_key,
     };
-    let (rules, warnings) = match reload::build(&config, &parts, 1, BrokenLines::Skip) {
+    let (rules, warnings) = match reload::build(&config, &parts, 1) {
         Ok(built) => built,
         Err(errors) => {
             for error in errors {

@@ -26,7 +26,7 @@ pub struct Finding<C> {
     pub remedy: String,
 }
 
-/// A line that keeps the file from being used.
+/// A line that cannot be used.
 pub type LineError = Finding<Problem>;
 
 /// A line that keeps nothing else from being used: its hash is weaker than it should be, or nobody can
@@ -56,6 +56,18 @@ impl LineError {
             user: user.map(Into::into),
             cause: problem,
             remedy: problem.remedy(file, user.unwrap_or("USER")),
+        }
+    }
+
+    /// The same for whoever goes on without the line.
+    pub fn into_warning(self) -> LineWarning {
+        Finding {
+            file: self.file,
+            line: self.line,
+            column: self.column,
+            user: self.user,
+            cause: Weakness::Damaged(self.cause),
+            remedy: self.remedy,
         }
     }
 
@@ -242,6 +254,9 @@ pub enum Weakness {
     /// `$apr1$`
     #[error("apr1 (MD5) is quickly guessed once the file leaks")]
     Apr1,
+    /// A line that cannot be used.
+    #[error("{0}; the line is skipped, and nobody can log in by it")]
+    Damaged(Problem),
     /// bcrypt below cost 10.
     #[error("bcrypt cost {0} is quickly guessed once the file leaks, {SOUND_COST} is sound")]
     LowCost(u32),

@@ -117,12 +117,11 @@ impl Users {
     pub fn verify(&self, user: &str, password: &Password) -> Result<(), Rejection> {
         let entry = self.entries.get(user);
         let stand_in;
-        let hash = match entry {
-            Some(entry) => &entry.hash,
-            None => {
-                stand_in = self.stand_in(user);
-                &stand_in
-            }
+        let hash = if let Some(entry) = entry {
+            &entry.hash
+        } else {
+            stand_in = self.stand_in(user);
+            &stand_in
         };
         let password = password.expose().as_bytes();
         if !hash.reads_whole(password) {

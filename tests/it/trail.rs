@@ -132,7 +132,9 @@ fn trail(folder: &Path) -> Vec<PathBuf> {
     let paths = entries.map(|entry| entry.unwrap().path());
     let is_part = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let is_beside = name.contains(".chain") || name.contains(".torn-");
+        let is_beside = [".chain", ".lock", ".torn-"]
+            .iter()
+            .any(|end| name.contains(end));
         name.starts_with("audit") && name.contains("jsonl") && !is_beside
     };
     paths.filter(is_part).collect()

@@ -1,13 +1,13 @@
 //! One writer for each trail: two would give each number twice, and the chain would break at once.
 //!
-//! The writer of a trail holds a lock on `FILE.chain`. This file stays in place when the trail is
-//! rotated, by us or by others, and readers do not lock it. The system releases the lock when the process
-//! ends, however it ends.
+//! The writer of a trail holds a lock on `FILE.lock`, which its owner alone can open: a process that can open a
+//! file can lock it, and the trail and its chain file have readers. It stays in place when the trail is
+//! rotated, by us or by others. The system releases the lock when the process ends, however it ends.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,27 +81,54 @@ impl Lock {
     }
 }
 
-/// Opens `FILE.chain`. A new one names record 0, so that it is not taken for a damaged one.
+/// Opens `FILE.lock`, and makes `FILE.chain` where there is none: a new one names record 0, so that it is
+/// not taken for a damaged one.
 fn open(trail: &Path) -> io::Result<File> {
-    let path = path_of(trail);
     let mut options = OpenOptions::new();
-    options.write(true).mode(0o640);
-    match options.clone().create_new(true).open(&path) {
-        Ok(file) => {
-            ChainFile::of(file.try_clone()?).write(&Link::default())?;
-            Ok(file)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(&path),
-        Err(error) => Err(error),
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(lock_of(trail))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o640);
+    match options.open(path_of(trail)) {
+        Ok(file) => ChainFile::of(file).write(&Link::default())?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
     }
+    Ok(file)
+}
+
+fn lock_of(trail: &Path) -> PathBuf {
+    let mut name = trail.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Lock;
+    use super::{Lock, lock_of};
     use crate::audit::journal::chain::Link;
     use crate::audit::journal::chain_file::{ChainEnd, path_of, read};
+    use rustix::fs::{FlockOperation, flock};
+    use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
+
+    #[test]
+    fn a_reader_of_the_trail_cannot_hold_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let trail = folder.path().join("audit.jsonl");
+        std::fs::write(&trail, "").unwrap();
+        drop(Lock::take(&trail, None).unwrap());
+        let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(lock_of(&trail)), 0o600);
+        // What a reader can open, it can lock; nothing waits for that.
+        let read: Vec<_> = [trail.clone(), path_of(&trail)]
+            .map(|path| std::fs::File::open(path).unwrap())
+            .into();
+        for file in &read {
+            flock(file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        }
+        assert!(Lock::take(&trail, None).unwrap().is_some());
+    }
 
     #[test]
     fn a_trail_has_one_writer_at_a_time() {
@@ -118,7 +145,7 @@ mod tests {
         let again = take(Some(Arc::clone(&first))).unwrap();
         assert!(Arc::ptr_eq(&first, &again));
         // One that was moved away with its trail is another trail's.
-        std::fs::rename(path_of(&trail), folder.path().join("audit.jsonl.1.chain")).unwrap();
+        std::fs::rename(lock_of(&trail), folder.path().join("audit.jsonl.1.lock")).unwrap();
         let new = take(Some(Arc::clone(&first))).unwrap();
         assert!(!Arc::ptr_eq(&first, &new));
         let next = std::thread::spawn({

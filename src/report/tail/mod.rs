@@ -90,6 +90,9 @@ pub enum Form {
     Json,
 }
 
+/// The newest file of a trail, and where its last whole line ends.
+pub type Newest = (TrailFile, u64);
+
 /// A choice of records, and the form in which they are shown.
 #[derive(Debug)]
 pub struct Tail {
@@ -107,7 +110,7 @@ impl Tail {
         mut files: Vec<TrailFile>,
         count: usize,
         reading: Reading,
-    ) -> Result<(Vec<String>, Option<(TrailFile, u64)>), Unreadable> {
+    ) -> Result<(Vec<String>, Option<Newest>), Unreadable> {
         files.sort_by_cached_key(first_time);
         let (mut found, mut newest) = (VecDeque::new(), None);
         while let Some(file) = files.pop() {

@@ -266,8 +266,19 @@ fn ask_registry(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
             let message = format!("the registry answers GET /v2/ with {status}");
             Some(config.error_at("upstream.url", message))
         }
-        Err(error) => Some(config.error_at("upstream.url", error.to_string())),
+        Err(error) => Some(error_of_server(config, "upstream.url", error.to_string())),
     })
+}
+
+/// A server that does not answer; with what to do where its certificate is why.
+pub(super) fn error_of_server(config: &Config, key: &str, message: String) -> Diagnostic {
+    let is_certificate = message.contains("the certificate");
+    let found = config.error_at(key, message);
+    if is_certificate {
+        found.with_help(tls::REMEDY)
+    } else {
+        found
+    }
 }
 
 /// Looks where clients would read a blob from, and whether they may: what was seen, and what is wrong
@@ -325,10 +336,9 @@ fn ask_store(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
     let Err(error) = runtime.block_on(store.probe()) else {
         return Ok(None);
     };
-    let found = config.error_at("limits.store.url", error.to_string());
-    Ok(Some(found.with_help(
-        "until it answers, each replica goes by its own count",
-    )))
+    let message = format!("{error}; until it answers, each replica goes by its own count");
+    let found = error_of_server(config, "limits.store.url", message);
+    Ok(Some(found))
 }
 
 /// Opens and builds all that `serve` would.
@@ -399,8 +409,8 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
             | TlsError::NoKey(path)
             | TlsError::NoPublicKey(path)
             | TlsError::NoCrl(path)
-            | TlsError::ClientCa { path, .. }
-            | TlsError::Crl { path, .. }
+            | TlsError::ClientCa(path)
+            | TlsError::Crl(path)
             | TlsError::Unusable { path, .. } => {
                 // A missing or wrong key is reported already.
                 if path.as_os_str().is_empty() {

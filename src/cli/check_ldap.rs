@@ -8,6 +8,8 @@ use portcullis::authn::ldap::{Diagnosis, Directory};
 use portcullis::config::{Config, Diagnostic};
 use serde_json::{Value, json};
 
+use super::check::error_of_server;
+
 /// Answers of all servers of the directory.
 pub(super) struct Answers(Vec<Diagnosis>);
 
@@ -26,7 +28,7 @@ impl Answers {
         let wrong = self.0.iter().filter_map(|server| {
             let trouble = server.trouble.as_ref()?;
             let message = format!("{}: {trouble}", server.server);
-            Some(config.error_at("auth.ldap.urls", message))
+            Some(error_of_server(config, "auth.ldap.urls", message))
         });
         wrong.collect()
     }

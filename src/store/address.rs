@@ -1,16 +1,13 @@
 //! The way to a store: connecting, TLS, the password, and a trial question.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo};
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
 
 use super::pulls::TAKEN;
 use super::{Live, Question, Store, StoreError, StoreUrl};
@@ -74,12 +71,8 @@ impl Store {
                 let Some(tls) = &self.tls else {
                     return Ok(Box::pin(stream));
                 };
-                let name = ServerName::try_from(host.to_string());
-                let name = name.map_err(|error| error.to_string())?;
-                let connector = TlsConnector::from(Arc::clone(tls));
-                Ok(Box::pin(
-                    connector.connect(name, stream).await.map_err(told)?,
-                ))
+                let secured = crate::tls::secure(tls, host, stream).await;
+                Ok(Box::pin(secured.map_err(told)?))
             }
         }
     }

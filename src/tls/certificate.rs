@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use crate::hash::sha256;
@@ -30,6 +31,28 @@ pub(super) fn next_update(list: &[u8]) -> Option<Timestamp> {
     let (rest, parsed) = CertificateRevocationList::from_der(list).ok()?;
     let next = parsed.next_update().map(|next| next.timestamp());
     rest.is_empty().then(|| next.map_or(Timestamp::MAX, moment))
+}
+
+/// What a revocation list is of, and how new it is.
+pub(super) struct Standing {
+    /// Issuer, and the part of its certificates that the list is about (RFC 5280 section 5.2.5).
+    pub(super) scope: (Vec<u8>, Vec<u8>),
+    /// CRL number (its length first), then the time of issue: the newer list has the greater one.
+    pub(super) age: (usize, Vec<u8>, i64),
+}
+
+/// Reads which list it is; `None` if it is none.
+pub(super) fn standing(list: &[u8]) -> Option<Standing> {
+    let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
+    let number = parsed.crl_number().map(|number| number.to_bytes_be());
+    let number = number.unwrap_or_default();
+    let part = parsed.extensions().iter();
+    let mut part = part.filter(|one| one.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+    let part = part.next().map(|one| one.value.to_vec());
+    Some(Standing {
+        scope: (parsed.issuer().as_raw().to_vec(), part.unwrap_or_default()),
+        age: (number.len(), number, parsed.last_update().timestamp()),
+    })
 }
 
 /// The last second of year 9999 stands for no end (RFC 5280 section 4.1.2.5) and is later than any

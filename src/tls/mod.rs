@@ -10,26 +10,37 @@ mod ending;
 pub(crate) mod fuzz;
 pub mod issue;
 mod settings;
+mod verify;
+mod words;
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, SubjectPublicKeyInfoDer,
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName,
+    SubjectPublicKeyInfoDer,
 };
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 
-use certificate::next_update;
 pub use certificate::read_certificate;
+use certificate::{next_update, standing};
 pub use ending::Ending;
 pub use settings::{ClientCertificateMode, ClientCertificates, Settings, TlsVersion};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use verify::{ClientVerifier, ServerVerifier};
+pub use words::{REMEDY, certificate as certificate_in_words, explained, in_words};
 
 use crate::whole_file;
 
@@ -67,7 +78,7 @@ pub enum TlsError {
         key: PathBuf,
     },
     /// A certificate or key that the TLS library refuses.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}: {}", path.display(), in_words(source))]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -79,24 +90,14 @@ pub enum TlsError {
     NoCrl(PathBuf),
     /// A revocation list that the TLS library refuses.
     #[error(
-        "cannot use the revocation list {}: {source}; it has to be of version 2, with a CRL number \
+        "cannot use the revocation list {}: it has to be of version 2, with a CRL number \
          (RFC 5280; openssl: crl_extensions)",
-        path.display()
+        .0.display()
     )]
-    Crl {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: VerifierBuilderError,
-    },
+    Crl(PathBuf),
     /// Client CA and revocation lists that cannot be used together.
-    #[error("cannot verify client certificates with {}: {source}", path.display())]
-    ClientCa {
-        /// The CA's file.
-        path: PathBuf,
-        /// Why.
-        source: VerifierBuilderError,
-    },
+    #[error("cannot verify client certificates with {}: it holds no authority", .0.display())]
+    ClientCa(PathBuf),
     /// No CA certificate on this system.
     #[error("this system has no CA certificates; name a file with `ca`")]
     NoRoots,
@@ -191,16 +192,11 @@ pub fn client_verifier(
     let (mut lists, mut errors) = (Vec::new(), Vec::new());
     for path in &clients.crl {
         match revocation_lists(path) {
-            Ok((found, end)) => {
-                if end < Timestamp::now() {
-                    let path = path.display();
-                    tracing::warn!(%path, "revocation list has expired: nobody of its CA is let in");
-                }
-                lists.extend(found);
-            }
+            Ok((found, _)) => lists.extend(found.into_iter().map(|list| (path, list))),
             Err(error) => errors.push(error),
         }
     }
+    let lists = newest(lists);
     let roots = roots(path)
         .map_err(|error| errors.push(error))
         .unwrap_or_else(|()| RootCertStore::empty());
@@ -209,13 +205,31 @@ pub fn client_verifier(
     }
     let roots = Arc::new(roots);
     match verifier(&roots, lists) {
-        Ok(verifier) => Ok(Some(verifier)),
+        Ok(verifier) => Ok(Some(Arc::new(ClientVerifier(verifier)))),
         Err(VerifierBuilderError::InvalidCrl(_)) => Err(refused_lists(&clients.crl, &roots)),
-        Err(source) => {
-            let path = path.clone();
-            Err(vec![TlsError::ClientCa { path, source }])
-        }
+        Err(_no_roots) => Err(vec![TlsError::ClientCa(path.clone())]),
     }
+}
+
+/// Of several lists of one issuer the newest, wherever it stands: the TLS library asks the first one
+/// alone, and an older one that came first would let in who was revoked since.
+fn newest(
+    mut lists: Vec<(&PathBuf, CertificateRevocationListDer<'static>)>,
+) -> Vec<CertificateRevocationListDer<'static>> {
+    let mut seen = HashSet::new();
+    lists.sort_by_cached_key(|(_, list)| Reverse(standing(list).map(|standing| standing.age)));
+    let kept = lists.into_iter().filter_map(|(path, list)| {
+        let path = path.display();
+        if !seen.insert(standing(&list).map(|standing| standing.scope)) {
+            tracing::warn!(%path, "revocation list is not used: there is a newer one of its issuer");
+            return None;
+        }
+        if next_update(&list).is_some_and(|end| end < Timestamp::now()) {
+            tracing::warn!(%path, "revocation list has expired: nobody of its CA is let in");
+        }
+        Some(list)
+    });
+    kept.collect()
 }
 
 fn verifier(
@@ -233,9 +247,8 @@ fn verifier(
 fn refused_lists(files: &[PathBuf], roots: &Arc<RootCertStore>) -> Vec<TlsError> {
     let refused = files.iter().filter_map(|path| {
         let (lists, _) = revocation_lists(path).ok()?;
-        let source = verifier(roots, lists).err()?;
-        let path = path.clone();
-        Some(TlsError::Crl { path, source })
+        verifier(roots, lists).err()?;
+        Some(TlsError::Crl(path.clone()))
     });
     refused.collect()
 }
@@ -291,28 +304,47 @@ pub struct Trust {
 
 /// The configuration towards an https upstream, with its own CA or the system's.
 pub fn upstream_trust(ca: Option<&Path>) -> Result<Trust, TlsError> {
-    let roots = match ca {
-        Some(path) => roots(path)?,
-        None => system_roots()?,
+    let (roots, named) = match ca {
+        Some(path) => (roots(path)?, certificates(path)?),
+        None => (system_roots()?, Vec::new()),
     };
     let mut number = DefaultHasher::new();
     for root in &roots.roots {
         root.subject.as_ref().hash(&mut number);
         root.subject_public_key_info.as_ref().hash(&mut number);
     }
+    named.hash(&mut number);
+    let unusable = || TlsError::NoCertificate(ca.unwrap_or(Path::new("")).into());
+    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|_no_roots| unusable())?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Unusable {
             path: ca.unwrap_or(Path::new("")).into(),
             source,
         })?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier::new(chains, named)))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Trust {
         config: Arc::new(config),
         roots: number.finish(),
     })
+}
+
+/// Secures a connection to a server of that name. What is wrong with its certificate is said in
+/// words of our own.
+pub async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+    config: &Arc<ClientConfig>,
+    host: &str,
+    stream: S,
+) -> io::Result<TlsStream<S>> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_cause| io::Error::other("the host is no name that a certificate can have"))?;
+    let connected = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+    connected.await.map_err(explained)
 }
 
 /// The configuration towards a directory, likewise.
@@ -374,6 +406,7 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, TlsError> {
 mod tests {
     use super::{ClientCertificateMode, ClientCertificates, Settings, TlsVersion};
     use super::{TlsError, client_verifier, server_config, upstream_trust};
+    use rustls::pki_types::CertificateRevocationListDer as CrlDer;
     use std::path::{Path, PathBuf};
     use tempfile::{TempDir, tempdir};
 
@@ -454,10 +487,51 @@ F64qN7tczrkm3Hs/7bUq1pBUD+kmKgIhAMG05/iyXu3hU/OkwUJ5Q+m+YCW07udH
             ..ClientCertificates::default()
         };
         let errors = client_verifier(&clients).unwrap_err();
-        let [error @ TlsError::Crl { path, .. }] = &errors[..] else {
+        let [error @ TlsError::Crl(path)] = &errors[..] else {
             panic!("{errors:?}")
         };
         assert_eq!(*path, clients.crl[0]);
         assert!(error.to_string().contains("CRL number"), "{error}");
+    }
+
+    /// A list with a number, made on a day of January; numbers of 300 take two bytes.
+    fn list(by: &rcgen::Issuer<'_, rcgen::KeyPair>, number: u64, day: u8) -> CrlDer<'static> {
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 1, day),
+            next_update: rcgen::date_time_ymd(2096, 1, 1),
+            crl_number: number.into(),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(by).unwrap().der().clone()
+    }
+
+    #[test]
+    fn of_the_lists_of_an_issuer_the_newest_counts_wherever_it_stands() {
+        let issuer = |name: &str| {
+            let mut params = rcgen::CertificateParams::default();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, name);
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+            rcgen::Issuer::new(params, rcgen::KeyPair::generate().unwrap())
+        };
+        let (a, b) = (issuer("a"), issuer("b"));
+        let lists = [
+            list(&a, 9, 9),
+            list(&a, 300, 2),
+            list(&a, 300, 3),
+            list(&b, 1, 1),
+        ];
+        let [_, _, newest_of_a, of_b] = &lists;
+        let path = PathBuf::from("lists");
+        for shift in 0..lists.len() {
+            let mut order: Vec<_> = lists.iter().map(|list| (&path, list.clone())).collect();
+            order.rotate_left(shift);
+            let kept = super::newest(order);
+            assert_eq!(kept, [newest_of_a.clone(), of_b.clone()], "{shift}");
+        }
     }
 }

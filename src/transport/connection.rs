@@ -29,7 +29,7 @@ use crate::identity::{Peer, PeerCertificate, TlsSession, Witness as _};
 use crate::limit::connections::Origin;
 use crate::proxy::{CancellationRecord, Proxy, written};
 use crate::request::{Asked, BadHead};
-use crate::tls::read_certificate;
+use crate::tls::{certificate_in_words, in_words, read_certificate};
 
 /// The first byte of a TLS handshake record (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 0x16;
@@ -310,7 +310,8 @@ async fn shake_hands(
             let acceptor = TlsAcceptor::from(Arc::clone(&proxy.rules().tls));
             let accepted = acceptor.accept(Socket::new(stream, write_limit)).await;
             if let Err(error) = &accepted {
-                tracing::debug!(%address, %error, "TLS handshake failed");
+                let error_chain = in_words(error);
+                tracing::debug!(%address, error = error_chain, "TLS handshake failed");
                 if let Some(reason) = certificate_refused(error) {
                     proxy.refuse_certificate(address, &reason);
                 }
@@ -330,7 +331,7 @@ async fn shake_hands(
 fn certificate_refused(error: &std::io::Error) -> Option<String> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     if let rustls::Error::InvalidCertificate(cause) = error {
-        Some(cause.to_string())
+        Some(certificate_in_words(cause))
     } else {
         None
     }

@@ -9,7 +9,6 @@ use http::header::{ACCEPT, HOST, LOCATION, RANGE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
-use tokio_rustls::TlsConnector;
 
 use super::origin::{Origin, Scheme, Url};
 use super::{Answer, MANIFESTS, Pool, RequestBody, Target, Upstream, UpstreamError, pool};
@@ -123,7 +122,7 @@ impl Upstream {
             Scheme::Https => {
                 let trust = crate::tls::upstream_trust(None);
                 let trust = trust.map_err(|error| error.to_string())?;
-                Some(TlsConnector::from(trust.config))
+                Some(trust.config)
             }
         };
         let there = Target::Tcp {

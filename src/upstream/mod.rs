@@ -26,7 +26,6 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use jiff::Timestamp;
-use tokio_rustls::TlsConnector;
 
 pub use answer::{Cut, Incoming};
 pub use body::{Clearance, ClientBody, Fault, RequestBody};
@@ -44,7 +43,7 @@ pub use settings::{Settings, UpstreamUrl};
 use crate::identity::{Subject, address_text};
 use crate::policy::Permit;
 use crate::registry::{BlobVerb, Call, Digest, ManifestVerb, Read, RepoName, UploadId, UploadVerb};
-use crate::tls::TlsError;
+use crate::tls::{TlsError, in_words};
 
 /// Why the registry did not answer. None of these says anything about the caller.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -150,7 +149,7 @@ impl Upstream {
                 Target::Tcp {
                     host: host.clone(),
                     port: *port,
-                    tls: Some(TlsConnector::from(trust.config)),
+                    tls: Some(trust.config),
                 }
             }
             UpstreamUrl::Unix(path) => Target::Unix(path.clone()),
@@ -545,9 +544,9 @@ fn hands_out_session(call: &Call, status: StatusCode) -> bool {
 }
 
 /// An error and what it came of.
-fn told(error: &dyn std::error::Error) -> String {
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
     match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
+        Some(cause) => format!("{error}: {}", in_words(cause)),
         None => error.to_string(),
     }
 }

@@ -21,11 +21,10 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::{Mutex, MutexGuard};
-use rustls::pki_types::ServerName;
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::TlsConnector;
 
 use super::body::{Progress, RequestBody};
 use super::head::{Expects, Watched};
@@ -72,7 +71,7 @@ pub(super) enum Target {
     Tcp {
         host: Box<str>,
         port: u16,
-        tls: Option<TlsConnector>,
+        tls: Option<Arc<ClientConfig>>,
     },
     Unix(PathBuf),
 }
@@ -250,10 +249,8 @@ async fn dial(target: &Target) -> io::Result<Stream> {
             let Some(tls) = tls else {
                 return Ok(Stream::Tcp(tcp));
             };
-            let name = ServerName::try_from(host.to_string()).map_err(io::Error::other)?;
-            tls.connect(name, tcp)
-                .await
-                .map(|stream| Stream::Tls(Box::new(stream)))
+            let stream = crate::tls::secure(tls, host, tcp).await?;
+            Ok(Stream::Tls(Box::new(stream)))
         }
     }
 }

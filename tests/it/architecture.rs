@@ -34,8 +34,11 @@ const USES: &[(&str, &[&str])] = &[
         "upstream",
         &["identity", "policy", "registry", "tls", "trace"],
     ),
-    ("store", &["audit", "identity", "limit"]),
-    ("audit", &["hash", "identity", "limit", "registry", "trace"]),
+    ("store", &["audit", "identity", "limit", "tls"]),
+    (
+        "audit",
+        &["hash", "identity", "limit", "registry", "tls", "trace"],
+    ),
     // the life of a request
     ("request", &["identity", "registry", "state", "trace"]),
     (

@@ -79,6 +79,37 @@ async fn a_registry_behind_tls_is_checked_by_who_is_trusted_now() {
     answer.assert_problem(502, "UNAVAILABLE");
 }
 
+/// `openssl req -x509` makes one that says CA:TRUE.
+#[tokio::test]
+async fn a_registry_with_a_self_signed_certificate_is_trusted_by_that_certificate() {
+    let folder = Folder::new();
+    let [named, other] = [Pki::self_signed(), Pki::self_signed()];
+    let ca = folder.write("inner.pem", &named.certificate);
+    folder.write("inner.key", named.key);
+    let other = folder.write("other.pem", other.certificate);
+    let registry = Registry::start_tls(&folder, ["inner.pem", "inner.key"]).await;
+    let url = format!("https://localhost:{}", registry.address.port());
+    let with = |ca: &std::path::Path| format!("ca = \"{}\"", ca.display());
+    let builder = Lab::builder().upstream(&url);
+    let lab = builder.upstream_keys(&with(&ca)).start().await;
+    assert_usable(&lab).await;
+
+    let builder = Lab::builder().upstream(&url);
+    let lab = builder.upstream_keys(&with(&other)).start().await;
+    let list = "/v2/team-a/app/tags/list";
+    let answer = lab.user("alice").get(list).send().await;
+    answer.assert_problem(502, "UNAVAILABLE");
+    let record = lab
+        .audit()
+        .find("the pull", |record| record["status"] == 502)
+        .await;
+    let reason = record["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("the certificate is that of an authority"),
+        "{record:#}"
+    );
+}
+
 #[tokio::test]
 async fn a_registry_that_asks_for_a_password_gets_ours_and_never_the_clients() {
     let upstream = Upstream::start(|seen| {

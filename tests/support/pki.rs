@@ -42,6 +42,18 @@ impl Pki {
         }
     }
 
+    /// A server's certificate that is its own authority.
+    pub(crate) fn self_signed() -> Pair {
+        let mut params = params("localhost");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        Pair {
+            certificate: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
     /// A server certificate for every name under which a test reaches the proxy.
     pub(crate) fn server(&self) -> Pair {
         self.issue("registry.test", |params| {

@@ -144,7 +144,7 @@ const EPROTOTYPE: i32 = 91;
 
 impl Target for Syslog {
     fn write(&mut self, batch: &mut Batch) -> io::Result<()> {
-        self.send(batch)
+        self.send(batch).map_err(crate::tls::explained)
     }
 }
 

@@ -16,15 +16,14 @@ use ldap3::{
     Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchEntry, SearchOptions, StdStream,
 };
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
 
 use super::LdapServer;
 use super::message;
+use crate::tls::secure;
 
 /// A result code: there were more entries.
 pub(super) const SIZE_LIMIT_EXCEEDED: u32 = 4;
@@ -126,11 +125,21 @@ impl Connection {
         match security {
             Security::None => Self::over(stream).await,
             Security::Tls(config) => {
-                Self::over(secure(to, config, stream).await.map_err(Trouble::Connect)?).await
+                Self::over(
+                    secure(config, &to.host, stream)
+                        .await
+                        .map_err(Trouble::Connect)?,
+                )
+                .await
             }
             Security::StartTls(config) => {
                 let stream = start_tls(stream).await.map_err(Trouble::Connect)?;
-                Self::over(secure(to, config, stream).await.map_err(Trouble::Connect)?).await
+                Self::over(
+                    secure(config, &to.host, stream)
+                        .await
+                        .map_err(Trouble::Connect)?,
+                )
+                .await
             }
         }
     }
@@ -240,17 +249,6 @@ async fn start_tls(mut stream: TcpStream) -> io::Result<TcpStream> {
         Some(_) => Err(io::Error::other("the server refuses StartTLS")),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-}
-
-async fn secure(
-    to: &LdapServer,
-    config: &Arc<ClientConfig>,
-    stream: TcpStream,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let name = ServerName::try_from(to.host.to_string()).map_err(io::Error::other)?;
-    TlsConnector::from(Arc::clone(config))
-        .connect(name, stream)
-        .await
 }
 
 /// Carries requests out and sound answers in, until either side ends.

@@ -445,6 +445,7 @@ async fn apply(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) -> Res
     }
     retained.memory.set_cache_ttl(config.auth.cache_ttl);
     proxy.swap(rules);
+    proxy.rules().upstream.close_others();
     if let Some(admin) = admin {
         handles.admin.take(admin, proxy);
     }

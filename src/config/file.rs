@@ -160,9 +160,12 @@ pub(super) struct Upstream {
     /// Time to connect.
     #[schemars(extend("examples" = ["5s"]))]
     pub(super) connect_timeout: Option<Text>,
-    /// Time until the registry begins to answer.
+    /// Time until the registry begins to answer a read.
     #[schemars(extend("examples" = ["60s"]))]
     pub(super) response_timeout: Option<Text>,
+    /// Time until the registry begins to answer a write, from its last byte.
+    #[schemars(extend("examples" = ["15m"]))]
+    pub(super) commit_timeout: Option<Text>,
     /// Hosts that reads of blobs may be redirected to: `host`, `host:port`, `*.domain`,
     /// `http://host:port`, or `*` for every https host.
     #[schemars(extend("examples" = [["*"], ["s3.example.com", "http://minio:9000"]]))]

@@ -95,6 +95,7 @@ fn the_least_configuration_has_every_default() {
     assert!(config.upstream.login.is_none());
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.upstream.response_timeout, Duration::from_mins(1));
+    assert_eq!(config.upstream.commit_timeout, Duration::from_mins(15));
     assert_eq!(config.auth.challenge, Challenge::Bearer);
     assert_eq!(config.auth.anonymous, Anonymous::Token);
     assert_eq!(config.auth.order, [BackEndKind::Htpasswd]);

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -38,9 +38,15 @@ pub type Clearance = Pin<Box<dyn Future<Output = bool> + Send>>;
 pub(super) struct Progress {
     bytes: Arc<AtomicU64>,
     fault: Arc<AtomicU8>,
+    is_whole: Arc<AtomicBool>,
 }
 
 impl Progress {
+    /// Returns true once the last byte has gone upstream.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole.load(Ordering::Relaxed)
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -97,6 +103,7 @@ impl ClientBody {
         let progress = Progress {
             bytes,
             fault: Arc::default(),
+            is_whole: Arc::default(),
         };
         let has_arrived = inner.is_end_stream();
         Self {
@@ -161,6 +168,7 @@ impl ClientBody {
                 return Poll::Ready(Some(Err(self.progress.fail(Fault::Unrecorded))));
             }
         }
+        self.progress.is_whole.store(true, Ordering::Relaxed);
         Poll::Ready(self.held.take().map(Ok))
     }
 

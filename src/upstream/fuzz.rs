@@ -316,6 +316,7 @@ static UPSTREAM: LazyLock<Option<Upstream>> = LazyLock::new(|| {
         ca: None,
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(1),
+        commit_timeout: Duration::from_secs(1),
         redirect_hosts: RedirectHost::parse("*.example").into_iter().collect(),
         pass_headers: PassHeaders::default(),
         pass_answer_headers: PassHeader::parse("X-More").into_iter().collect(),

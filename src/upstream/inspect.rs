@@ -142,7 +142,11 @@ impl Upstream {
         let mut lease = connected
             .map_err(|_elapsed| "no connection in time".to_owned())?
             .map_err(|error| error.to_string())?;
-        match lease.send(request, self.response_timeout).await {
+        let limits = pool::Limits {
+            progress: self.response_timeout,
+            answer: self.response_timeout,
+        };
+        match lease.send(request, limits).await {
             Ok(answer) => Ok(answer.status()),
             Err(pool::Failure::Stalled) => Err("no answer in time".to_owned()),
             Err(pool::Failure::Broken(error)) => Err(error.into_error().to_string()),

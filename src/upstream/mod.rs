@@ -35,7 +35,7 @@ pub use inspect::BlobSource;
 use location::{Elsewhere, Location};
 use origin::{Origin, Scheme, parse_authority};
 pub use pool::Pool;
-use pool::{Failure, Lease, Target};
+use pool::{Failure, Lease, Limits, Target};
 pub use redirect::{RedirectHost, RedirectHosts};
 pub use session::{Seal, Session};
 pub use settings::{Settings, UpstreamUrl};
@@ -102,6 +102,7 @@ pub struct Upstream {
     pass_answer_headers: PassHeaders,
     connect_timeout: Duration,
     response_timeout: Duration,
+    commit_timeout: Duration,
     pool: Arc<Pool>,
     seal: Seal,
 }
@@ -170,9 +171,16 @@ impl Upstream {
             }),
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
+            commit_timeout: config.commit_timeout,
             pool,
             seal,
         })
+    }
+
+    /// Closes connections that were made under another configuration: elsewhere, or verified by other
+    /// authorities.
+    pub fn close_others(&self) {
+        self.pool.keep_only(self.key);
     }
 
     /// Opens the sealed state of an upload session; `None` unless we sealed it for this repository
@@ -214,7 +222,12 @@ impl Upstream {
                 .then(|| self.request_for(call, &with, RequestBody::Empty));
             made?.ok()
         };
-        let mut answer = self.send(request, again).await?;
+        let answer = if call.is_read() {
+            self.response_timeout
+        } else {
+            self.commit_timeout
+        };
+        let mut answer = self.send(request, answer, again).await?;
         let status = Some(answer.head.status);
         self.clean(call, &with, &mut answer.head)
             .map_err(|error| Unanswered { status, error })?;
@@ -334,7 +347,8 @@ impl Upstream {
         &self,
         make: impl Fn() -> Result<Request<RequestBody>, UpstreamError>,
     ) -> Result<Answer, UpstreamError> {
-        self.send(make()?, || make().ok()).await
+        self.send(make()?, self.response_timeout, || make().ok())
+            .await
     }
 
     /// Sends on a pooled connection, or on a new one. A request of which nothing was sent is sent
@@ -343,8 +357,13 @@ impl Upstream {
     async fn send(
         &self,
         mut request: Request<RequestBody>,
+        answer: Duration,
         again: impl Fn() -> Option<Request<RequestBody>>,
     ) -> Result<Answer, UpstreamError> {
+        let limits = Limits {
+            progress: self.response_timeout,
+            answer,
+        };
         loop {
             let (mut lease, reused) = match self.pool.get(self.key) {
                 Some(lease) => (lease, true),
@@ -352,7 +371,7 @@ impl Upstream {
                 None => (Box::pin(self.connect()).await?, false),
             };
             let progress = request.body().progress();
-            let mut error = match lease.send(request, self.response_timeout).await {
+            let mut error = match lease.send(request, limits).await {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
                     let body = Incoming::new(body, lease, self.response_timeout);

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
@@ -42,7 +43,14 @@ const BUFFER: usize = 64 * 1024;
 
 /// The idle connections, by where they lead to. One for the life of the process.
 #[derive(Default)]
-pub struct Pool(Mutex<HashMap<u64, Vec<Idle>>>);
+pub struct Pool(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    idle: HashMap<u64, Vec<Idle>>,
+    /// The only connections to keep: those of the configuration in force.
+    current: Option<u64>,
+}
 
 struct Idle {
     link: Box<Link>,
@@ -76,6 +84,15 @@ pub(super) enum Target {
     Unix(PathBuf),
 }
 
+/// How long a request may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// The longest pause in which the registry takes nothing of the body.
+    pub(super) progress: Duration,
+    /// From the last byte of the request to the first of the answer.
+    pub(super) answer: Duration,
+}
+
 /// Why there is no answer.
 pub(super) enum Failure {
     /// The connection broke; the request is in it if nothing was sent.
@@ -88,7 +105,7 @@ impl Pool {
     /// A connection that is ready, if one is idle; of several the one used last.
     pub(super) fn get(self: &Arc<Self>, key: u64) -> Option<Lease> {
         loop {
-            let Idle { mut link, since } = self.idle().get_mut(&key)?.pop()?;
+            let Idle { mut link, since } = self.held().idle.get_mut(&key)?.pop()?;
             if since.elapsed() < IDLE_TIME && link.is_ready() {
                 let pool = Arc::clone(self);
                 return Some(Lease { link, key, pool });
@@ -99,54 +116,73 @@ impl Pool {
     /// Keeps a connection, and closes those that nobody has needed for too long.
     fn put(&self, key: u64, link: Box<Link>) {
         let since = Instant::now();
-        let mut all = self.idle();
-        let mut closed = Vec::new();
-        // Also those that lead where nobody goes any more.
-        for idle in all.values_mut() {
-            let old = idle.partition_point(|one| since.duration_since(one.since) >= IDLE_TIME);
-            closed.extend(idle.drain(..old));
+        let mut held = self.held();
+        if held.current.is_some_and(|current| current != key) {
+            return;
         }
-        let idle = all.entry(key).or_default();
+        let idle = held.idle.entry(key).or_default();
+        let old = idle.partition_point(|one| since.duration_since(one.since) >= IDLE_TIME);
+        let closed: Vec<_> = idle.drain(..old).collect();
         if idle.len() < IDLE {
             idle.push(Idle { link, since });
         }
-        drop(all);
+        drop(held);
         drop(closed);
     }
 
-    fn idle(&self) -> MutexGuard<'_, HashMap<u64, Vec<Idle>>> {
+    /// Closes the connections that lead elsewhere, or were verified by other authorities, and those
+    /// in use at the end of their request.
+    pub(super) fn keep_only(&self, key: u64) {
+        let mut held = self.held();
+        held.current = Some(key);
+        let kept = held.idle.remove(&key).unwrap_or_default();
+        let closed = std::mem::replace(&mut held.idle, HashMap::from([(key, kept)]));
+        drop(held);
+        drop(closed);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
         self.0.lock()
     }
 }
 
 impl Lease {
-    /// Sends a request and waits for the head of its answer. It fails when for a whole `limit` the
-    /// body has made no progress: the registry has stopped reading, or has read all and does not
-    /// answer.
+    /// Sends a request and waits for the head of its answer. It fails when for a whole
+    /// `limits.progress` the body has made none, because the registry has stopped reading, and when
+    /// `limits.answer` after its last byte there is no answer.
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
-        limit: Duration,
+        limits: Limits,
     ) -> Result<Response<Incoming>, Failure> {
+        let mut is_whole = request.body().is_end_stream();
         let progress = request.body().progress();
         let sent_so_far = || progress.as_ref().map_or(0, Progress::bytes);
         let link = &mut *self.link;
         link.expects.head();
         let mut answer = pin!(link.sender.try_send_request(request));
         let mut before = sent_so_far();
-        link.put_off(limit);
+        link.put_off(if is_whole {
+            limits.answer
+        } else {
+            limits.progress
+        });
         poll_fn(|cx| {
             link.drive(cx);
+            if !is_whole && progress.as_ref().is_none_or(Progress::is_whole) {
+                is_whole = true;
+                link.put_off(limits.answer);
+            }
             if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                 return Poll::Ready(answer.map_err(|error| Failure::Broken(Box::new(error))));
             }
             loop {
                 ready!(link.timer.as_mut().poll(cx));
-                if sent_so_far() == before {
+                if is_whole || sent_so_far() == before {
                     return Poll::Ready(Err(Failure::Stalled));
                 }
                 before = sent_so_far();
-                link.put_off(limit);
+                link.put_off(limits.progress);
             }
         })
         .await

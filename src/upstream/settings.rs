@@ -17,8 +17,10 @@ pub struct Settings {
     pub ca: Option<PathBuf>,
     /// Time to connect.
     pub connect_timeout: Duration,
-    /// Time for the answer to begin after the request has been sent.
+    /// Time for the answer to a read to begin after the request has been sent.
     pub response_timeout: Duration,
+    /// The same for a write, counted from its last byte.
+    pub commit_timeout: Duration,
     /// Where reads of blobs may be redirected to.
     pub redirect_hosts: RedirectHosts,
     /// Request headers that cross besides those of the API.

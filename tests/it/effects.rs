@@ -132,7 +132,7 @@ async fn a_registry_that_never_answers_is_on_record_when_the_client_has_left() {
     let upstream = slow_registry(&Arc::new(Semaphore::new(0))).await;
     let lab = Lab::builder()
         .upstream(upstream.url())
-        .upstream_keys("response_timeout = \"1s\"")
+        .upstream_keys("response_timeout = \"1s\"\ncommit_timeout = \"1s\"")
         .start()
         .await;
     send_and_leave(
@@ -370,7 +370,7 @@ async fn pushed_to(head: &'static str, end: fn(Vec<u8>) -> Reply) -> (u16, Value
     .await;
     let lab = Lab::builder()
         .upstream(upstream.url())
-        .upstream_keys("response_timeout = \"1s\"")
+        .upstream_keys("response_timeout = \"1s\"\ncommit_timeout = \"1s\"")
         .start()
         .await;
     let path = "/v2/team-a/app/manifests/v1";

@@ -388,7 +388,7 @@ async fn who_may_move_a_tag_waits_for_who_creates_it() {
     .await;
     let lab = Lab::builder()
         .upstream(upstream.url())
-        .upstream_keys("response_timeout = \"2s\"")
+        .upstream_keys("response_timeout = \"2s\"\ncommit_timeout = \"2s\"")
         .start()
         .await;
     let put = |user: &str, body: &'static str| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::image::{begin_upload, noise};
+use crate::support::image::{MANIFEST, begin_upload, noise};
 use crate::support::registry::Registry;
 use crate::support::{Http, Lab, Reply, Upstream};
 
@@ -53,6 +53,27 @@ async fn a_hanging_registry_times_out() {
         answer.assert_problem(504, "UNAVAILABLE");
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
+}
+
+/// The client sends a blob in a PATCH and an empty PUT, or as a whole.
+#[tokio::test]
+async fn a_write_has_a_time_of_its_own_from_its_last_byte() {
+    let upstream = Upstream::start(|_| Reply::Hang).await;
+    let keys = "response_timeout = \"1s\"\ncommit_timeout = \"3s\"";
+    let builder = Lab::builder().upstream(upstream.url());
+    let lab = builder.upstream_keys(keys).start().await;
+    let path = "/v2/team-a/app/manifests/v1";
+    for body in ["", "{}"] {
+        let begun = Instant::now();
+        let put = lab.user("alice").put(path).body(body);
+        let answer = put.header("content-type", MANIFEST).send().await;
+        answer.assert_problem(504, "UNAVAILABLE");
+        assert!(begun.elapsed() >= Duration::from_secs(3), "{body:?}");
+    }
+    let begun = Instant::now();
+    let answer = lab.user("alice").get(TAGS).send().await;
+    answer.assert_problem(504, "UNAVAILABLE");
+    assert!(begun.elapsed() < Duration::from_secs(3));
 }
 
 #[tokio::test]

@@ -224,6 +224,8 @@ impl Interpreter<'_> {
             connect_timeout: self
                 .time_out(upstream.connect_timeout.as_ref(), Duration::from_secs(5)),
             response_timeout: self.time_out(upstream.response_timeout.as_ref(), MINUTE),
+            commit_timeout: self
+                .time_out(upstream.commit_timeout.as_ref(), Duration::from_mins(15)),
             redirect_hosts: self.redirect_hosts(upstream.redirect_hosts.as_ref()),
             pass_headers: self.pass_headers(upstream.pass_headers.as_ref()),
             pass_answer_headers: self.pass_headers(upstream.pass_answer_headers.as_ref()),

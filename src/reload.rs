@@ -296,13 +296,21 @@ fn keys(config: &Config, spare: &[u8]) -> Result<Keys, BuildError> {
         let path = path.to_owned();
         move |source| BuildError::SigningKey { path, source }
     };
-    match &config.token.signing_key {
+    let keys = match &config.token.signing_key {
         Some(path) => {
             let key = tls::private_key(path)?;
             Keys::new(key.secret_der()).map_err(unusable(path))
         }
         None => Keys::new(spare).map_err(unusable(Path::new("in memory"))),
-    }
+    };
+    config
+        .token
+        .verify_keys
+        .iter()
+        .try_fold(keys?, |keys, path| {
+            let key = tls::private_key(path)?;
+            keys.and_older(key.secret_der()).map_err(unusable(path))
+        })
 }
 
 /// Reads the files of the audit trail: its keys, and the authorities of a syslog receiver.
@@ -335,7 +343,10 @@ pub fn audit_plan(config: &Config) -> Result<Plan, BuildError> {
 }
 
 fn upstream(config: &Config, keys: &Keys, pool: &Arc<Pool>) -> Result<Upstream, BuildError> {
-    let seal = Seal::new(keys.session_key()).ok_or(BuildError::Seal)?;
+    let mut session_keys = keys.session_keys();
+    let seal = session_keys.next().and_then(Seal::new);
+    let seal = seal.and_then(|seal| session_keys.try_fold(seal, Seal::and_older));
+    let seal = seal.ok_or(BuildError::Seal)?;
     Ok(Upstream::new(&config.upstream, Arc::clone(pool), seal)?)
 }
 

@@ -91,17 +91,23 @@ impl Rules {
     pub(super) async fn credential_state(
         &self,
         user: &Name,
+        key: &[u8; 32],
     ) -> Result<Option<(String, CredentialStatus)>, Failure> {
         let standing = self.authenticator.credential_status(user).await?;
         Ok(standing.map(|standing| {
-            let state = standing.entry.keyed(self.keys.credential_key());
+            let state = standing.entry.keyed(key);
             (format!("{:032x}", u128::from_be_bytes(state)), standing)
         }))
     }
 
     /// The same of a robot key.
-    pub(super) fn key_state(&self, keys: &RobotKeys, robot: &Robot) -> Option<String> {
-        let state = keys.fingerprint(robot.name(), self.keys.credential_key())?;
+    pub(super) fn key_state(
+        &self,
+        keys: &RobotKeys,
+        robot: &Robot,
+        key: &[u8; 32],
+    ) -> Option<String> {
+        let state = keys.fingerprint(robot.name(), key)?;
         Some(format!("{:032x}", u128::from_be_bytes(state)))
     }
 }

@@ -100,6 +100,8 @@ fn claims(number: u64) -> Claims {
         access: Vec::new(),
         credential: None,
         cnf: None,
+        session: None,
+        auth_time: None,
     }
 }
 

@@ -81,7 +81,8 @@ pub async fn authorize(
         }
         Presented::Bearer(token) => {
             record.authentication(Authentication::Token);
-            bearer(context, &token, Kind::Access, shown, begun).await?
+            let verified = verify_token(context, &token, Kind::Access, begun, record)?;
+            bearer(context, &verified, shown).await?
         }
     };
     let who = rules.certificates.join(who, shown)?;
@@ -155,15 +156,15 @@ fn moments(begun: Option<Timestamp>, now: Timestamp) -> [Timestamp; 2] {
     }
 }
 
-/// Who a token of ours stands for, if its credential is still what it was when it was minted. `begun`
-/// is when the push that the request continues was begun.
-pub(super) async fn bearer(
+/// Verifies a token of ours, and notes which it is. `begun` is when the push that the request
+/// continues was begun.
+pub(super) fn verify_token(
     context: &RequestContext,
     token: &Secret<String>,
     kind: Kind,
-    shown: Option<&ClientCertificate>,
     begun: Option<Timestamp>,
-) -> Result<Identity, Refusal> {
+    record: &mut Record,
+) -> Result<Arc<Verified>, Refusal> {
     let RequestContext {
         rules,
         now,
@@ -176,6 +177,18 @@ pub(super) async fn bearer(
         authority.as_str(),
         &moments(begun, *now),
     )?;
+    let claims = &verified.claims;
+    record.token(&claims.jti, claims.session.as_deref());
+    Ok(verified)
+}
+
+/// Who a token stands for, if its credential is still what it was when it was minted.
+pub(super) async fn bearer(
+    context: &RequestContext,
+    verified: &Verified,
+    shown: Option<&ClientCertificate>,
+) -> Result<Identity, Refusal> {
+    let RequestContext { rules, now, .. } = context;
     let scope = verified.grants.clone();
     if let Some(bound) = &verified.claims.cnf
         && shown
@@ -187,15 +200,15 @@ pub(super) async fn bearer(
     }
     let user = match &verified.subject {
         Subject::Nobody => return Ok(Identity::verified_token(None, [].into(), false, scope)),
-        Subject::Robot(robot) => return robot_of(rules, robot, &verified, *now),
+        Subject::Robot(robot) => return robot_of(rules, robot, verified, *now),
         // No back end here knows its state.
-        Subject::Workload(_) => return Err(revoked(&verified)),
+        Subject::Workload(_) => return Err(revoked(verified)),
         Subject::Person(user) => user,
     };
     if verified.claims.stands_on_certificate() {
         let named = shown.and_then(|shown| rules.certificates.user(shown));
         let named = named.filter(|named| named.is(user));
-        let named = named.ok_or_else(|| revoked(&verified))?;
+        let named = named.ok_or_else(|| revoked(verified))?;
         return Ok(Identity::verified_token(
             Some(named),
             [].into(),
@@ -203,7 +216,9 @@ pub(super) async fn bearer(
             scope,
         ));
     }
-    let current = rules.credential_state(user).await;
+    let current = rules
+        .credential_state(user, verified.credential_key())
+        .await;
     match current.map_err(Refusal::Undecided)? {
         Some((state, standing)) if Some(&state) == verified.claims.credential.as_ref() => {
             let user = Some(standing.name);
@@ -214,7 +229,7 @@ pub(super) async fn bearer(
                 who
             })
         }
-        Some(_) | None => Err(revoked(&verified)),
+        Some(_) | None => Err(revoked(verified)),
     }
 }
 
@@ -227,7 +242,7 @@ fn robot_of(
     now: Timestamp,
 ) -> Result<Identity, Refusal> {
     let keys = rules.robots.current();
-    let state = rules.key_state(&keys, robot);
+    let state = rules.key_state(&keys, robot, token.credential_key());
     let key = keys
         .get(robot.name())
         .filter(|key| !key.confinement.is_over(now));

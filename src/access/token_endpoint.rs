@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Refusal;
-use super::authorize::{bearer, presented};
+use super::authorize::{bearer, presented, verify_token};
 use super::login_throttle::{note_claim, verify_password};
 use crate::audit::{Event, Record};
 use crate::identity::{
@@ -18,7 +18,7 @@ use crate::policy::Decision;
 use crate::registry::{CallError, query::Query};
 use crate::request::{Authority, RequestContext};
 use crate::state::Rules;
-use crate::token::{Asked, Claims, Confirmation, Kind, parse_scopes};
+use crate::token::{Asked, Claims, Confirmation, Kind, TokenError, parse_scopes};
 
 /// The longest body of a `POST /token`, in bytes.
 pub const MAX_FORM: usize = 8 * 1024;
@@ -78,13 +78,18 @@ pub async fn issue(
         Credential::Presented(presented) => Refusal::for_nobody(presented),
         Credential::Refresh(_) => Refusal::Unauthenticated,
     };
+    let mut session = Session::begin(context)?;
     let who = match wish.credential {
         Credential::Presented(Presented::Empty | Presented::Nothing) => Identity::anonymous(),
         Credential::Presented(Presented::Bearer(_)) => return Err(Malformed::Scheme.into()),
         Credential::Presented(Presented::Basic { user, password }) => {
             verify_password(context, shown, &user, &password, record).await?
         }
-        Credential::Refresh(token) => bearer(context, &token, Kind::Refresh, shown, None).await?,
+        Credential::Refresh(token) => {
+            let verified = verify_token(context, &token, Kind::Refresh, None, record)?;
+            session = Session::of(context, &verified.claims)?;
+            bearer(context, &verified, shown).await?
+        }
     };
     let who = rules.certificates.join(who, shown)?;
     if !who.subject().is_nobody() {
@@ -100,18 +105,20 @@ pub async fn issue(
     } else {
         None
     };
-    let claims = claims(context, &who, shown, credential);
+    // Without a password or key there is nothing that a refresh token would save the client.
+    let refreshable = wish.offline && who.has_secret() && !rules.refresh_lifetime.is_zero();
+    let claims = claims(context, &who, shown, credential, &session);
     let access = Claims {
         kind: Kind::Access,
         access: grants.iter().map(Into::into).collect(),
         ..claims.clone()
     };
-    let (token, access) = sign(context, &who, access, rules.token_lifetime)?;
+    let latest = session.latest(&who, refreshable);
+    let (token, access) = sign(context, latest, access, rules.token_lifetime)?;
     record.scope(&access.scope());
-    // Without a password or key there is nothing that a refresh token would save the client.
-    let refreshable = wish.offline && who.has_secret() && !rules.refresh_lifetime.is_zero();
+    record.token(&access.jti, Some(&session.id));
     let refresh_token = if refreshable {
-        Some(sign(context, &who, claims, rules.refresh_lifetime)?.0)
+        Some(sign(context, latest, claims, rules.refresh_lifetime)?.0)
     } else {
         None
     };
@@ -221,6 +228,64 @@ fn intersect(context: &RequestContext, who: &Identity, asked: &[Asked]) -> Vec<G
         .collect()
 }
 
+/// A login and all that is refreshed from it. A refresh never lengthens it. That a refresh token is
+/// used twice is no sign of theft: docker keeps the first one and uses it all the time, for several
+/// requests at once.
+struct Session {
+    id: String,
+    began: i64,
+    until: i64,
+    is_refreshed: bool,
+}
+
+impl Session {
+    fn begin(context: &RequestContext) -> Result<Self, Refusal> {
+        let began = context.now.as_second();
+        Ok(Self {
+            id: random_name()?,
+            began,
+            until: end(context, began),
+            is_refreshed: false,
+        })
+    }
+
+    /// The one that a refresh token belongs to; one of an earlier edition began with that token.
+    fn of(context: &RequestContext, refresh: &Claims) -> Result<Self, Refusal> {
+        let began = refresh.auth_time.unwrap_or(refresh.iat);
+        let until = end(context, began).min(refresh.exp);
+        if until <= context.now.as_second() {
+            return Err(TokenError::Expired.into());
+        }
+        Ok(Self {
+            id: refresh.session.as_ref().unwrap_or(&refresh.jti).clone(),
+            began,
+            until,
+            is_refreshed: true,
+        })
+    }
+
+    /// The end of its tokens: that of the session, if it is one that can be refreshed, and never after
+    /// the key that they are minted for.
+    fn latest(&self, who: &Identity, is_refreshable: bool) -> i64 {
+        let is_session = self.is_refreshed || is_refreshable;
+        let session = if is_session { self.until } else { i64::MAX };
+        let key = who.expires().map_or(i64::MAX, Timestamp::as_second);
+        session.min(key)
+    }
+}
+
+/// When a session that began at a second ends.
+fn end(context: &RequestContext, began: i64) -> i64 {
+    let lifetime = context.rules.refresh_lifetime.as_secs();
+    began.saturating_add(i64::try_from(lifetime).unwrap_or(i64::MAX))
+}
+
+fn random_name() -> Result<String, Refusal> {
+    let mut name = [0; 16];
+    aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
+    Ok(format!("{:032x}", u128::from_be_bytes(name)))
+}
+
 /// Seconds by which clocks of replicas may differ.
 const CLOCK_SKEW: i64 = 10;
 
@@ -231,6 +296,7 @@ fn claims(
     who: &Identity,
     shown: Option<&ClientCertificate>,
     credential: Option<String>,
+    session: &Session,
 ) -> Claims {
     let rules = &context.rules;
     let is_bound = rules.bind_certificate || !who.has_secret();
@@ -244,6 +310,8 @@ fn claims(
         nbf: 0,
         iat: 0,
         jti: String::new(),
+        session: Some(session.id.clone()),
+        auth_time: Some(session.began),
         kind: Kind::Refresh,
         access: Vec::new(),
         credential,
@@ -254,21 +322,17 @@ fn claims(
 /// Gives claims a name and their time, and signs them.
 fn sign(
     context: &RequestContext,
-    who: &Identity,
+    latest: i64,
     claims: Claims,
     lifetime: Duration,
 ) -> Result<(String, Claims), Refusal> {
-    let mut name = [0; 16];
-    aws_lc_rs::rand::fill(&mut name).map_err(|_cause| unsigned())?;
     let begin = context.now.as_second();
     let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-    // Never longer than the key that it is minted for.
-    let latest = who.expires().map_or(i64::MAX, Timestamp::as_second);
     let claims = Claims {
         exp: begin.saturating_add(seconds).min(latest),
         nbf: begin.saturating_sub(CLOCK_SKEW),
         iat: begin,
-        jti: format!("{:032x}", u128::from_be_bytes(name)),
+        jti: random_name()?,
         ..claims
     };
     let token = context.rules.keys.mint(&claims);
@@ -278,11 +342,12 @@ fn sign(
 /// The state of a caller's credential, for tokens to name. A user may be gone who has just logged in
 /// with a password that was verified a while ago.
 async fn credential(rules: &Rules, subject: &Subject) -> Result<Option<String>, Refusal> {
+    let key = rules.keys.credential_key();
     let state = match subject {
         Subject::Nobody | Subject::Workload(_) => return Ok(None),
-        Subject::Robot(robot) => rules.key_state(&rules.robots.current(), robot),
+        Subject::Robot(robot) => rules.key_state(&rules.robots.current(), robot, key),
         Subject::Person(name) => {
-            let current = rules.credential_state(name).await;
+            let current = rules.credential_state(name, key).await;
             let known = current.map_err(Refusal::Undecided)?;
             known.map(|(state, _standing)| state)
         }

@@ -215,6 +215,14 @@ impl Record {
         self.set(|fields| fields.reference = Some(bounded(scope)));
     }
 
+    /// Notes the name of a token, used or minted, and the login that it comes from.
+    pub fn token(&mut self, name: &str, session: Option<&str>) {
+        self.set(|fields| {
+            fields.jti = Some(bounded(name));
+            fields.session = session.map(bounded);
+        });
+    }
+
     /// Notes the rule that decided.
     pub fn rule(&mut self, rule: &str) {
         self.set(|fields| fields.rule = Some(bounded(rule)));

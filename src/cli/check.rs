@@ -402,7 +402,8 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
         BuildError::Audit(_) => "audit.file".to_owned(),
         BuildError::AuditKey { path, .. } | BuildError::Read { path, .. } => key_of(config, &path),
         BuildError::RobotKeys(errors) => return errors.into_diagnostics(),
-        BuildError::Seal | BuildError::SigningKey { .. } => "token.signing_key".to_owned(),
+        BuildError::Seal => "token.signing_key".to_owned(),
+        BuildError::SigningKey { path, .. } => key_of(config, &path),
         BuildError::Tls(error) => match error {
             TlsError::Read { path, .. }
             | TlsError::NoCertificate(path)
@@ -436,6 +437,9 @@ fn key_of(config: &Config, path: &Path) -> String {
     let clients = &config.tls.client_certificates;
     if let Some(number) = clients.crl.iter().position(|crl| crl == path) {
         return format!("tls.client_certificates.crl.{number}");
+    }
+    if let Some(number) = config.token.verify_keys.iter().position(|key| key == path) {
+        return format!("token.verify_keys.{number}");
     }
     let named = named(config).into_iter();
     let mut found = named.filter_map(|(key, named)| (named? == path).then_some(key));
@@ -476,7 +480,8 @@ fn named(config: &Config) -> [(&'static str, Option<&PathBuf>); 11] {
 /// All files that have to be there to be read.
 fn named_files(config: &Config) -> impl Iterator<Item = &Path> {
     let named = named(config).into_iter().filter_map(|(_, path)| path);
-    let all = named.chain(&config.tls.client_certificates.crl);
+    let lists = &config.tls.client_certificates.crl;
+    let all = named.chain(lists).chain(&config.token.verify_keys);
     all.map(PathBuf::as_path)
 }
 

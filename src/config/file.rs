@@ -278,6 +278,9 @@ pub(super) struct Token {
     pub(super) refresh_lifetime: Option<Text>,
     /// PEM file, a P-256 key.
     pub(super) signing_key: Option<Text>,
+    /// PEM files, P-256 keys that signed before: their tokens are still good.
+    #[schemars(extend("examples" = [["token-old.key"]]))]
+    pub(super) verify_keys: Option<List>,
     /// Tokens asked for with a client certificate are good with that certificate only.
     pub(super) bind_certificate: Option<At<bool>>,
 }

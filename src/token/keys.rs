@@ -1,5 +1,6 @@
-//! Signing and verifying: ES256 with one key. Which key and which algorithm are ours to say; the
-//! header of a token is never asked (RFC 8725 sections 3.1 and 3.10).
+//! Signing and verifying: ES256 with one key, verifying with older ones as well. Which keys and which
+//! algorithm are ours to say (RFC 8725 sections 3.1 and 3.10): of a token's header only `kid` is read,
+//! which chooses among our own.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use moka::sync::Cache;
 
 use super::{Claims, Kind};
+use crate::hash::sha256;
 use crate::identity::{Grant, Subject};
 
 /// Tokens whose signature has been checked lately. A check costs some 45 µs, a look-up 0.2 µs.
@@ -54,16 +56,38 @@ pub struct Verified {
     pub grants: Arc<[Grant]>,
     /// For whom.
     pub subject: Subject,
+    signer: Arc<Known>,
 }
 
-/// The signing key and what follows from it.
+impl Verified {
+    /// The key under which this token names the state of its user's credential.
+    pub fn credential_key(&self) -> &[u8; 32] {
+        &self.signer.credential_key
+    }
+}
+
+/// The signing key, and older ones whose tokens are still good.
 pub struct Keys {
     encoding: EncodingKey,
-    decoding: DecodingKey,
+    signer: Arc<Known>,
+    older: Vec<Arc<Known>>,
     validation: Validation,
     verified: Cache<[u8; 32], Arc<Verified>>,
+}
+
+/// What follows from a key.
+struct Known {
+    /// The key's name in the headers of its tokens.
+    id: String,
+    decoding: DecodingKey,
     session_key: [u8; 32],
     credential_key: [u8; 32],
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Known({})", self.id)
+    }
 }
 
 impl std::fmt::Debug for Keys {
@@ -78,11 +102,7 @@ const ISSUER: &str = "portcullis";
 impl Keys {
     /// Takes a P-256 private key in PKCS #8 or SEC 1 (DER).
     pub fn new(der: &[u8]) -> Result<Self, KeyError> {
-        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, der)
-            .or_else(|_not_pkcs8| EcdsaKeyPair::from_private_key_der(algorithm, der))
-            .map_err(|_not_sec1| KeyError::NotP256)?;
-        let pkcs8 = pair.to_pkcs8v1().map_err(|_cause| KeyError::NotP256)?;
+        let (signer, encoding) = Known::read(der)?;
         let mut validation = Validation::new(Algorithm::ES256);
         // Times are judged in `verify`, at the moment the caller names.
         validation.validate_exp = false;
@@ -91,23 +111,33 @@ impl Keys {
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
         Ok(Self {
-            encoding: EncodingKey::from_ec_der(pkcs8.as_ref()),
-            decoding: DecodingKey::from_ec_der(pair.public_key().as_ref()),
+            encoding,
+            signer: Arc::new(signer),
+            older: Vec::new(),
             validation,
             verified: Cache::new(VERIFIED),
-            session_key: blake3::derive_key("portcullis 2026 upload session", pkcs8.as_ref()),
-            credential_key: blake3::derive_key("portcullis 2026 credential", pkcs8.as_ref()),
         })
     }
 
-    /// The key that seals upload sessions; the same wherever the same signing key is configured.
-    pub fn session_key(&self) -> &[u8; 32] {
-        &self.session_key
+    /// Also takes tokens that another key has signed.
+    pub fn and_older(mut self, der: &[u8]) -> Result<Self, KeyError> {
+        self.older.push(Arc::new(Known::read(der)?.0));
+        Ok(self)
     }
 
-    /// The key under which a token names the state of its user's credential.
+    /// The keys that open upload sessions, and first the one that seals them; the same wherever the
+    /// same keys are configured.
+    pub fn session_keys(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.known().map(|known| &known.session_key)
+    }
+
+    /// The key under which new tokens name the state of their user's credential.
     pub fn credential_key(&self) -> &[u8; 32] {
-        &self.credential_key
+        &self.signer.credential_key
+    }
+
+    fn known(&self) -> impl Iterator<Item = &Arc<Known>> {
+        std::iter::once(&self.signer).chain(&self.older)
     }
 
     /// The issuer to put into claims.
@@ -117,8 +147,11 @@ impl Keys {
 
     /// Signs claims.
     pub fn mint(&self, claims: &Claims) -> Result<String, KeyError> {
-        jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.encoding)
-            .map_err(|_cause| KeyError::NotP256)
+        let header = Header {
+            kid: Some(self.signer.id.clone()),
+            ..Header::new(Algorithm::ES256)
+        };
+        jsonwebtoken::encode(&header, claims, &self.encoding).map_err(|_cause| KeyError::NotP256)
     }
 
     /// Verifies a token for a service and a purpose; it must be good at one of the moments.
@@ -145,16 +178,44 @@ impl Keys {
         if let Some(verified) = self.verified.get(&key) {
             return Ok(verified);
         }
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
+        // What an earlier edition minted names no key.
+        let id = jsonwebtoken::decode_header(token)
             .map_err(|_cause| TokenError::Signature)?
-            .claims;
+            .kid;
+        let named = |known: &&Arc<Known>| id.as_ref().is_none_or(|id| *id == known.id);
+        let read = self.known().filter(named).find_map(|known| {
+            let read = jsonwebtoken::decode::<Claims>(token, &known.decoding, &self.validation);
+            Some((Arc::clone(known), read.ok()?.claims))
+        });
+        let (signer, claims) = read.ok_or(TokenError::Signature)?;
         let verified = Arc::new(Verified {
+            signer,
             subject: claims.subject().ok_or(TokenError::Subject)?,
             grants: claims.grants().into(),
             claims,
         });
         self.verified.insert(key, Arc::clone(&verified));
         Ok(verified)
+    }
+}
+
+impl Known {
+    fn read(der: &[u8]) -> Result<(Self, EncodingKey), KeyError> {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, der)
+            .or_else(|_not_pkcs8| EcdsaKeyPair::from_private_key_der(algorithm, der))
+            .map_err(|_not_sec1| KeyError::NotP256)?;
+        let pkcs8 = pair.to_pkcs8v1().map_err(|_cause| KeyError::NotP256)?;
+        let public = pair.public_key().as_ref();
+        let [a, b, c, d, e, f, g, h, ..] = sha256(public);
+        let id = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let known = Self {
+            id: format!("{id:016x}"),
+            decoding: DecodingKey::from_ec_der(public),
+            session_key: blake3::derive_key("portcullis 2026 upload session", pkcs8.as_ref()),
+            credential_key: blake3::derive_key("portcullis 2026 credential", pkcs8.as_ref()),
+        };
+        Ok((known, EncodingKey::from_ec_der(pkcs8.as_ref())))
     }
 }
 
@@ -193,6 +254,8 @@ mod tests {
             access: vec![(&grant).into()],
             credential: None,
             cnf: None,
+            session: None,
+            auth_time: None,
         }
     }
 
@@ -211,6 +274,35 @@ mod tests {
             assert_eq!(read.claims, claims());
             assert_eq!(read.claims.scope(), "repository:a/b:pull,push");
         }
+    }
+
+    #[test]
+    fn an_older_key_still_verifies_and_no_longer_signs() {
+        let der = || {
+            let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+            pair.to_pkcs8v1().unwrap().as_ref().to_vec()
+        };
+        let (old, new) = (der(), der());
+        let before = Keys::new(&old).unwrap();
+        let alone = Keys::new(&new).unwrap();
+        let both = Keys::new(&new).unwrap().and_older(&old).unwrap();
+        let verify = |keys: &Keys, token: &str| {
+            let read = keys.verify(token, Kind::Access, "host:443", &[at(1500)]);
+            read.map(|read| *read.credential_key())
+        };
+        let issued = before.mint(&claims()).unwrap();
+        assert_eq!(verify(&alone, &issued), Err(TokenError::Signature));
+        assert_eq!(verify(&both, &issued), Ok(*before.credential_key()));
+        // As an earlier edition wrote it, without the name of a key.
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+        let nameless = jsonwebtoken::encode(&header, &claims(), &before.encoding).unwrap();
+        assert_eq!(verify(&both, &nameless), Ok(*before.credential_key()));
+        let fresh = both.mint(&claims()).unwrap();
+        assert_eq!(verify(&alone, &fresh), Ok(*alone.credential_key()));
+        assert_eq!(verify(&before, &fresh), Err(TokenError::Signature));
+        let seals: Vec<_> = both.session_keys().collect();
+        let old = before.session_keys().next().unwrap();
+        assert_eq!(seals, [alone.session_keys().next().unwrap(), old]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub struct Settings {
     pub refresh_lifetime: Duration,
     /// PEM, a P-256 key in PKCS #8; made at start and kept in memory when absent.
     pub signing_key: Option<PathBuf>,
+    /// The same, of keys that signed before and whose tokens are still good.
+    pub verify_keys: Vec<PathBuf>,
     /// Whether tokens asked for with a client certificate are good with that certificate only.
     /// Tokens asked for with nothing else always are.
     pub bind_certificate: bool,

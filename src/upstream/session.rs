@@ -23,13 +23,26 @@ pub struct Session {
     pub query: Box<str>,
 }
 
-/// The sealing key.
-pub struct Seal(RandomizedNonceKey);
+/// The sealing key, and older ones that still open.
+pub struct Seal {
+    key: RandomizedNonceKey,
+    older: Vec<RandomizedNonceKey>,
+}
 
 impl Seal {
     /// Takes a key; `None` if the cipher does not accept it.
     pub fn new(key: &[u8; 32]) -> Option<Self> {
-        RandomizedNonceKey::new(&AES_256_GCM, key).ok().map(Self)
+        Some(Self {
+            key: RandomizedNonceKey::new(&AES_256_GCM, key).ok()?,
+            older: Vec::new(),
+        })
+    }
+
+    /// Also opens what another key has sealed.
+    pub fn and_older(mut self, key: &[u8; 32]) -> Option<Self> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, key).ok()?;
+        self.older.push(key);
+        Some(self)
     }
 
     /// Seals a session; base64url, fit for a query. `None` when the system has no randomness.
@@ -43,7 +56,7 @@ impl Seal {
         let owner = owner.as_str().unwrap_or_default();
         let mut bytes = format!("{}\n{owner}\n{query}", begun.as_second()).into_bytes();
         let nonce = self
-            .0
+            .key
             .seal_in_place_append_tag(aad(repo, id), &mut bytes)
             .ok()?;
         bytes.extend_from_slice(nonce.as_ref());
@@ -52,14 +65,18 @@ impl Seal {
 
     /// Opens a session; `None` unless it was sealed by us, for this repository and session.
     pub fn open(&self, sealed: &str, repo: &str, id: &str) -> Option<Session> {
-        let mut bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
-        let nonce_at = bytes.len().checked_sub(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(&bytes.split_off(nonce_at)).ok()?;
-        let plain = self
-            .0
-            .open_in_place(nonce, aad(repo, id), &mut bytes)
-            .ok()?;
-        let mut parts = std::str::from_utf8(plain).ok()?.splitn(3, '\n');
+        let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (sealed, nonce) = bytes.split_at_checked(bytes.len().checked_sub(NONCE_LEN)?)?;
+        let plain = std::iter::once(&self.key)
+            .chain(&self.older)
+            .find_map(|key| {
+                // A key that does not fit leaves nothing of what it tried.
+                let mut sealed = sealed.to_vec();
+                let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+                let plain = key.open_in_place(nonce, aad(repo, id), &mut sealed).ok()?;
+                Some(plain.to_vec())
+            })?;
+        let mut parts = std::str::from_utf8(&plain).ok()?.splitn(3, '\n');
         let begun = parts.next()?.parse().ok()?;
         Some(Session {
             begun: Timestamp::from_second(begun).ok()?,
@@ -99,7 +116,11 @@ mod tests {
         );
         let bytes = URL_SAFE_NO_PAD.decode(&sealed).unwrap();
         assert!(!bytes.windows(7).any(|part| part == b"_state="));
-        assert_eq!(seal.open(&sealed, "a/b", "u-1"), Some(session));
+        assert_eq!(seal.open(&sealed, "a/b", "u-1"), Some(session.clone()));
+        let newer = Seal::new(&[9; 32]).unwrap();
+        assert_eq!(newer.open(&sealed, "a/b", "u-1"), None);
+        let newer = newer.and_older(&[7; 32]).unwrap();
+        assert_eq!(newer.open(&sealed, "a/b", "u-1"), Some(session));
         assert_eq!(seal.open(&sealed, "a/c", "u-1"), None);
         assert_eq!(seal.open(&sealed, "a/b", "u-2"), None);
         assert_eq!(

@@ -294,6 +294,73 @@ async fn a_refresh_token_is_no_access_token_and_the_other_way_round() {
     assert!(matches!(as_refresh.status, 400 | 401), "{as_refresh:?}");
 }
 
+/// However often it is refreshed, and whatever the configuration says later.
+#[tokio::test]
+async fn a_session_ends_its_lifetime_after_its_login_and_is_on_record() {
+    let lab = Lab::builder()
+        .token("refresh_lifetime = \"5s\"")
+        .start()
+        .await;
+    let first = refresh_token(&lab, "alice").await;
+    let login = claims(&first);
+    let scope = "repository:team-a/app:pull";
+    let mut last = first.clone();
+    let refused = loop {
+        let answer = refresh_with(&lab, &last, scope).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        let access = claims(&text(&answer, "access_token"));
+        assert_eq!(access["session"], login["session"]);
+        assert!(access["exp"].as_i64() <= login["exp"].as_i64());
+        let name = &access["jti"];
+        let record = lab.audit().find("the token", |one| one["jti"] == *name);
+        assert_eq!(record.await["session"], login["session"]);
+        // docker presents the first one all the time, others the newest; both go on.
+        last = match answer.json()["refresh_token"].as_str() {
+            Some(newer) => newer.to_owned(),
+            None => first.clone(),
+        };
+        assert!(claims(&last)["exp"].as_i64() <= login["exp"].as_i64());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(matches!(refused.status, 400 | 401), "{refused:?}");
+}
+
+#[tokio::test]
+async fn tokens_and_uploads_of_an_older_key_outlive_its_replacement() {
+    let key = || rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let folder = crate::support::folder::Folder::new();
+    let signing = folder.write("token.key", key());
+    let older = folder.write("token-old.key", key());
+    let lines = format!(
+        "signing_key = \"{}\"\nverify_keys = [\"{}\"]",
+        signing.display(),
+        older.display()
+    );
+    let lab = Lab::builder().token(&lines).start().await;
+    let refresh = refresh_token(&lab, "alice").await;
+    let scope = "repository:team-a/app:pull,push";
+    let token = lab.token("alice", scope).await;
+    let alice = lab.anonymous().bearer(&token);
+    let session = begin_upload(&alice, "team-a/app").await;
+    folder.replace("token-old.key", folder.read("token.key"));
+    folder.replace("token.key", key());
+    assert_eq!(lab.reload().await, "allowed");
+    let blob = noise(1, 1_000);
+    let done = finish_upload(&alice, &session, blob.clone(), &digest(&blob)).await;
+    assert_eq!(done.status, 201, "{done:?}");
+    let refreshed = refresh_with(&lab, &refresh, scope).await;
+    assert_eq!(refreshed.status, 200, "{refreshed:?}");
+    let fresh = text(&refreshed, "access_token");
+    assert_ne!(fresh.split('.').next(), token.split('.').next());
+    folder.replace("token-old.key", key());
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(alice.get("/v2/").send().await.status, 401);
+    let alice = lab.anonymous().bearer(&fresh);
+    assert_eq!(alice.get("/v2/").send().await.status, 200);
+}
+
 #[tokio::test]
 async fn refresh_tokens_can_be_turned_off() {
     let lab = Lab::builder()
@@ -549,10 +616,14 @@ async fn a_withdrawn_right_ends_what_an_old_token_may() {
     assert_eq!(gina.get("/v2/").send().await.status, 200);
 }
 
-/// The longest test there is: clients assume that a token lasts a minute, so none is shorter.
+/// Clients assume that a token lasts a minute: shorter ones are for tests alone.
 #[tokio::test]
 async fn a_push_begun_before_its_token_expired_completes() {
-    let lab = Lab::builder().token("lifetime = \"60s\"").start().await;
+    let lab = Lab::builder()
+        .environment("PORTCULLIS_TEST_SHORTEST_TOKEN", "5")
+        .token("lifetime = \"5s\"")
+        .start()
+        .await;
     let token = lab.token("alice", "repository:team-a/app:pull,push").await;
     let alice = lab.anonymous().bearer(&token);
     let blob = noise(1, 300_000);

@@ -719,7 +719,7 @@ async fn replicas_of_the_first_edition_continue_the_uploads_of_today() {
     let (upstream, redis) = (registry().await, Redis::start().await);
     let today = old.serve(&upstream, &redis, &[]).await;
     let keys = Keys::new(&signing_key(&old)).unwrap();
-    let key = RandomizedNonceKey::new(&AES_256_GCM, keys.session_key()).unwrap();
+    let key = RandomizedNonceKey::new(&AES_256_GCM, keys.session_keys().next().unwrap()).unwrap();
     let robot = today.client.basic("ci", &old.robot("ci"));
     let deploy = today.showing(&old.pair("client-deploy"));
     for (owner, repository, client) in [

@@ -72,6 +72,9 @@ pub(in crate::audit) struct Fields {
     /// The digests that a pushed manifest names.
     pub(in crate::audit) refers: Vec<String>,
     pub(in crate::audit) refers_count: u64,
+    /// The name of a token, and the login that it comes from.
+    pub(in crate::audit) jti: Option<String>,
+    pub(in crate::audit) session: Option<String>,
     /// True if the client did not wait for the answer.
     pub(in crate::audit) client_left: bool,
     /// In checkpoints alone.
@@ -129,6 +132,8 @@ impl Fields {
             tags: Vec::new(),
             refers: Vec::new(),
             refers_count: 0,
+            jti: None,
+            session: None,
             client_left: false,
             checkpoint: None,
         }
@@ -164,6 +169,8 @@ impl Fields {
             &self.agent,
             &self.reason,
             &self.query,
+            &self.jti,
+            &self.session,
         ];
         // Escapes make a character of two bytes one of six.
         let length = |text: &String| {
@@ -274,6 +281,8 @@ impl Fields {
             (key!("digest"), self.digest.as_deref()),
             (key!("digest_before"), self.digest_before.as_deref()),
             (key!("query"), self.query.as_deref()),
+            (key!("jti"), self.jti.as_deref()),
+            (key!("session"), self.session.as_deref()),
         ];
         for (key, value) in some.into_iter().filter(|(_, value)| value.is_some()) {
             to.text(key, value);

@@ -101,12 +101,7 @@ impl Rules {
     }
 
     /// The same of a robot key.
-    pub(super) fn key_state(
-        &self,
-        keys: &RobotKeys,
-        robot: &Robot,
-        key: &[u8; 32],
-    ) -> Option<String> {
+    pub(super) fn key_state(keys: &RobotKeys, robot: &Robot, key: &[u8; 32]) -> Option<String> {
         let state = keys.fingerprint(robot.name(), key)?;
         Some(format!("{:032x}", u128::from_be_bytes(state)))
     }

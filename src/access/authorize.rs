@@ -242,7 +242,7 @@ fn robot_of(
     now: Timestamp,
 ) -> Result<Identity, Refusal> {
     let keys = rules.robots.current();
-    let state = rules.key_state(&keys, robot, token.credential_key());
+    let state = Rules::key_state(&keys, robot, token.credential_key());
     let key = keys
         .get(robot.name())
         .filter(|key| !key.confinement.is_over(now));

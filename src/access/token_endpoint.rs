@@ -345,7 +345,7 @@ async fn credential(rules: &Rules, subject: &Subject) -> Result<Option<String>, 
     let key = rules.keys.credential_key();
     let state = match subject {
         Subject::Nobody | Subject::Workload(_) => return Ok(None),
-        Subject::Robot(robot) => rules.key_state(&rules.robots.current(), robot, key),
+        Subject::Robot(robot) => Rules::key_state(&rules.robots.current(), robot, key),
         Subject::Person(name) => {
             let current = rules.credential_state(name, key).await;
             let known = current.map_err(Refusal::Undecided)?;

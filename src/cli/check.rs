@@ -400,10 +400,11 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
     let message = error.to_string();
     let key = match error {
         BuildError::Audit(_) => "audit.file".to_owned(),
-        BuildError::AuditKey { path, .. } | BuildError::Read { path, .. } => key_of(config, &path),
+        BuildError::AuditKey { path, .. }
+        | BuildError::Read { path, .. }
+        | BuildError::SigningKey { path, .. } => key_of(config, &path),
         BuildError::RobotKeys(errors) => return errors.into_diagnostics(),
         BuildError::Seal => "token.signing_key".to_owned(),
-        BuildError::SigningKey { path, .. } => key_of(config, &path),
         BuildError::Tls(error) => match error {
             TlsError::Read { path, .. }
             | TlsError::NoCertificate(path)

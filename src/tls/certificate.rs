@@ -44,8 +44,10 @@ pub(super) struct Standing {
 /// Reads which list it is; `None` if it is none.
 pub(super) fn standing(list: &[u8]) -> Option<Standing> {
     let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
-    let number = parsed.crl_number().map(|number| number.to_bytes_be());
-    let number = number.unwrap_or_default();
+    let number = match parsed.crl_number() {
+        Some(number) => number.to_bytes_be(),
+        None => Vec::new(),
+    };
     let part = parsed.extensions().iter();
     let mut part = part.filter(|one| one.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
     let part = part.next().map(|one| one.value.to_vec());

@@ -32,14 +32,17 @@ enum Unfit {
 
 /// Finds out what the library does not say about a certificate that it refused.
 pub(super) fn explain(error: rustls::Error, shown: &CertificateDer<'_>) -> rustls::Error {
-    match error {
+    let is_nameless = matches!(
+        error,
         rustls::Error::InvalidCertificate(
-            CertificateError::Other(_) | CertificateError::BadEncoding,
-        ) => {
-            let unfit = OtherError(std::sync::Arc::new(unfit(shown)));
-            CertificateError::Other(unfit).into()
-        }
-        error => error,
+            CertificateError::Other(_) | CertificateError::BadEncoding
+        )
+    );
+    if is_nameless {
+        let unfit = OtherError(std::sync::Arc::new(unfit(shown)));
+        CertificateError::Other(unfit).into()
+    } else {
+        error
     }
 }
 
@@ -83,6 +86,10 @@ fn find<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
     None
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library may add variants at any time; all but those named have the general words"
+)]
 fn handshake(error: &rustls::Error) -> String {
     let text = match error {
         rustls::Error::InvalidCertificate(cause) => return certificate(cause),
@@ -105,6 +112,10 @@ fn handshake(error: &rustls::Error) -> String {
 }
 
 /// Why a certificate is refused.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library may add variants at any time; all but those named have the general words"
+)]
 pub fn certificate(cause: &CertificateError) -> String {
     let text = match cause {
         CertificateError::Other(OtherError(other)) => {
@@ -178,6 +189,10 @@ fn plain(name: &str) -> &str {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library may add variants at any time; all but those named have the general words"
+)]
 fn alert_received(alert: AlertDescription) -> String {
     let text = match alert {
         AlertDescription::CertificateRequired => "the other side asks for a certificate of ours",

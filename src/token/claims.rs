@@ -46,7 +46,7 @@ pub struct Claims {
     /// The login that it comes from; what an earlier edition minted does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// When that login was (OpenID Connect Core section 2).
+    /// When that login was (`OpenID` Connect Core section 2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<i64>,
     /// What it is good for.

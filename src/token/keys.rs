@@ -5,6 +5,8 @@
 use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use moka::sync::Cache;
@@ -207,10 +209,8 @@ impl Known {
             .map_err(|_not_sec1| KeyError::NotP256)?;
         let pkcs8 = pair.to_pkcs8v1().map_err(|_cause| KeyError::NotP256)?;
         let public = pair.public_key().as_ref();
-        let [a, b, c, d, e, f, g, h, ..] = sha256(public);
-        let id = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
         let known = Self {
-            id: format!("{id:016x}"),
+            id: URL_SAFE_NO_PAD.encode(sha256(public)),
             decoding: DecodingKey::from_ec_der(public),
             session_key: blake3::derive_key("portcullis 2026 upload session", pkcs8.as_ref()),
             credential_key: blake3::derive_key("portcullis 2026 credential", pkcs8.as_ref()),

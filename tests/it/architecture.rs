@@ -15,7 +15,7 @@ const USES: &[(&str, &[&str])] = &[
     ("policy", &["identity", "limit", "registry"]),
     ("limit", &["identity"]),
     ("document", &["identity", "policy", "registry"]),
-    ("token", &["identity", "registry"]),
+    ("token", &["hash", "identity", "registry"]),
     // the outside
     (
         "authn",

@@ -314,8 +314,9 @@ async fn a_session_ends_its_lifetime_after_its_login_and_is_on_record() {
         assert_eq!(access["session"], login["session"]);
         assert!(access["exp"].as_i64() <= login["exp"].as_i64());
         let name = &access["jti"];
-        let record = lab.audit().find("the token", |one| one["jti"] == *name);
-        assert_eq!(record.await["session"], login["session"]);
+        let audit = lab.audit();
+        let record = audit.find("the token", |one| one["jti"] == *name).await;
+        assert_eq!(record["session"], login["session"]);
         // docker presents the first one all the time, others the newest; both go on.
         last = match answer.json()["refresh_token"].as_str() {
             Some(newer) => newer.to_owned(),

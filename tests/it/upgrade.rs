@@ -87,7 +87,8 @@ impl Old {
         let entries = std::fs::read_dir(self.0.join(name)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let is_part = |file: &String| {
-            file.starts_with("audit") && !file.contains(".chain") && !file.contains(".torn")
+            let beside = [".chain", ".torn", ".lock"];
+            file.starts_with("audit") && !beside.iter().any(|mark| file.contains(mark))
         };
         let mut files: Vec<_> = names
             .filter(is_part)

@@ -175,15 +175,12 @@ fn open_or_packed(path: &Path) -> Result<TrailFile, Unreadable> {
     })
 }
 
-/// Returns true for files that lie beside a trail and are no part of it: its chain file, lines that a
-/// crash has torn, what a running proxy is asked.
+/// Returns true for files that lie beside a trail and are no part of it: its chain file, its lock, lines
+/// that a crash has torn.
 pub fn is_beside(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let ending = path.extension().unwrap_or_default();
-    ["chain", "lock", "prune"]
-        .iter()
-        .any(|kind| ending == *kind)
-        || name.contains(".torn-")
+    ending == "chain" || ending == "lock" || name.contains(".torn-")
 }
 
 /// All files of the trail that a file belongs to, by their names, which rotation gives: our own

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
@@ -250,7 +250,7 @@ impl Audit {
     /// Opens the file of a plan, and changes nothing yet.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, AuditError> {
         let config = &plan.config;
-        let lock = Lock::take(&config.file, self.lock().clone())?;
+        let lock = Lock::take(&config.file, self.lock.lock().clone())?;
         let file = FileTarget::open(&config.file, config.rotate, config.sync, &self.syncer)?;
         Ok(Prepared { plan, file, lock })
     }
@@ -276,24 +276,16 @@ impl Audit {
         if tokio::time::timeout(timeout, done).await.is_err() {
             tracing::error!("the old audit file hangs; the new one is used when it does not");
         }
-        *self.lock() = lock;
-        plan.clone_into(&mut self.plan());
+        *self.lock.lock() = lock;
+        plan.clone_into(&mut self.plan.lock());
         self.trail.rekey(plan.key, plan.signer, timeout);
     }
 
     /// Opens the file again after another process has moved it, and changes nothing else.
     pub async fn reopen(&self) -> Result<(), AuditError> {
-        let plan = self.plan().clone();
+        let plan = self.plan.lock().clone();
         self.adopt(self.prepare(plan)?).await;
         Ok(())
-    }
-
-    fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Lock>>> {
-        self.lock.lock()
     }
 
     /// Starts, changes and ends the sinks other than the file.
@@ -350,7 +342,7 @@ impl Audit {
     /// Waits until there is room for another record of a source, as long as a sink may take, and until
     /// the source can afford it. Nothing is held after that.
     pub async fn room_for(&self, client: IpAddr) -> Result<(), NotNow> {
-        let debt = self.suppressor().debt(client, self.begun.elapsed());
+        let debt = self.suppressor.lock().debt(client, self.begun.elapsed());
         if debt > LONGEST_DEBT {
             return Err(NotNow::TooFast);
         }
@@ -418,7 +410,7 @@ impl Audit {
     }
 
     fn record_suppressed(&self, now: Option<Duration>) {
-        let over = self.suppressor().take(now);
+        let over = self.suppressor.lock().take(now);
         for suppressed in over {
             self.write(&suppressed.fields(), None, None);
         }
@@ -449,7 +441,7 @@ impl Audit {
             bytes: fields.size(),
             is_one_of_many: marks.is_one_of_many || fields.outcome == Outcome::Challenged,
         };
-        let verdict = self.suppressor().judge(&refusal, self.begun.elapsed());
+        let verdict = self.suppressor.lock().judge(&refusal, self.begun.elapsed());
         match verdict {
             Verdict::Record => None,
             Verdict::Suppress { reference, full } => {
@@ -465,10 +457,6 @@ impl Audit {
                 Some(reference)
             }
         }
-    }
-
-    fn suppressor(&self) -> MutexGuard<'_, Suppressor> {
-        self.suppressor.lock()
     }
 
     /// Signs all records that are not signed yet and waits, for a limited time, until every sink has
@@ -487,7 +475,7 @@ impl Audit {
                 "audit records are lost: the process ended while they could not be written"
             );
         }
-        *self.lock() = None;
+        *self.lock.lock() = None;
     }
 
     /// Six letters and digits, unique among a thousand million. Two of them do not reveal how many lie
@@ -514,7 +502,8 @@ impl Audit {
     pub(super) fn write_permitted(&self, fields: &Fields, place: Option<Place>, ack: Option<Ack>) {
         if let Some(client) = fields.client {
             let bytes = fields.size();
-            self.suppressor()
+            self.suppressor
+                .lock()
                 .charge(client, bytes, self.begun.elapsed());
         }
         self.write(fields, place, ack);

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -125,7 +125,7 @@ impl HashingPool {
 
 impl Drop for HashingPool {
     fn drop(&mut self) {
-        let mut queue = self.jobs.lock();
+        let mut queue = self.jobs.queue.lock();
         queue.closed = true;
         queue.jobs.clear();
         drop(queue);
@@ -134,12 +134,8 @@ impl Drop for HashingPool {
 }
 
 impl Jobs {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock()
-    }
-
     fn submit(&self, job: Job) {
-        self.lock().jobs.push_back(job);
+        self.queue.lock().jobs.push_back(job);
         self.changed.notify_one();
     }
 
@@ -159,7 +155,7 @@ impl Jobs {
 
     fn next(&self) -> Option<Job> {
         let empty = |queue: &mut Queue| queue.jobs.is_empty() && !queue.closed;
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         self.changed.wait_while(&mut queue, empty);
         queue.jobs.pop_front()
     }

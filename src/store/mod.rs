@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, Script};
 use rustls::ClientConfig;
@@ -159,7 +159,7 @@ impl Store {
         question: &Question<'_>,
         read: impl FnOnce(&[i64]) -> Option<T>,
     ) -> Option<T> {
-        let live = self.live().clone()?;
+        let live = self.live.lock().clone()?;
         self.counts.asked.fetch_add(1, Ordering::Relaxed);
         let answer = question.put(&live.connection, self.config.timeout).await;
         let error = match answer.map(|answer| read(&answer)) {
@@ -174,15 +174,11 @@ impl Store {
 
     /// Asks no more, unless somebody has noticed before and there is a new connection already.
     fn lose(&self, lost: &Arc<Live>, error: StoreError) {
-        let mut live = self.live();
+        let mut live = self.live.lock();
         if live.as_ref().is_some_and(|live| Arc::ptr_eq(live, lost)) {
             *live = None;
             self.trouble.send_replace(Some(error));
         }
-    }
-
-    fn live(&self) -> MutexGuard<'_, Option<Arc<Live>>> {
-        self.live.lock()
     }
 
     /// A key in the store. Names of users become hashes, of which nobody can make another's.

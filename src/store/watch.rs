@@ -42,7 +42,7 @@ impl Store {
         let live = Arc::new(live);
         let (store, lost) = (Arc::downgrade(self), Arc::downgrade(&live));
         {
-            let mut slot = self.live();
+            let mut slot = self.live.lock();
             *slot = Some(live);
             self.trouble.send_replace(None);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::identity::Witness;
@@ -51,7 +51,7 @@ impl Room {
 
     /// Seats a connection, at once if another can leave for it.
     pub async fn seat(self: &Arc<Self>, from: IpAddr, origin: Origin) -> Result<Seat, TooMany> {
-        let ticket = self.register().ticket();
+        let ticket = self.register.lock().ticket();
         let occupant = Arc::new(Occupant {
             ticket,
             room: Arc::clone(self),
@@ -63,7 +63,8 @@ impl Room {
         let whose = (Networks::of(from), origin);
         loop {
             let arrival = self
-                .register()
+                .register
+                .lock()
                 .arrive(ticket, whose, &occupant, Occupant::is_busy);
             match arrival {
                 Arrival::Placed(leaves) => {
@@ -81,7 +82,7 @@ impl Room {
 
     /// Has connections leave that hold descriptors which are used up, and waits until one has.
     pub async fn shrink(&self) {
-        let leave = self.register().shrink(Occupant::is_busy);
+        let leave = self.register.lock().shrink(Occupant::is_busy);
         ask(leave);
         self.freed().await;
     }
@@ -91,10 +92,6 @@ impl Room {
         let _either_way = tokio::time::timeout(POLL_INTERVAL, self.freed.notified())
             .await
             .is_ok();
-    }
-
-    fn register(&self) -> MutexGuard<'_, Connections<Arc<Occupant>>> {
-        self.register.lock()
     }
 }
 
@@ -118,7 +115,8 @@ impl Seat {
         let announced =
             occupant
                 .room
-                .register()
+                .register
+                .lock()
                 .announce(occupant.ticket, client, Occupant::is_busy);
         ask(announced?);
         Ok(())
@@ -128,7 +126,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let Self(occupant) = self;
-        occupant.room.register().depart(occupant.ticket);
+        occupant.room.register.lock().depart(occupant.ticket);
         occupant.room.freed.notify_one();
     }
 }
@@ -170,7 +168,7 @@ impl Occupant {
 impl Witness for Occupant {
     fn proven(&self) {
         if !self.is_proven.swap(true, Ordering::Relaxed) {
-            self.room.register().prove(self.ticket);
+            self.room.register.lock().prove(self.ticket);
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// Streams noted before the ended ones are forgotten; there are at most a hundred live ones.
 const NOTED: usize = 256;
@@ -33,7 +33,7 @@ impl StallWatch {
     /// Notes another request; it lives as long as what is returned.
     pub(super) fn add(&self) -> Arc<Turn> {
         let turn = Arc::new(Turn::default());
-        let mut noted = self.noted();
+        let mut noted = self.0.lock();
         if noted.turns.len() >= NOTED {
             noted.turns.retain(|turn| turn.strong_count() > 0);
         }
@@ -44,24 +44,20 @@ impl StallWatch {
 
     /// Whether a client has left an answer unread for so long.
     pub(super) fn stalled_for(&self, limit: Duration) -> bool {
-        let noted = self.noted();
+        let noted = self.0.lock();
         let mut live = noted.turns.iter().filter_map(Weak::upgrade);
         live.any(|turn| turn.is_clients_for(limit))
     }
 
     /// Whether there has been no request for so long, as far as those who asked before have seen.
     pub(super) fn idle_for(&self, limit: Duration) -> bool {
-        let mut noted = self.noted();
+        let mut noted = self.0.lock();
         if noted.turns.iter().any(|turn| turn.strong_count() > 0) {
             noted.quiet_since = None;
             return false;
         }
         let since = *noted.quiet_since.get_or_insert_with(Instant::now);
         since.elapsed() >= limit
-    }
-
-    fn noted(&self) -> MutexGuard<'_, Noted> {
-        self.0.lock()
     }
 }
 

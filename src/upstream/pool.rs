@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -105,7 +105,7 @@ impl Pool {
     /// A connection that is ready, if one is idle; of several the one used last.
     pub(super) fn get(self: &Arc<Self>, key: u64) -> Option<Lease> {
         loop {
-            let Idle { mut link, since } = self.held().idle.get_mut(&key)?.pop()?;
+            let Idle { mut link, since } = self.0.lock().idle.get_mut(&key)?.pop()?;
             if since.elapsed() < IDLE_TIME && link.is_ready() {
                 let pool = Arc::clone(self);
                 return Some(Lease { link, key, pool });
@@ -116,7 +116,7 @@ impl Pool {
     /// Keeps a connection, and closes those that nobody has needed for too long.
     fn put(&self, key: u64, link: Box<Link>) {
         let since = Instant::now();
-        let mut held = self.held();
+        let mut held = self.0.lock();
         if held.current.is_some_and(|current| current != key) {
             return;
         }
@@ -133,16 +133,12 @@ impl Pool {
     /// Closes the connections that lead elsewhere, or were verified by other authorities, and those
     /// in use at the end of their request.
     pub(super) fn keep_only(&self, key: u64) {
-        let mut held = self.held();
+        let mut held = self.0.lock();
         held.current = Some(key);
         let kept = held.idle.remove(&key).unwrap_or_default();
         let closed = std::mem::replace(&mut held.idle, HashMap::from([(key, kept)]));
         drop(held);
         drop(closed);
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.0.lock()
     }
 }
 

@@ -137,7 +137,7 @@ impl Trail {
 
     /// A new sink; its number, for its thread.
     pub(in crate::audit) fn add(&self, name: &'static str, required: bool) -> usize {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let written = state.link.last();
         state.queues.push(SinkQueue {
             name,
@@ -158,7 +158,7 @@ impl Trail {
 
     /// Gives a sink another destination.
     pub(in crate::audit) fn retarget(&self, id: usize, required: bool, retarget: Retarget) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(queue) = state.queues.get_mut(id) {
             queue.required = required;
             queue.retargets.push_back(retarget);
@@ -169,7 +169,7 @@ impl Trail {
 
     /// Ends a sink.
     pub(in crate::audit) fn end(&self, id: usize) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Some(queue) = state.queues.get_mut(id) {
             queue.required = false;
             queue.is_ending = true;
@@ -186,7 +186,7 @@ impl Trail {
         signer: Option<Arc<Signer>>,
         timeout: Duration,
     ) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.timeout = timeout;
         if state.key != key {
             state.key = key;
@@ -198,12 +198,12 @@ impl Trail {
 
     /// Records the key with which the chain continues.
     pub(in crate::audit) fn record_key(&self) {
-        self.state().record_key();
+        self.state.lock().record_key();
     }
 
     /// Chains a record and queues it for every sink.
     pub(in crate::audit) fn write(&self, fields: &str, place: Option<Place>, ack: Option<Ack>) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let failing = self.failing();
         let answer = if failing && state.is_full() {
             state.lost = state.lost.saturating_add(1);
@@ -228,18 +228,18 @@ impl Trail {
 
     /// Records an event of the trail itself.
     pub(in crate::audit) fn record_event(&self, event: Event, outcome: Outcome, reason: &str) {
-        self.state().record_event(event, outcome, reason);
+        self.state.lock().record_event(event, outcome, reason);
     }
 
     /// Signs all records that are not signed yet.
     pub(in crate::audit) fn sign(&self) {
-        self.state().checkpoint();
+        self.state.lock().checkpoint();
     }
 
     /// Waits until the batch of a sink's thread has lines, or the sink is retargeted. `None` when the sink
     /// is ending.
     pub(in crate::audit) fn next(&self, id: usize, batch: &mut Batch) -> Option<Vec<Retarget>> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let wake = Arc::clone(&state.queues.get(id)?.wake);
         if batch.is_empty() {
             linger(&mut state, id, &wake);
@@ -268,7 +268,7 @@ impl Trail {
 
     /// Waits for some time, or until the sink is retargeted. Returns false when the sink is ending.
     pub(in crate::audit) fn pause(&self, id: usize, time: Duration) -> bool {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let Some(wake) = state.queues.get(id).map(|queue| Arc::clone(&queue.wake)) else {
             return false;
         };
@@ -282,7 +282,7 @@ impl Trail {
 
     /// Notes that a sink has written everything up to a record.
     pub(in crate::audit) fn wrote(&self, id: usize, seq: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let Some(queue) = state.queues.get_mut(id) else {
             return;
         };
@@ -330,7 +330,7 @@ impl Trail {
 
     /// Notes that a sink fails, which is retried until it does not.
     pub(in crate::audit) fn failed(&self, id: usize, why: &str) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         self.fail(&mut state, id, why);
     }
 
@@ -381,7 +381,7 @@ impl Trail {
 
     /// Marks hanging sinks as failing, and signs old records.
     pub(in crate::audit) fn tick(&self, now: Instant) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let timeout = state.timeout;
         let since = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| now.duration_since(at));
         let hangs = |queue: &SinkQueue| queue.failing.is_none() && since(queue.busy) >= timeout;
@@ -408,12 +408,12 @@ impl Trail {
     }
 
     pub(in crate::audit) fn timeout(&self) -> Duration {
-        self.state().timeout
+        self.state.lock().timeout
     }
 
     /// The state of each sink.
     pub(in crate::audit) fn sinks(&self) -> Vec<SinkState> {
-        let state = self.state();
+        let state = self.state.lock();
         let wanted = state.queues.iter().filter(|queue| !queue.is_ending);
         wanted
             .map(|queue| SinkState {
@@ -429,7 +429,7 @@ impl Trail {
 
     /// Returns true if every sink that works or is required has written everything.
     pub(in crate::audit) fn is_drained(&self) -> bool {
-        let state = self.state();
+        let state = self.state.lock();
         let mut wanted = state
             .queues
             .iter()
@@ -439,14 +439,10 @@ impl Trail {
 
     /// Records that a required sink does not have; they are lost when the process ends.
     pub(in crate::audit) fn unwritten(&self) -> u64 {
-        let state = self.state();
+        let state = self.state.lock();
         let required = state.queues.iter().filter(|queue| queue.required);
         let behind = required.map(|queue| state.link.last().saturating_sub(queue.written));
         behind.max().unwrap_or(0).saturating_add(state.lost)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// How long a server is left alone.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -16,7 +16,7 @@ impl Breaker {
     /// Whether to ask the server now. After a pause one caller is let through, and the next one
     /// after another pause unless the first reports that it went well.
     pub(super) fn admits(&self, now: Instant) -> bool {
-        let mut until = self.lock();
+        let mut until = self.0.lock();
         match *until {
             None => true,
             Some(time) if now < time => false,
@@ -29,18 +29,15 @@ impl Breaker {
 
     /// The server answered; whether that is news.
     pub(super) fn close(&self) -> bool {
-        self.lock().take().is_some()
+        self.0.lock().take().is_some()
     }
 
     /// The server failed; whether that is news.
     pub(super) fn open(&self, now: Instant) -> bool {
-        self.lock()
+        self.0
+            .lock()
             .replace(now.checked_add(PAUSE).unwrap_or(now))
             .is_none()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock()
     }
 }
 

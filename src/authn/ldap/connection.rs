@@ -122,26 +122,15 @@ impl Connection {
     /// Connects and secures the connection. It is nobody's until [`Self::bind`].
     pub(super) async fn open(to: &LdapServer, security: &Security) -> Result<Self, Trouble> {
         let stream = connect(to).await.map_err(Trouble::Connect)?;
-        match security {
-            Security::None => Self::over(stream).await,
-            Security::Tls(config) => {
-                Self::over(
-                    secure(config, &to.host, stream)
-                        .await
-                        .map_err(Trouble::Connect)?,
-                )
-                .await
-            }
+        let (config, stream) = match security {
+            Security::None => return Self::over(stream).await,
+            Security::Tls(config) => (config, stream),
             Security::StartTls(config) => {
-                let stream = start_tls(stream).await.map_err(Trouble::Connect)?;
-                Self::over(
-                    secure(config, &to.host, stream)
-                        .await
-                        .map_err(Trouble::Connect)?,
-                )
-                .await
+                (config, start_tls(stream).await.map_err(Trouble::Connect)?)
             }
-        }
+        };
+        let stream = secure(config, &to.host, stream).await;
+        Self::over(stream.map_err(Trouble::Connect)?).await
     }
 
     async fn over(

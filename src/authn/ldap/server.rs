@@ -3,7 +3,7 @@
 //! All searches share one connection, on which the service account has bound. A bind changes whose
 //! a connection is, so each needs one to itself; a few are kept for the next.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::LdapServer;
 use super::breaker::Breaker;
@@ -87,7 +87,7 @@ impl Server {
 
     /// Throws every connection away, after one of them did not answer.
     pub(super) fn discard(&self) {
-        self.keep().clear();
+        self.idle.lock().clear();
         // Whoever holds it is connecting anew.
         if let Ok(mut searching) = self.searching.try_lock() {
             *searching = None;
@@ -119,7 +119,7 @@ impl Server {
         connection: Connection,
         answer: Result<u32, Trouble>,
     ) -> Result<u32, Trouble> {
-        let mut idle = self.keep();
+        let mut idle = self.idle.lock();
         if answer.is_ok() && idle.len() < MOST_IDLE {
             idle.push(connection);
         }
@@ -127,10 +127,6 @@ impl Server {
     }
 
     fn take(&self) -> Option<Connection> {
-        self.keep().pop()
-    }
-
-    fn keep(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock()
+        self.idle.lock().pop()
     }
 }

@@ -10,7 +10,7 @@ use portcullis::audit::Audit;
 use portcullis::authn::AuthnState;
 use portcullis::config::Config;
 use portcullis::proxy::Proxy;
-use portcullis::reload::{self, BrokenLines, RetainedParts};
+use portcullis::reload::{self, RetainedParts};
 use portcullis::state::Retained;
 use portcullis::transport;
 use portcullis::upstream::Pool;
@@ -183,7 +183,7 @@ fn serve(folder: &Path, upstream: SocketAddr) -> SocketAddr {
         store_counts: &store_counts,
         spare_key: &spare_key,
     };
-    let built = reload::build(&config, &parts, 1, BrokenLines::Refuse);
+    let built = reload::build(&config, &parts, 1);
     let (rules, _) = built.unwrap_or_else(|errors| panic!("{errors:?}"));
     let plan = reload::audit_plan(&config).expect("a plan");
     let audit = Audit::open(plan).expect("a trail");

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Request, Uri};
 
-use super::service::Proxy;
+use super::instance::Proxy;
+use super::opening::event;
+use crate::audit::Record;
 use crate::identity::Peer;
+use crate::request::Route;
 
 /// The record of a request that is dropped before [`CancellationRecord::disarm`].
 pub(crate) struct CancellationRecord {
@@ -20,10 +23,10 @@ pub(crate) struct CancellationRecord {
 }
 
 /// As much of a head as the record needs.
-pub(super) struct Head {
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) agent: Option<HeaderValue>,
+struct Head {
+    method: Method,
+    uri: Uri,
+    agent: Option<HeaderValue>,
 }
 
 impl CancellationRecord {
@@ -49,7 +52,26 @@ impl CancellationRecord {
 impl Drop for CancellationRecord {
     fn drop(&mut self) {
         if let Some(head) = self.head.take() {
-            self.proxy.record_cancelled(&self.peer, &head);
+            record(&self.proxy, &self.peer, &head);
         }
     }
+}
+
+fn record(proxy: &Proxy, peer: &Peer, head: &Head) {
+    let audit = &proxy.retained.audit;
+    if let Err(why) = proxy.admit(peer.address) {
+        drop(proxy.turn_away(peer.address, why));
+        return;
+    }
+    let route = Route::of(&head.method, &head.uri);
+    let mut record = Record::open(audit, event(&route));
+    let agent = head.agent.as_ref().and_then(|value| value.to_str().ok());
+    let tls = &peer.tls.description;
+    record.client(peer.address, tls, head.method.as_str(), agent);
+    record.certificate(peer.certificate.shown());
+    if let Some(call) = route.call() {
+        record.call(call);
+    }
+    record.reason("the client went away at once");
+    record.close();
 }

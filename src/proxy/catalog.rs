@@ -9,9 +9,9 @@ use http_body_util::{BodyExt, Limited};
 use serde::{Deserialize, Serialize};
 
 use super::body::AnswerBody;
+use super::instance::Proxy;
 use super::listing::{Listings, Names, Reader};
 use super::response::json;
-use super::service::Proxy;
 use crate::access::Refusal;
 use crate::identity::Identity;
 use crate::limit::Claimant;

@@ -25,8 +25,10 @@ use tokio::sync::watch;
 use tracing::{Instrument, Span};
 
 use super::body::AnswerBody;
+use super::closing::Wait;
+use super::effects::asked_to_stop;
 use super::forward::{accompanying, content_length, outcome_of, unanswered, warn_of_expiry};
-use super::service::{Proxy, Wait};
+use super::instance::Proxy;
 use super::tag_locks::TagGuard;
 use crate::access::{Admission, Refusal};
 use crate::audit::{Record, Reservation};
@@ -62,32 +64,6 @@ pub(super) struct Effect {
     progress: Arc<Progress>,
 }
 
-/// The writes under way. One for the life of the process.
-pub(crate) struct Effects(watch::Sender<bool>);
-
-impl Default for Effects {
-    fn default() -> Self {
-        Self(watch::Sender::new(false))
-    }
-}
-
-impl Effects {
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.0.receiver_count()
-    }
-
-    /// Waits until there are none.
-    pub(crate) async fn ended(&self) {
-        self.0.closed().await;
-    }
-
-    /// Ends all of them.
-    pub(crate) fn cut(&self) {
-        self.0.send_replace(true);
-    }
-}
-
 /// What a write is made of.
 pub(super) struct Write {
     pub(super) proxy: Arc<Proxy>,
@@ -105,7 +81,7 @@ impl Effect {
         record: Record,
     ) -> Self {
         let progress = Arc::<Progress>::default();
-        let stop = write.proxy.effects.0.subscribe();
+        let stop = write.proxy.effects.subscribe();
         let run = write.run(admission, body, record, Arc::clone(&progress), stop);
         Self {
             work: Some(Box::pin(run.instrument(Span::current()))),
@@ -352,12 +328,6 @@ async fn cleared(clearance: &mut Clearance) -> Result<(), Refusal> {
     } else {
         Err(Refusal::AuditUnwritable)
     }
-}
-
-/// Ends when the server has been asked to stop.
-pub(crate) async fn asked_to_stop(shutdown: &mut watch::Receiver<bool>) {
-    // An error means that the asking side is gone; that is an end as well.
-    let _asked = shutdown.wait_for(|asked| *asked).await.is_ok();
 }
 
 fn is_manifest_push(call: &Call) -> bool {

@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::body::AnswerBody;
 use super::catalog;
+use super::instance::Proxy;
 use super::response::{json, limited, unstored};
-use super::service::Proxy;
 use crate::access::{Admission, MAX_FORM, Refusal, issue};
 use crate::audit::{Outcome, Purpose, Record};
 use crate::identity::Identity;

@@ -2,51 +2,20 @@
 //! `audit::suppress`. Repositories are those that were used through this process and, once there is a
 //! flood of names, those of the registry's catalog.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::catalog;
-use super::service::Proxy;
+use super::instance::Proxy;
 use crate::audit::Known;
 use crate::identity::Subject;
-
-/// Repositories remembered. Beyond that the registry has more than it lists in reasonable time.
-const REPOSITORIES: usize = 256 << 10;
 
 /// While a flood goes on, the registry is asked for all that it has no more often than this: it walks
 /// its whole store for that.
 const CATALOG_INTERVAL: Duration = Duration::from_mins(10);
-
-/// Repositories that the registry has been seen to have, by a keyed hash of their names.
-#[derive(Debug, Default)]
-pub(super) struct Repositories {
-    seen: RwLock<HashSet<u64>>,
-    hasher: RandomState,
-}
-
-impl Repositories {
-    /// Notes one that there is.
-    pub(super) fn note(&self, repository: &str) {
-        let hash = self.hasher.hash_one(repository);
-        let has = |seen: &HashSet<u64>| seen.contains(&hash) || seen.len() >= REPOSITORIES;
-        if has(&self.seen.read()) {
-            return;
-        }
-        let mut seen = self.seen.write();
-        seen.insert(hash);
-    }
-
-    fn has(&self, name: &str) -> bool {
-        let hash = self.hasher.hash_one(name);
-        let seen = self.seen.read();
-        seen.contains(&hash)
-    }
-}
 
 /// The proxy's knowledge, as long as there is a proxy.
 pub(super) struct Knowledge {

@@ -21,17 +21,22 @@
 //!    at its end. A client who leaves before anything is looked at is recorded by a
 //!    `CancellationRecord`.
 
+mod admission;
 mod body;
 mod cancelled;
 mod catalog;
+mod closing;
 mod effect;
-mod flood;
+mod effects;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod instance;
 mod known;
 mod listing;
+mod opening;
 mod preflight;
+mod repositories;
 mod response;
 mod service;
 mod tag_locks;
@@ -39,6 +44,6 @@ mod tag_locks;
 pub(crate) use crate::upstream::Cut;
 pub(crate) use body::AnswerBody;
 pub(crate) use cancelled::CancellationRecord;
-pub(crate) use effect::asked_to_stop;
+pub(crate) use effects::asked_to_stop;
+pub use instance::Proxy;
 pub(crate) use response::written;
-pub use service::Proxy;

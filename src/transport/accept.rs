@@ -1,32 +1,27 @@
 //! Listening and accepting: who gets a connection at all, and how the server ends.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::Settings;
+use super::caps::{Caps, is_due};
 use super::connection::{Admitted, drive};
 use super::forwarded::is_trusted;
-use super::room::{Occupant, Room, Seat};
-use crate::limit::Source;
-use crate::limit::connections::{Origin, TooMany};
+use super::settings::Settings;
+use super::stop::Stop;
+use crate::limit::connections::Origin;
 use crate::proxy::{Proxy, asked_to_stop};
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
 /// Pause after `accept` failed for want of descriptors or memory.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
-
-/// It is told of no more often than this: it may go on for long.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a connection that was accepted at the last moment has for its handshake and the head of
 /// its first request: its client has been let in, and a restart is no reason to send it away.
@@ -109,74 +104,6 @@ impl Listeners {
             .filter_map(|listener| listener.local_addr().ok())
             .collect()
     }
-}
-
-/// Caps on connections: over all, and for one source.
-pub(super) struct Caps {
-    room: Arc<Room>,
-    /// When it was told last that a trusted proxy writes no PROXY header.
-    unannounced: Mutex<Option<Instant>>,
-}
-
-impl Caps {
-    fn new(server: &Settings) -> Self {
-        let of_source = server.max_connections_per_source.unwrap_or(usize::MAX);
-        Self {
-            room: Room::new(connections(server.max_connections), of_source),
-            unannounced: Mutex::default(),
-        }
-    }
-
-    /// A seat, unless its source has too many already, or makes new ones too fast.
-    async fn seat(&self, proxy: &Proxy, address: IpAddr, origin: Origin) -> Option<Seat> {
-        match origin {
-            Origin::Client => is_slow_enough(proxy, address).then_some(())?,
-            // It has many clients, who are looked at once they are known.
-            Origin::Balancer => {}
-        }
-        let seat = self.room.seat(address, origin).await;
-        seat.map_err(|TooMany| too_many(address)).ok()
-    }
-
-    /// Tells the operator that a trusted proxy does not write the header that it has to.
-    pub(super) fn tell_unannounced(&self, address: IpAddr) {
-        let mut told = self.unannounced.lock();
-        if is_due(&mut told) {
-            tracing::warn!(
-                %address,
-                "a connection from a trusted proxy did not begin with a PROXY header, as \
-                 `server.proxy_protocol` requires, and was closed"
-            );
-        }
-    }
-}
-
-/// Has a connection be for the client whom a trusted proxy has named.
-pub(super) fn announce(proxy: &Proxy, seat: &Seat, client: IpAddr) -> Option<()> {
-    is_slow_enough(proxy, client).then_some(())?;
-    let announced = seat.announce(client);
-    announced.map_err(|TooMany| too_many(client)).ok()
-}
-
-/// Whether a source does not make new connections too fast.
-fn is_slow_enough(proxy: &Proxy, address: IpAddr) -> bool {
-    let (rates, retained) = (proxy.rules().rates, proxy.retained());
-    let source = Source::of(address);
-    let admitted = retained.shield.connection(source, rates, retained.now());
-    if admitted.is_err() {
-        tracing::debug!(%address, "too many new connections from one source");
-    }
-    admitted.is_ok()
-}
-
-/// Whether it is time to tell something again that may go on for long.
-fn is_due(told: &mut Option<Instant>) -> bool {
-    let now = Instant::now();
-    let due = told.is_none_or(|told| now.duration_since(told) > LOG_INTERVAL);
-    if due {
-        *told = Some(now);
-    }
-    due
 }
 
 /// Serves until `shutdown` turns true, then drains: no new connections, the requests in flight to
@@ -316,22 +243,6 @@ impl Accepting {
     }
 }
 
-/// When a connection has to end: with the server, or for another one.
-pub(super) struct Stop {
-    ending: watch::Receiver<bool>,
-    occupant: Arc<Occupant>,
-}
-
-impl Stop {
-    /// Ends when it has to.
-    pub(super) async fn asked(&mut self) {
-        tokio::select! {
-            () = asked_to_stop(&mut self.ending) => {}
-            () = self.occupant.asked_to_leave() => {}
-        }
-    }
-}
-
 /// Errors of `accept` that are about the connection that was waiting, not about us.
 fn is_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -348,16 +259,4 @@ fn is_descriptors(error: &io::Error) -> bool {
     error
         .raw_os_error()
         .is_some_and(|number| used_up.contains(&number))
-}
-
-fn too_many(address: IpAddr) {
-    tracing::debug!(%address, "too many connections from one source");
-}
-
-/// So many connections that descriptors are left for their requests.
-fn connections(wanted: usize) -> usize {
-    let files = getrlimit(Resource::Nofile).current;
-    let files = files.and_then(|files| usize::try_from(files).ok());
-    let files = files.unwrap_or(usize::MAX);
-    wanted.min(files.saturating_sub(files / 4)).max(1)
 }

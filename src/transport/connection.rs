@@ -1,13 +1,9 @@
 //! One connection: its TLS handshake, its protocol, its end.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,18 +12,18 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::accept::{Caps, Stop, announce};
-use super::body::WatchedBody;
-use super::forwarded;
+use super::caps::{Caps, announce};
+use super::context::ConnectionContext;
 use super::http1;
 use super::proxy_protocol::{self, Header};
-use super::room::{Occupant, Seat};
-use super::stall_watch::{StallWatch, Turn};
+use super::room::Seat;
+use super::settings::{ProxyProtocol, Settings};
+use super::stall_watch::StallWatch;
+use super::stop::Stop;
 use super::stream::Socket;
-use super::{ProxyProtocol, Settings};
 use crate::identity::{Peer, PeerCertificate, TlsSession, Witness as _};
 use crate::limit::connections::Origin;
-use crate::proxy::{CancellationRecord, Proxy, written};
+use crate::proxy::{Proxy, written};
 use crate::request::{Asked, BadHead};
 use crate::tls::{certificate_in_words, in_words, read_certificate};
 
@@ -134,47 +130,6 @@ pub(super) async fn drive(admitted: Admitted) {
     drop(seat);
 }
 
-/// What the requests of one connection have in common.
-pub(super) struct ConnectionContext {
-    proxy: Arc<Proxy>,
-    peer: Arc<Peer>,
-    pub(super) limits: Arc<Settings>,
-    origin: Origin,
-    occupant: Arc<Occupant>,
-}
-
-/// A request being answered.
-pub(super) type Responding =
-    Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>>;
-
-impl ConnectionContext {
-    /// Answers one request, in a box of its own: an idle connection has no room for a request in it.
-    pub(super) fn respond(&self, turn: Arc<Turn>, request: Request<Incoming>) -> Responding {
-        let proxy = Arc::clone(&self.proxy);
-        let peer = on_behalf_of(&self.peer, &request, &self.limits);
-        let cancelled = CancellationRecord::new(&proxy, &peer, &request);
-        let busy = self.occupant.begin();
-        match self.origin {
-            Origin::Balancer => self.occupant.proven(),
-            Origin::Client => {}
-        }
-        Box::pin(async move {
-            cancelled.disarm();
-            let response = proxy.respond(&peer, request).await;
-            Ok(response.map(|body| WatchedBody::new(body, turn, busy)))
-        })
-    }
-
-    /// The bytes of the answer to what came instead of a request, of which so much was good.
-    pub(super) fn refuse(&self, fault: BadHead, asked: Asked, head: &[u8]) -> Vec<u8> {
-        let tls = Some(&*self.peer.tls.description);
-        let refused = self
-            .proxy
-            .refuse_unread(self.peer.address, tls, fault, asked, head);
-        written(refused)
-    }
-}
-
 async fn over_h2(
     context: ConnectionContext,
     stream: TlsStream<Socket>,
@@ -197,24 +152,6 @@ async fn over_h2(
             }
         }
     }
-}
-
-/// The peer with the address of the client that a trusted proxy names, if it is one. Where trusted
-/// proxies write PROXY headers these alone name clients: `X-Forwarded-For` is then the client's own.
-fn on_behalf_of(peer: &Arc<Peer>, request: &Request<Incoming>, limits: &Settings) -> Arc<Peer> {
-    let address = match limits.proxy_protocol {
-        ProxyProtocol::Off => {
-            forwarded::client(peer.address, request.headers(), &limits.trusted_proxies)
-        }
-        ProxyProtocol::Required => peer.address,
-    };
-    if address == peer.address {
-        return Arc::clone(peer);
-    }
-    Arc::new(Peer {
-        address,
-        ..Peer::clone(peer)
-    })
 }
 
 /// A connection before TLS, and for whom it is as far as that is known.

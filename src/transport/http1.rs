@@ -18,9 +18,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-use super::accept::Stop;
-use super::connection::ConnectionContext;
+use super::context::ConnectionContext;
 use super::stall_watch::Turn;
+use super::stop::Stop;
 use super::stream::Socket;
 use super::strict::Strict;
 use crate::request::MAX_HEAD;

@@ -13,7 +13,9 @@
 
 mod accept;
 mod body;
+mod caps;
 mod connection;
+mod context;
 mod forwarded;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -23,6 +25,7 @@ mod proxy_protocol;
 mod room;
 mod settings;
 mod stall_watch;
+mod stop;
 mod stream;
 mod strict;
 

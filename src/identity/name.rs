@@ -91,6 +91,9 @@ impl Name {
             return Err(wrong);
         }
         let folded = fold(text);
+        if *folded != *text && resembles_secret(&folded) {
+            return Err(NameError::Secret);
+        }
         if folded.starts_with(ROBOT) {
             return Err(NameError::Robot);
         }
@@ -257,6 +260,8 @@ mod tests {
             ("KEY:ci", NameError::Robot),
             ("\u{ff4b}ey:ci", NameError::Robot),
             ("pcl_0123456789abcdefghij0123", NameError::Secret),
+            (";ke/m$2Y$ests/", NameError::Secret),
+            ("a$APR1$b", NameError::Secret),
             (&"x".repeat(257), NameError::TooLong),
         ] {
             for origin in ALL {

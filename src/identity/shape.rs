@@ -40,7 +40,7 @@ const TOKENS: [&str; 17] = [
     "xoxp-",
     "ya29.",
 ];
-/// What hashes of passwords and private keys begin with.
+/// What hashes of passwords and private keys begin with, in lower case.
 const BEGINNINGS: [&str; 8] = [
     "$2a$",
     "$2b$",
@@ -48,8 +48,8 @@ const BEGINNINGS: [&str; 8] = [
     "$5$",
     "$6$",
     "$apr1$",
-    "{SHA}",
-    "-----BEGIN",
+    "{sha}",
+    "-----begin",
 ];
 
 /// Whether a text is a secret, or has one in it, whatever stands between or around.
@@ -65,7 +65,7 @@ pub fn resembles_secret(text: &str) -> bool {
     };
     let lower = text.to_ascii_lowercase();
     TOKENS.iter().any(|prefix| has_token(&lower, prefix))
-        || BEGINNINGS.iter().any(|beginning| text.contains(beginning))
+        || BEGINNINGS.iter().any(|beginning| lower.contains(beginning))
         || has_jwt(&text)
         || has_login(&text)
 }
@@ -168,6 +168,8 @@ mod tests {
             &format!("eyJ{}", "a".repeat(100)),
             "ghp_0123456789012345678901234567890123456789",
             "$2y$10$9WH9kMhhiWFXKVxZ0wvriO51bI.LwHbpPN4YMYLPt7VxpHmfEH7Gq",
+            ";ke/m$2Y$ests/",
+            "{Sha}5en6G6MezRroT3XKqkdPOmY/BfQ=",
             "YWxpY2U6c2VjcmV0",
             "YWxpY2U6czM=",
             "Bearer YWxpY2U6c2VjcmV0",

@@ -13,6 +13,7 @@ pub(crate) mod fuzz;
 mod journal;
 mod open_record;
 mod record;
+mod reference;
 mod settings;
 mod suppress;
 pub mod verify;

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,7 @@ use super::journal::trail::{Ack, SinkState, Trail};
 use super::record::event::Outcome;
 use super::record::fields::Fields;
 use super::record::tally::Tally;
+use super::reference::References;
 use super::suppress::{Marks, Named, Refusal, Suppressor, Verdict};
 use super::{Settings, StdoutSettings, SyslogSettings, WhenUnwritable};
 use crate::limit::{Claimant, Place, Shared, Trust, Usage};
@@ -177,8 +178,7 @@ pub struct Audit {
     begun: Instant,
     places: Arc<Shared>,
     mode: AtomicU8,
-    references: AtomicU32,
-    mixer: RandomState,
+    references: References,
     tally: Tally,
 }
 
@@ -193,20 +193,18 @@ impl Audit {
         let lock = Lock::acquire(&path)?;
         let resumed = resume(&plan.config.file, &plan.key).map_err(failed)?;
         let trail = Trail::new(resumed.link, plan.key.clone(), plan.config.timeout);
-        let mixer = RandomState::new();
         let audit = Arc::new(Self {
             trail,
             syncer: Arc::default(),
             sinks: Mutex::default(),
             plan: Mutex::new(plan.clone()),
             lock: Mutex::new(lock),
-            suppressor: Mutex::new(Suppressor::new(mixer.hash_one("sample"))),
+            suppressor: Mutex::new(Suppressor::new(RandomState::new().hash_one("sample"))),
             known: KnownNames::default(),
             begun: Instant::now(),
             places: Shared::new(PLACES, WAITING),
             mode: AtomicU8::new(mode_number(plan.config.when_unwritable)),
-            references: AtomicU32::new(0),
-            mixer,
+            references: References::new().map_err(failed)?,
             tally: Tally::default(),
         });
         let Prepared { plan, file, .. } = audit.prepare(plan)?;
@@ -478,24 +476,9 @@ impl Audit {
         *self.lock.lock() = None;
     }
 
-    /// Six letters and digits, unique among a thousand million. Two of them do not reveal how many lie
-    /// between.
+    /// The reference of the next record.
     pub(super) fn next_reference(&self) -> String {
-        const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-        const HALF: u32 = (1 << 15) - 1;
-        let count = self.references.fetch_add(1, Ordering::Relaxed);
-        // A Feistel network over 30 bits permutes them, by a key of this process.
-        let (mut left, mut right) = (count >> 15 & HALF, count & HALF);
-        for round in 0_u8..4 {
-            let mixed = u32::try_from(self.mixer.hash_one((round, right)) & u64::from(HALF));
-            (left, right) = (right, left ^ mixed.unwrap_or_default());
-        }
-        let mixed = left << 15 | right;
-        let digit = |shift: u32| {
-            let index = usize::try_from(mixed >> shift & 31).unwrap_or_default();
-            LETTERS.get(index).copied().map_or('0', char::from)
-        };
-        [0, 5, 10, 15, 20, 25].into_iter().map(digit).collect()
+        self.references.next()
     }
 
     /// Writes a record of something that got a permit.

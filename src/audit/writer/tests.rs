@@ -393,23 +393,6 @@ async fn a_full_queue_has_no_place_for_what_commits() {
     drop((writer, reader));
 }
 
-#[test]
-fn references_are_each_other_and_tell_nothing() {
-    let folder = Folder::new();
-    let audit = open(&folder.file());
-    let references: Vec<_> = (0..50_000).map(|_| audit.next_reference()).collect();
-    let distinct: std::collections::HashSet<_> = references.iter().collect();
-    assert_eq!(distinct.len(), references.len());
-    assert!(references.iter().all(|reference| reference.len() == 6));
-    // Another process gives others.
-    let other = Folder::new();
-    let second = open(&other.file());
-    let same = references
-        .iter()
-        .filter(|first| **first == second.next_reference());
-    assert!(same.count() < 10);
-}
-
 #[tokio::test]
 async fn many_tasks_wait_and_each_finds_its_record() {
     let folder = Folder::new();

@@ -168,6 +168,7 @@ pub fn build(
         challenge: config.auth.challenge,
         anonymous: config.auth.anonymous,
         public_authority: config.server.public_authority.clone(),
+        admin_hosts: config.admin.hosts.clone(),
         token_lifetime: config.token.lifetime,
         refresh_lifetime: config.token.refresh_lifetime,
         bind_certificate: config.token.bind_certificate,

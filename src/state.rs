@@ -53,6 +53,8 @@ pub struct Rules {
     pub anonymous: Anonymous,
     /// The only host name answered to, when the configuration names one.
     pub public_authority: Option<Box<str>>,
+    /// Names by which the admin address may be asked.
+    pub admin_hosts: Box<[Box<str>]>,
     /// Of access tokens.
     pub token_lifetime: Duration,
     /// Of refresh tokens; zero for none.

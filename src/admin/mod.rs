@@ -7,12 +7,14 @@
 //! | `/metrics` | OpenMetrics |
 //! | `/status`, `/status.json` | one page for people, the same for machines |
 //!
-//! Nothing here changes anything, and no secret is shown.
+//! Nothing here changes anything, and no secret is shown. What a page in the operator's browser could
+//! read is given to requests for hosts that [`host`] accepts.
 //!
 //! A directory outage is shown but does not affect readiness: callers who need no directory (keys,
 //! tokens of files, certificates, anonymous pulls) are served, and it is down for every replica.
 
 mod health;
+mod host;
 mod metrics;
 mod place;
 mod settings;
@@ -98,7 +100,16 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
             "only GET\n".to_owned(),
         );
     }
-    match request.uri().path() {
+    let path = request.uri().path();
+    // Probes ask by whatever name they know, and learn nothing but how this process is.
+    if !matches!(path, "/livez" | "/readyz") {
+        let names = &proxy.rules().admin_hosts;
+        let (version, headers) = (request.version(), request.headers());
+        if let Err(wrong) = host::check(version, request.uri(), headers, names) {
+            return page(wrong.status(), TEXT, format!("{wrong}\n"));
+        }
+    }
+    match path {
         "/livez" => page(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => {
             let health = Health::of(proxy).await;

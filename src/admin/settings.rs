@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 /// Where the operator is served, `[admin]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Where health, metrics and status are served; nowhere without the table.
     pub listen: Option<SocketAddr>,
+    /// Names, in lower case, by which it may be asked; IP addresses and `localhost` always may.
+    pub hosts: Box<[Box<str>]>,
 }

@@ -479,6 +479,9 @@ pub(super) struct Admin {
     /// Address, plain HTTP.
     #[schemars(extend("examples" = ["127.0.0.1:9090"]))]
     pub(super) listen: Option<Text>,
+    /// Names by which it may be asked, in addition to IP addresses and localhost.
+    #[schemars(extend("examples" = [["portcullis.monitoring.svc"]]))]
+    pub(super) hosts: Option<List>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

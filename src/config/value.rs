@@ -190,6 +190,17 @@ pub(super) fn public_authority(text: &str) -> Result<Box<str>, Wrong> {
     })
 }
 
+/// A host name as requests name it, without a port, in lower case.
+pub(super) fn host_name(text: &str) -> Result<Box<str>, Wrong> {
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if bare.is_empty() || !bare.chars().all(legal) {
+        let wrong = Wrong::new(format!("{text:?} is not a host name"));
+        return Err(wrong.help("write it without scheme, port and `*`: any port is meant"));
+    }
+    Ok(bare.to_ascii_lowercase().into())
+}
+
 /// `host[:port][/]`; IPv6 addresses lose their brackets. Never quotes what it was given, which may
 /// hold a password.
 pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, Option<u16>), Wrong> {
@@ -235,8 +246,8 @@ pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, Option<u16>), Wrong
 #[cfg(test)]
 mod tests {
     use super::{
-        StoreUrl, UpstreamUrl, interval, public_authority, size, store, syslog, time_to_live,
-        upstream,
+        StoreUrl, UpstreamUrl, host_name, interval, public_authority, size, store, syslog,
+        time_to_live, upstream,
     };
     use crate::audit::SyslogAddress;
     use proptest::prelude::*;
@@ -412,6 +423,23 @@ mod tests {
         }
         for text in ["http://r", "r.example.com", "https://r/x", "https://u@r"] {
             assert!(public_authority(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn host_names_have_no_port() {
+        assert_eq!(host_name("Mon.example.com."), Ok("mon.example.com".into()));
+        for text in [
+            "",
+            ".",
+            "a:9090",
+            "http://a",
+            "*.example.com",
+            "a b",
+            "[::1]",
+            "*",
+        ] {
+            assert!(host_name(text).is_err(), "{text}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::http::Client;
@@ -42,6 +42,54 @@ async fn readiness_follows_the_registry() {
     assert_eq!(admin.get("/livez").send().await.status, 200);
     assert_eq!(admin.get("/v2/").send().await.status, 404);
     assert_eq!(admin.post("/livez").send().await.status, 405);
+}
+
+/// A web page can point its own name at the address (DNS rebinding); a probe asks by any name.
+#[tokio::test]
+async fn only_probes_may_ask_by_any_name() {
+    let port = free_port();
+    let section = format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n");
+    let lab = Lab::builder().more(&section).start().await;
+    let mut admin = Client::plain(SocketAddr::from(([127, 0, 0, 1], port)));
+    let pages = [
+        "/",
+        "/status",
+        "/status.json",
+        "/keys.json",
+        "/metrics",
+        "/no",
+    ];
+    let asked = async |client: &Client, path: &str| client.get(path).send().await.status;
+    for host in ["evil.example", "mon.example.com:9090"] {
+        admin.authority = host.to_owned();
+        for path in pages {
+            let answer = admin.get(path).send().await;
+            assert_eq!(answer.status, 421, "{host} {path}");
+            assert!(answer.text().contains("`admin.hosts`"), "{answer:?}");
+        }
+        for path in ["/livez", "/readyz"] {
+            assert_eq!(asked(&admin, path).await, 200, "{host} {path}");
+        }
+    }
+    let hosts = format!("{section}hosts = [\"Mon.example.com\"]\n");
+    let config = lab.config().replace(&section, &hosts);
+    lab.folder.write("portcullis.toml", config);
+    assert_eq!(lab.reload().await, "allowed");
+    for host in ["mon.example.com:9090", "127.0.0.1", "localhost:1"] {
+        admin.authority = host.to_owned();
+        assert_eq!(asked(&admin, "/status").await, 200, "{host}");
+    }
+    let bare = [
+        "GET /status HTTP/1.0\r\n\r\n",
+        "GET /status HTTP/1.1\r\n\r\n",
+    ];
+    for (head, status) in bare.into_iter().zip(["200", "400"]) {
+        let mut stream = TcpStream::connect(admin.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start[9..], status.as_bytes(), "{head}");
+    }
 }
 
 #[tokio::test]

@@ -289,7 +289,7 @@ impl Interpreter<'_> {
 
     fn admin(&mut self, admin: Option<&At<file::Admin>>, taken: &[SocketAddr]) -> admin::Settings {
         let Some(admin) = admin else {
-            return admin::Settings { listen: None };
+            return admin::Settings::default();
         };
         let listen = self.text(admin.value.listen.as_ref(), address);
         let listen = listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
@@ -309,8 +309,12 @@ impl Interpreter<'_> {
             let wrong = Wrong::new("clients are served at this address");
             self.error(&written.span, wrong.help("choose another port"));
         }
-        let listen = Some(listen);
-        admin::Settings { listen }
+        admin::Settings {
+            listen: Some(listen),
+            hosts: self
+                .list(admin.value.hosts.as_ref(), value::host_name)
+                .into(),
+        }
     }
 
     fn telemetry(&mut self, telemetry: &file::Telemetry) -> telemetry::Settings {

@@ -169,6 +169,7 @@ pub fn build(
         anonymous: config.auth.anonymous,
         public_authority: config.server.public_authority.clone(),
         admin_hosts: config.admin.hosts.clone(),
+        cors_origins: config.server.cors_origins.clone(),
         token_lifetime: config.token.lifetime,
         refresh_lifetime: config.token.refresh_lifetime,
         bind_certificate: config.token.bind_certificate,

@@ -55,6 +55,8 @@ pub struct Rules {
     pub public_authority: Option<Box<str>>,
     /// Names by which the admin address may be asked.
     pub admin_hosts: Box<[Box<str>]>,
+    /// Origins whose pages may call the API.
+    pub cors_origins: Vec<Box<str>>,
     /// Of access tokens.
     pub token_lifetime: Duration,
     /// Of refresh tokens; zero for none.

@@ -44,6 +44,8 @@ pub enum Refusal {
     Denied(Denied),
     /// An `Expect` that this proxy cannot meet.
     Expectation,
+    /// What a browser sends for a page of another origin, which the configuration does not name.
+    ForeignPage,
     /// A token that was minted for something else.
     InsufficientScope {
         /// The source of a mount that a better token would cover.
@@ -342,6 +344,14 @@ impl Refusal {
                 Code::Unsupported,
                 "the only expectation met here is 100-continue",
                 "an Expect that is not 100-continue",
+            ),
+            Self::ForeignPage => Reply::new(
+                Denied,
+                StatusCode::FORBIDDEN,
+                Code::Denied,
+                "pages of other origins may not use this registry; its administrator can name \
+                 yours in server.cors_origins",
+                "a page of another origin",
             ),
             Self::InsufficientScope { source } => {
                 let scopes = wanted.scopes_with(source.as_ref());

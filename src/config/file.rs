@@ -83,6 +83,9 @@ pub(super) struct Server {
     /// How clients reach this server; requests for other hosts are answered with 421.
     #[schemars(extend("examples" = ["https://registry.example.com"]))]
     pub(super) public_url: Option<Text>,
+    /// Origins whose pages (registry UIs in browsers) may call the API.
+    #[schemars(extend("examples" = [["https://ui.example.com"]]))]
+    pub(super) cors_origins: Option<List>,
     /// Connections at a time.
     pub(super) max_connections: Option<At<u32>>,
     /// Connections at a time from one IPv4 address or IPv6 /64.

@@ -76,6 +76,7 @@ fn the_least_configuration_has_every_default() {
     assert_eq!(config.file, here.join("portcullis.toml"));
     assert_eq!(config.server.listen, ["0.0.0.0:443".parse().unwrap()]);
     assert_eq!(config.server.public_authority, None);
+    assert!(config.server.cors_origins.is_empty());
     assert_eq!(config.server.max_connections, 10_000);
     assert_eq!(config.server.max_connections_per_source, None);
     assert_eq!(config.server.drain_timeout, Duration::from_mins(1));

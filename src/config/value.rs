@@ -174,19 +174,37 @@ pub fn time_to_live(text: &str) -> Result<Option<Duration>, String> {
 /// the default port.
 pub(super) fn public_authority(text: &str) -> Result<Box<str>, Wrong> {
     let help = "write https://HOST or https://HOST:PORT";
-    let rest = text
-        .strip_prefix("https://")
-        .ok_or_else(|| Wrong::new("clients reach this server by https").help(help))?;
+    let origin = text.starts_with("https://").then(|| page_origin(text));
+    let origin =
+        origin.ok_or_else(|| Wrong::new("clients reach this server by https").help(help))??;
+    Ok(origin.trim_start_matches("https://").into())
+}
+
+/// The origin of a page as browsers write it (RFC 6454 section 6.2): in lower case, without the default
+/// port.
+pub(super) fn page_origin(text: &str) -> Result<Box<str>, Wrong> {
+    let help = "write each origin as https://HOST or https://HOST:PORT";
+    let wrong = |message: &str| Wrong::new(message).help(help);
+    if text == "*" || text == "null" {
+        return Err(wrong(
+            "browsers send no password for all pages or for unnamed ones",
+        ));
+    }
+    let lower = text.to_ascii_lowercase();
+    let (scheme, rest, usual) = match lower.split_once("://") {
+        Some(("https", rest)) => ("https", rest, 443),
+        Some(("http", rest)) => ("http", rest, 80),
+        Some(_) | None => return Err(wrong("an origin begins with https:// or http://")),
+    };
     let (host, port) = host_and_port(rest)?;
     let host = if host.contains(':') {
         format!("[{host}]")
     } else {
         host.into()
     };
-    let host = host.to_ascii_lowercase();
     Ok(match port {
-        None | Some(443) => host.into(),
-        Some(port) => format!("{host}:{port}").into(),
+        Some(port) if port != usual => format!("{scheme}://{host}:{port}").into(),
+        Some(_) | None => format!("{scheme}://{host}").into(),
     })
 }
 

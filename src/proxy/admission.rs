@@ -15,14 +15,13 @@ use super::instance::Proxy;
 use super::response::{REFERENCE, json};
 use crate::audit::{Audit, Event, Outcome, Record};
 use crate::identity::Authentication;
-use crate::limit::{Running, Source, TooFast};
+use crate::limit::{Rates, Running, Source, TooFast};
 use crate::registry::{Code, Problem};
 
 impl Proxy {
     /// A place among the requests of a source, unless it makes too many.
-    pub(super) fn admit(&self, address: IpAddr) -> Result<Running, TooFast> {
-        let (retained, rates) = (&self.retained, self.rules.load().rates);
-        let from = Source::of(address);
+    pub(super) fn admit(&self, address: IpAddr, rates: Rates) -> Result<Running, TooFast> {
+        let (retained, from) = (&self.retained, Source::of(address));
         retained.shield.request(from, rates, retained.now())
     }
 

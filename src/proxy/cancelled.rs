@@ -59,7 +59,7 @@ impl Drop for CancellationRecord {
 
 fn record(proxy: &Proxy, peer: &Peer, head: &Head) {
     let audit = &proxy.retained.audit;
-    if let Err(why) = proxy.admit(peer.address) {
+    if let Err(why) = proxy.admit(peer.address, proxy.rules().rates) {
         drop(proxy.turn_away(peer.address, why));
         return;
     }

@@ -59,7 +59,7 @@ impl Proxy {
     ) -> Response<AnswerBody> {
         let wanted = Wanted::of(&context.route, &context.head.method);
         let authority = Some(&context.authority);
-        let reply = refusal.reply(context.rules.challenge, authority, &wanted);
+        let reply = refusal.reply(context.challenge, authority, &wanted);
         if reply.is_wrong_credential {
             let from = Source::of(context.peer.address);
             self.retained.shield.failure(from, self.retained.now());

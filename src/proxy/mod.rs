@@ -8,7 +8,7 @@
 //! 2. Open the record: once `room_for()` has room in the trail, which is not held, `open_record()`
 //!    notes the connection and the head.
 //! 3. Preflight: `preflight()` looks at what does not depend on the caller: framing, method,
-//!    expectation, host. From here on there is a `RequestContext`.
+//!    expectation, host, and pages of other origins in browsers (`admit_page()`). From here on there is a `RequestContext`.
 //! 4. Authorize: `authorize()` finds out who is calling and returns a permit or a refusal; a token is
 //!    granted by `issue()`.
 //! 5. Forward: `read()` answers here, or sends the call by `forward()` with its permit. A write is an
@@ -26,6 +26,7 @@ mod body;
 mod cancelled;
 mod catalog;
 mod closing;
+mod cors;
 mod effect;
 mod effects;
 mod forward;

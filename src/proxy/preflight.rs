@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
+use super::cors::admit_page;
 use crate::access::{METHODS, Refusal};
 use crate::registry::CallError;
 use crate::request::{Authority, BadHead, MAX_HEAD, MAX_HEADERS, is_token};
@@ -47,13 +48,16 @@ pub(super) fn preflight(head: &Parts, rules: &Rules) -> Result<Authority, Refusa
     let authority = Authority::of(head).ok_or(Refusal::BadRequest(
         "the request must name one host, in the Host header",
     ))?;
-    match &rules.public_authority {
-        Some(public) if !authority.is(public) => Err(Refusal::Misdirected {
+    if let Some(public) = &rules.public_authority
+        && !authority.is(public)
+    {
+        return Err(Refusal::Misdirected {
             asked: authority,
             ours: public.clone(),
-        }),
-        Some(_) | None => Ok(authority),
+        });
     }
+    admit_page(head, &authority, &rules.cors_origins)?;
+    Ok(authority)
 }
 
 /// Whether `Expect` names nothing but what there is (RFC 9110 section 10.1.1).

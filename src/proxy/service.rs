@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use super::body::AnswerBody;
 use super::closing::{Wait, refuse_for_no_host, wait_for};
+use super::cors;
 use super::effect::{Effect, Write};
 use super::effects::Effects;
 use super::forward::{self, Done};
@@ -25,6 +26,7 @@ use super::preflight::preflight;
 use super::repositories::Repositories;
 use crate::access::{Refusal, Wanted, authorize};
 use crate::audit::{Event, NotNow, Purpose, Record};
+use crate::authn::Challenge;
 use crate::identity::Peer;
 use crate::limit::Running;
 use crate::request::{Asked, BadHead, RequestContext, Route};
@@ -56,14 +58,17 @@ impl Proxy {
         peer: &Arc<Peer>,
         mut request: Request<Incoming>,
     ) -> Response<AnswerBody> {
+        let rules = self.rules.load_full();
+        let page = cors::named(request.headers(), &rules.cors_origins);
+        let has_pages = !rules.cors_origins.is_empty();
         let is_head = request.method() == Method::HEAD;
         let may_keep = request.version() == Version::HTTP_2 || request.body().is_end_stream();
         // 1 Admit: a place among the requests of its source, or nothing of it is looked at.
-        let mut response = match self.admit(peer.address) {
+        let mut response = match self.admit(peer.address, rules.rates) {
             Ok(running) => {
                 let (trace, own) = self.trace(request.headers_mut());
                 let log = log_span(trace);
-                let served = self.serve(peer, request, trace, own, running);
+                let served = self.serve(rules, peer, request, trace, own, running);
                 served.instrument(log).await
             }
             Err(why) => self.turn_away(peer.address, why),
@@ -74,6 +79,9 @@ impl Proxy {
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if has_pages {
+            cors::expose(response.headers_mut(), page);
+        }
         if is_head {
             response = without_body(response);
         }
@@ -83,14 +91,18 @@ impl Proxy {
     /// The life of a request that has been admitted.
     async fn serve(
         self: &Arc<Self>,
+        rules: Arc<Rules>,
         peer: &Arc<Peer>,
         request: Request<Incoming>,
         trace: Option<TraceId>,
         own: Option<trace::Span>,
         running: Running,
     ) -> Response<AnswerBody> {
-        let (rules, now) = (self.rules.load_full(), Timestamp::now());
+        let now = Timestamp::now();
         let (head, body) = request.into_parts();
+        if let Some(answer) = cors::preflight_answer(&head, &rules.cors_origins) {
+            return answer;
+        }
         let route = Route::of(&head.method, &head.uri);
         let purpose = purpose(&route, &head.method);
 
@@ -106,8 +118,14 @@ impl Proxy {
                 return refuse_for_no_host(&rules, &refusal, &wanted, record);
             }
         };
+        let challenge = if cors::is_browser(&head.headers) {
+            Challenge::Basic
+        } else {
+            rules.challenge
+        };
         let context = RequestContext {
             rules,
+            challenge,
             retained: Arc::clone(&self.retained),
             now,
             peer: Arc::clone(peer),
@@ -182,7 +200,7 @@ impl Proxy {
         head: &[u8],
     ) -> Response<AnswerBody> {
         let (audit, rules) = (&self.retained.audit, self.rules.load_full());
-        let _running = match self.admit(address) {
+        let _running = match self.admit(address, rules.rates) {
             Ok(running) => running,
             Err(why) => return self.turn_away(address, why),
         };

@@ -12,6 +12,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// The authority (`host` or `host:port`) of `public_url`; requests for others are misdirected.
     pub public_authority: Option<Box<str>>,
+    /// Origins whose pages may call the API, as browsers write them.
+    pub cors_origins: Vec<Box<str>>,
     /// Connections at a time, over all clients.
     pub max_connections: usize,
     /// Connections at a time from one source (IPv4 address, IPv6 /64), whatever room there is.
@@ -51,6 +53,7 @@ impl Settings {
         let Self {
             listen,
             public_authority,
+            cors_origins,
             max_connections,
             max_connections_per_source,
             drain_timeout,
@@ -63,6 +66,7 @@ impl Settings {
         } = new;
         let in_force = Self {
             public_authority,
+            cors_origins,
             ..self.clone()
         };
         let unchanged = [
@@ -110,6 +114,7 @@ mod tests {
         Settings {
             listen: vec![([127, 0, 0, 1], 443).into()],
             public_authority: Some("a.example.com".into()),
+            cors_origins: Vec::new(),
             max_connections: 1,
             max_connections_per_source: None,
             drain_timeout: Duration::ZERO,
@@ -127,6 +132,7 @@ mod tests {
         let (running, second) = (settings(), Duration::from_secs(1));
         let new = Settings {
             public_authority: Some("b.example.com".into()),
+            cors_origins: vec!["https://ui.example.com".into()],
             body_timeout: second,
             proxy_protocol: ProxyProtocol::Required,
             ..running.clone()
@@ -138,6 +144,7 @@ mod tests {
             in_force,
             Settings {
                 public_authority: host,
+                cors_origins: vec!["https://ui.example.com".into()],
                 ..running.clone()
             }
         );

@@ -47,6 +47,7 @@ mod mtls;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod owner;
+mod pages;
 mod pull;
 mod push;
 mod reload;

@@ -77,7 +77,17 @@ pub(crate) fn is_there() -> bool {
 
 /// Opens a page and reads it.
 pub(crate) async fn open(folder: &Folder, url: &str) -> Seen {
+    read(browser(folder), url).await
+}
+
+/// Opens a page and reads it once its scripts have heard what they asked for.
+pub(crate) async fn run(folder: &Folder, url: &str) -> Seen {
     let mut command = browser(folder);
+    command.args(["--ignore-certificate-errors", "--virtual-time-budget=30000"]);
+    read(command, url).await
+}
+
+async fn read(mut command: Command, url: &str) -> Seen {
     command.args(["--dump-dom", url]);
     let output = ran(command).await;
     let console = String::from_utf8_lossy(&output.stderr)

@@ -101,6 +101,7 @@ impl Interpreter<'_> {
                 None => vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 443))],
             },
             public_authority: self.text(server.public_url.as_ref(), value::public_authority),
+            cors_origins: self.list(server.cors_origins.as_ref(), value::page_origin),
             max_connections: self.count(server.max_connections.as_ref(), 10_000),
             max_connections_per_source: server
                 .max_connections_per_source

@@ -176,10 +176,10 @@ async fn a_reload_names_and_forgets_origins() {
     let config = lab.config();
     let named = config.replace("[server]\n", &format!("[server]\n{NAMED}\n"));
     lab.folder.replace("portcullis.toml", named);
-    assert_eq!(lab.reload().await, "ok");
+    assert_eq!(lab.reload().await, "allowed");
     assert_readable(&of_ui().send().await);
     lab.folder.replace("portcullis.toml", config);
-    assert_eq!(lab.reload().await, "ok");
+    assert_eq!(lab.reload().await, "allowed");
     assert_unreadable(&of_ui().send().await);
 }
 

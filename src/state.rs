@@ -90,6 +90,16 @@ pub struct Shown {
 }
 
 impl Rules {
+    /// What an unauthenticated client is told to send. A browser can ask a person for a password, and
+    /// for no token.
+    pub(super) fn challenge_of(&self, is_browser: bool) -> Challenge {
+        if is_browser {
+            Challenge::Basic
+        } else {
+            self.challenge
+        }
+    }
+
     /// The present state of a user's credential, as tokens name it, and how the user stands; `None`
     /// once the user is gone.
     pub(super) async fn credential_state(

@@ -3,6 +3,7 @@
 use http::{Method, Response};
 
 use super::body::AnswerBody;
+use super::cors;
 use super::instance::Proxy;
 use super::opening::purpose;
 use super::response::refused;
@@ -59,7 +60,9 @@ impl Proxy {
     ) -> Response<AnswerBody> {
         let wanted = Wanted::of(&context.route, &context.head.method);
         let authority = Some(&context.authority);
-        let reply = refusal.reply(context.challenge, authority, &wanted);
+        let is_browser = cors::is_browser(&context.head.headers);
+        let challenge = context.rules.challenge_of(is_browser);
+        let reply = refusal.reply(challenge, authority, &wanted);
         if reply.is_wrong_credential {
             let from = Source::of(context.peer.address);
             self.retained.shield.failure(from, self.retained.now());

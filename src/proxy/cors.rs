@@ -32,7 +32,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 /// Seconds for which a browser may remember the answer to its preflight.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Whether a browser sends it, which can ask a person for a password, and for no token.
+/// Whether a browser sends it, rather than a client that knows of tokens.
 pub(super) fn is_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(SITE)
 }

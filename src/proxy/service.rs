@@ -26,7 +26,6 @@ use super::preflight::preflight;
 use super::repositories::Repositories;
 use crate::access::{Refusal, Wanted, authorize};
 use crate::audit::{Event, NotNow, Purpose, Record};
-use crate::authn::Challenge;
 use crate::identity::Peer;
 use crate::limit::Running;
 use crate::request::{Asked, BadHead, RequestContext, Route};
@@ -118,14 +117,8 @@ impl Proxy {
                 return refuse_for_no_host(&rules, &refusal, &wanted, record);
             }
         };
-        let challenge = if cors::is_browser(&head.headers) {
-            Challenge::Basic
-        } else {
-            rules.challenge
-        };
         let context = RequestContext {
             rules,
-            challenge,
             retained: Arc::clone(&self.retained),
             now,
             peer: Arc::clone(peer),

@@ -7,7 +7,6 @@ use http::{Method, Uri};
 use jiff::Timestamp;
 
 use super::Authority;
-use crate::authn::Challenge;
 use crate::identity::Peer;
 use crate::registry::{Call, CallError};
 use crate::state::{Retained, Rules};
@@ -18,8 +17,6 @@ use crate::trace::TraceId;
 pub struct RequestContext {
     /// The rules in force when it began.
     pub rules: Arc<Rules>,
-    /// How its client is asked for a credential.
-    pub challenge: Challenge,
     /// What survives a reload.
     pub retained: Arc<Retained>,
     /// When it began.

@@ -183,7 +183,8 @@ async fn a_reload_names_and_forgets_origins() {
     assert_unreadable(&of_ui().send().await);
 }
 
-/// What a UI does: the catalogue, tags, a digest, and a deletion.
+/// What a UI does: a look without credentials (for which the browser would ask a person, if it might
+/// send some), the catalogue, tags, a digest, and a deletion.
 fn page() -> String {
     let authorization = basic("mona", &password("mona"));
     r#"<!doctype html><html><body><p id="said">waiting</p><script>
@@ -191,7 +192,7 @@ const base = new URLSearchParams(location.search).get("base") || "";
 const headers = { authorization: "AUTHORIZATION", accept: "application/vnd.oci.image.manifest.v1+json" };
 const ask = (method, path) => fetch(base + path, { method, headers });
 async function all(said) {
-  said.push("bare " + (await fetch(base + "/v2/")).status);
+  said.push("bare " + (await fetch(base + "/v2/", { credentials: "omit" })).status);
   said.push("catalogue " + (await (await ask("GET", "/v2/_catalog")).json()).repositories.join(" "));
   said.push("tags " + (await (await ask("GET", "/v2/team-a/app/tags/list")).json()).tags.join(" "));
   const digest = (await ask("HEAD", "/v2/team-a/app/manifests/v1")).headers.get("docker-content-digest");
@@ -260,7 +261,11 @@ async fn a_registry_ui_works_in_a_real_browser() {
         let seen = run(&lab.folder, &page).await;
         assert!(seen.text().contains(good), "{page}: {}", seen.text());
     }
-    // The same page at an origin that nobody named.
+    // A person without a UI, who answers when the browser asks for a password.
+    let by_hand = format!("https://mona:{}@{registry}/v2/_catalog", password("mona"));
+    let seen = run(&lab.folder, &by_hand).await;
+    assert!(seen.text().contains("team-a/app"), "{}", seen.text());
+    // The same page at an origin that is not named.
     let foreign = format!("http://localhost:{alone}/index.html?base=https://{registry}");
     let seen = run(&lab.folder, &foreign).await;
     assert!(seen.text().contains("failed TypeError"), "{}", seen.text());

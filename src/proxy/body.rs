@@ -21,13 +21,20 @@ enum Content {
     Stream(Box<Tail>),
 }
 
-/// A body from the registry and what hangs on its end.
+/// A body from the registry and what happens at its end.
 pub(super) struct Tail {
     inner: Incoming,
-    record: Option<Record>,
+    /// Until the end has come.
+    completion: Option<Completion>,
     /// How it was cut short, until that has been told.
     cut: Option<Cut>,
-    running: Option<Running>,
+}
+
+/// What the end of a request waits for while its body is on its way.
+pub(super) struct Completion {
+    pub(super) record: Record,
+    /// The place among the requests of its source.
+    pub(super) running: Running,
 }
 
 impl AnswerBody {
@@ -42,17 +49,16 @@ impl AnswerBody {
     }
 
     /// A body from the registry.
-    pub(super) fn stream(inner: Incoming, record: Record, running: Running) -> Self {
-        let mut tail = Tail {
-            inner,
-            record: Some(record),
-            cut: None,
-            running: Some(running),
-        };
-        if tail.inner.is_end_stream() {
-            tail.finish();
+    pub(super) fn stream(inner: Incoming, completion: Completion) -> Self {
+        if inner.is_end_stream() {
+            completion.close();
             return Self::empty();
         }
+        let tail = Tail {
+            inner,
+            completion: Some(completion),
+            cut: None,
+        };
         Content::Stream(Box::new(tail)).into()
     }
 
@@ -88,31 +94,31 @@ impl From<Content> for AnswerBody {
     }
 }
 
-impl Tail {
-    fn finish(&mut self) {
-        self.running = None;
-        if let Some(record) = self.record.take() {
-            record.close();
-        }
+impl Completion {
+    /// Gives the place back, then closes the record.
+    fn close(self) {
+        drop(self.running);
+        self.record.close();
     }
 
-    /// Never ends a cut body as if it were whole: the client's answer breaks off as well.
-    fn cut(&mut self, how: Cut) {
-        if let Some(mut record) = self.record.take() {
-            record.outcome(Outcome::Error);
-            record.reason(&how.to_string());
-            record.close();
-        }
+    fn cut(mut self, how: Cut) {
+        self.record.outcome(Outcome::Error);
+        self.record.reason(&how.to_string());
+        self.close();
+    }
+
+    fn abort(mut self) {
+        self.record.outcome(Outcome::Aborted);
+        self.close();
     }
 }
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        if self.inner.is_end_stream() {
-            self.finish();
-        } else if let Some(mut record) = self.record.take() {
-            record.outcome(Outcome::Aborted);
-            record.close();
+        match self.completion.take() {
+            Some(completion) if self.inner.is_end_stream() => completion.close(),
+            Some(completion) => completion.abort(),
+            None => {}
         }
     }
 }
@@ -133,19 +139,26 @@ impl Body for Tail {
         match &frame {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, Bytes::len);
-                if let Some(record) = &mut this.record {
+                if let Some(Completion { record, .. }) = &mut this.completion {
                     record.add_bytes_out(u64::try_from(length).unwrap_or(u64::MAX));
                 }
             }
             Some(Err(how)) => {
-                this.cut(*how);
-                // An error ends the connection with what has not been sent yet: first the client is
-                // to have everything that came before.
+                if let Some(completion) = this.completion.take() {
+                    completion.cut(*how);
+                }
+                // A cut body never ends as if it were whole: the client's answer breaks off as well.
+                // That ends the connection with what has not been sent yet: first the client is to
+                // have everything that came before.
                 this.cut = Some(*how);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            None => this.finish(),
+            None => {
+                if let Some(completion) = this.completion.take() {
+                    completion.close();
+                }
+            }
         }
         Poll::Ready(frame)
     }

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use tracing::Instrument;
 
-use super::body::AnswerBody;
+use super::body::{AnswerBody, Completion};
 use super::closing::{Wait, refuse_for_no_host, wait_for};
 use super::cors;
 use super::effect::{Effect, Write};
@@ -142,7 +142,8 @@ impl Proxy {
                         Ok(Done::Streaming(answer)) => {
                             // 7 and 8 Respond and close: the record is closed at the body's end.
                             let Answer { head, body } = answer;
-                            let body = AnswerBody::stream(body, record, running);
+                            let completion = Completion { record, running };
+                            let body = AnswerBody::stream(body, completion);
                             return Response::from_parts(head, body);
                         }
                         Ok(Done::Whole(response)) => Ok(response),

@@ -10,10 +10,10 @@ mod challenge;
 pub(crate) mod fuzz;
 mod login_throttle;
 mod message;
+mod pull_counters;
 mod pull_quota;
 mod quota_status;
 mod refusal;
-mod shared;
 mod token_endpoint;
 
 pub use authorize::{Admission, authorize};

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::pull_counters::{Counters, Held};
 use super::quota_status::QuotaStatus;
 use super::refusal::Refusal;
-use super::shared::{Counters, Held};
 use crate::identity::Identity;
 use crate::limit::Bucket;
 use crate::policy::LimitedRead;

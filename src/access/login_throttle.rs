@@ -37,11 +37,18 @@ pub(super) async fn verify_password(
         let trial = begin(context, shown, &who, password).await?;
         let whom = claimant(context, shown, user);
         let verified = rules.authenticator.verify_password(user, password, whom);
-        let (outcome, decided_by) = verified.await;
-        if let Some(back_end) = decided_by {
+        let verified = verified.await;
+        if let Some(back_end) = verified.by {
             record.authentication(back_end);
         }
-        return end(rules, shown, &who, trial, outcome).await;
+        let outcome = verified.outcome;
+        let judged = judged(&outcome, verified.is_guess);
+        if let Some(entry) = entry(&outcome) {
+            // On an error what was typed is dropped, neither right nor wrong.
+            let typed = trial.as_ref();
+            count_for_entry(context, shown, &entry, password, typed, judged).await?;
+        }
+        return end(rules, shown, &who, trial, judged, outcome).await;
     };
     let robot = Subject::Robot(Robot::named(user.as_str()));
     record.claim(&Claim::of(&robot));
@@ -50,7 +57,8 @@ pub(super) async fn verify_password(
         return Ok(who);
     }
     let trial = begin(context, shown, &robot, password).await?;
-    end(rules, shown, &robot, trial, key).await
+    let judged = judged(&key, false);
+    end(rules, shown, &robot, trial, judged, key).await
 }
 
 /// For whom the password is verified: a caller with a verified certificate, or of a name that logged
@@ -78,19 +86,35 @@ async fn begin<'a>(
     who: &Subject,
     password: &Password,
 ) -> Result<Option<Trial<'a>>, Refusal> {
-    let (rules, retained) = (&context.rules, &*context.retained);
+    match attempt(context, shown, who, password) {
+        Some(attempt) => begin_counted(context, attempt, password).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What is counted, if it is.
+fn attempt(
+    context: &RequestContext,
+    shown: Option<&ClientCertificate>,
+    who: &Subject,
+    password: &Password,
+) -> Option<Attempt> {
     // A user who has a certificate is known already and may mistype at will, but not guess for others.
-    let named = shown.and_then(|shown| rules.certificates.user(shown));
-    let standing = match named {
+    let named = shown.and_then(|shown| context.rules.certificates.user(shown));
+    let trust = match named {
         Some(named) if Subject::Person(named.clone()).is(who) => ClientTrust::VerifiedCertificate,
         Some(_) | None => ClientTrust::Stranger,
     };
-    let attempt = retained
-        .lockout()
-        .attempt(standing, who, context.peer.address, password);
-    let Some(attempt) = attempt else {
-        return Ok(None);
-    };
+    let lockout = context.retained.lockout();
+    lockout.attempt(trust, who, context.peer.address, password)
+}
+
+async fn begin_counted<'a>(
+    context: &'a RequestContext,
+    attempt: Attempt,
+    password: &Password,
+) -> Result<Trial<'a>, Refusal> {
+    let (rules, retained) = (&context.rules, &*context.retained);
     let setting = rules.failed_logins;
     let store = rules.store.as_ref().filter(|_| setting.count > 0);
     let guess = store.map(|store| {
@@ -101,7 +125,50 @@ async fn begin<'a>(
     if let Some((store, guess)) = guess {
         Box::pin(trial.join(store, guess)).await?;
     }
-    Ok(Some(trial))
+    Ok(trial)
+}
+
+/// The name by which the back end knows the user, if there is an entry.
+fn entry(outcome: &Outcome) -> Option<Subject> {
+    let person = match outcome {
+        Outcome::Accept(who) => who.subject().person().cloned(),
+        Outcome::Reject(rejected) => rejected.entry.clone(),
+        Outcome::Fail(_) => None,
+    };
+    person.map(Subject::Person)
+}
+
+/// Counts an attempt for the entry that was found as well, where that has another name than was typed.
+/// If the entry is locked the answer is the same for a right password as for a wrong one.
+async fn count_for_entry(
+    context: &RequestContext,
+    shown: Option<&ClientCertificate>,
+    entry: &Subject,
+    password: &Password,
+    typed: Option<&Trial<'_>>,
+    judged: Judged,
+) -> Result<(), Refusal> {
+    let Some(attempt) = attempt(context, shown, entry, password) else {
+        return Ok(());
+    };
+    let attempt = match typed {
+        Some(typed) if typed.is_of_the_same(&attempt) => return Ok(()),
+        Some(_) => attempt.for_user_alone(),
+        None => attempt,
+    };
+    let trial = begin_counted(context, attempt, password).await?;
+    trial.end(judged).await;
+    Ok(())
+}
+
+/// What an answer means to the count.
+fn judged(outcome: &Outcome, is_guess: bool) -> Judged {
+    match outcome {
+        Outcome::Accept(_) => Judged::Right,
+        Outcome::Reject(_) => Judged::Wrong,
+        Outcome::Fail(_) if is_guess => Judged::Wrong,
+        Outcome::Fail(_) => Judged::Unknown,
+    }
 }
 
 async fn end(
@@ -109,20 +176,20 @@ async fn end(
     shown: Option<&ClientCertificate>,
     user: &Subject,
     trial: Option<Trial<'_>>,
+    judged: Judged,
     outcome: Outcome,
 ) -> Result<Identity, Refusal> {
-    let (judged, answer) = match outcome {
-        Outcome::Accept(who) => (Judged::Right, Ok(who)),
-        Outcome::Reject(_) if rules.certificates.contradicts(shown, user) => {
-            (Judged::Wrong, Err(CertificateError::NamesAnother.into()))
-        }
-        Outcome::Reject(rejection) => (Judged::Wrong, Err(Refusal::BadCredential(rejection))),
-        Outcome::Fail(failure) => (Judged::Unknown, Err(Refusal::Undecided(failure))),
-    };
     if let Some(trial) = trial {
         trial.end(judged).await;
     }
-    answer
+    match outcome {
+        Outcome::Accept(who) => Ok(who),
+        Outcome::Reject(_) if rules.certificates.contradicts(shown, user) => {
+            Err(CertificateError::NamesAnother.into())
+        }
+        Outcome::Reject(rejected) => Err(Refusal::BadCredential(rejected.why)),
+        Outcome::Fail(failure) => Err(Refusal::Undecided(failure)),
+    }
 }
 
 /// Notes whom a password that is not verified yet, or never will be, is said to be of, and who would
@@ -164,6 +231,11 @@ impl<'a> Trial<'a> {
             attempt: Some(attempt),
             elsewhere: None,
         })
+    }
+
+    fn is_of_the_same(&self, other: &Attempt) -> bool {
+        let own = self.attempt.as_ref();
+        own.is_some_and(|own| own.is_of_the_same(other))
     }
 
     /// Takes over what replicas have locked: it needs no store from now on, also when it is lost.

@@ -1,13 +1,15 @@
 //! The back ends of one configuration, asked in its order: the first that knows the user decides.
 //!
-//! A directory that is down is not one that does not know the user: no later back end is asked.
+//! A directory that is down is not one that does not know the user: no later back end is asked. Nor is
+//! a password called wrong, by any back end, before all later ones have shown that they answer: else an
+//! outage would tell the users of a file, 401, from all others, 503.
 
 use std::sync::Arc;
 
 use super::back_end::{BackEnd, CredentialStatus, Login};
 use super::htpasswd::Users;
 use super::ldap::Directory;
-use super::outcome::{Failure, Outcome, Rejection};
+use super::outcome::{Failure, Outcome, Rejected, Rejection};
 use super::person::Known;
 use super::state::AuthnState;
 use crate::identity::{Authentication, Identity, Name, Password, Recency};
@@ -17,6 +19,18 @@ use crate::limit::{Claimant, Trust};
 pub struct Authenticator {
     back_ends: Vec<BackEnd>,
     state: Arc<AuthnState>,
+}
+
+/// What the back ends say of a password.
+#[must_use]
+pub struct Verified {
+    /// The answer.
+    pub outcome: Outcome,
+    /// The back end that decided.
+    pub by: Option<Authentication>,
+    /// Whether the password counts as a guess although a back end failed: one before it was asked, and
+    /// did not accept it. That counts for everybody alike, known or not.
+    pub is_guess: bool,
 }
 
 impl Authenticator {
@@ -38,32 +52,54 @@ impl Authenticator {
         user: &Name,
         password: &Password,
         whom: Claimant,
-    ) -> (Outcome, Option<Authentication>) {
+    ) -> Verified {
         let login = Login {
             user,
             password,
             whom,
         };
-        let (outcome, decided_by) = self.judge(login).await;
-        if let Outcome::Accept(who) = &outcome
+        let verified = self.judge(login).await;
+        if let Outcome::Accept(who) = &verified.outcome
             && !(who.cached() && whom.trust == Trust::Proven)
         {
             self.state.recent.note(user.folded(), whom.source);
         }
-        (outcome, decided_by)
+        verified
     }
 
-    async fn judge(&self, login: Login<'_>) -> (Outcome, Option<Authentication>) {
+    async fn judge(&self, login: Login<'_>) -> Verified {
+        let mut entry = None;
         for (position, back_end) in self.back_ends.iter().enumerate() {
             if !back_end.may_know(login.user.as_str()) {
                 continue;
             }
-            let method = back_end.method();
+            let by = Some(back_end.method());
             match back_end.verify(login, self.file(), &self.state).await {
-                Outcome::Reject(Rejection::UnknownUser) => {}
-                Outcome::Accept(known) if self.is_decided_before(position, &known.person.name) => {}
-                decided @ (Outcome::Accept(_) | Outcome::Reject(_) | Outcome::Fail(_)) => {
-                    return (decided.map(|known| identity(&known, method)), Some(method));
+                Outcome::Reject(rejected) if rejected.why == Rejection::UnknownUser => {}
+                Outcome::Accept(known) if self.is_decided_before(position, &known.person.name) => {
+                    entry = Some(known.person.name.clone());
+                }
+                Outcome::Accept(known) => {
+                    let outcome = Outcome::Accept(identity(&known, back_end.method()));
+                    return Verified::new(outcome, by);
+                }
+                Outcome::Reject(rejected) => {
+                    return match self.failure_after(position, login).await {
+                        Some(failure) => Verified::guess(failure, by),
+                        None => Verified::new(Outcome::Reject(rejected), by),
+                    };
+                }
+                Outcome::Fail(failure) => {
+                    let mut before = self.back_ends.iter().take(position);
+                    return match before.find(|back_end| back_end.users().is_some()) {
+                        // Costs as much as for a user of the file.
+                        Some(file) => match file.verify(login, None, &self.state).await {
+                            Outcome::Accept(_) | Outcome::Reject(_) | Outcome::Fail(_) => {
+                                Verified::guess(failure, by)
+                            }
+                        },
+                        None => Verified::new(Outcome::Fail(failure), by),
+                    };
                 }
             }
         }
@@ -74,10 +110,26 @@ impl Authenticator {
                 let outcome = file.verify(login, None, &self.state).await;
                 outcome.map(|known| identity(&known, file.method()))
             }
-            None if self.back_ends.is_empty() => Outcome::Reject(Rejection::NoBackEnd),
-            None => Outcome::Reject(Rejection::UnknownUser),
+            None if self.back_ends.is_empty() => Outcome::Reject(Rejection::NoBackEnd.into()),
+            None => Outcome::Reject(Rejection::UnknownUser.into()),
         };
-        (outcome, self.back_ends.first().map(BackEnd::method))
+        let outcome = match outcome {
+            Outcome::Reject(Rejected { why, entry: None }) => {
+                Outcome::Reject(Rejected { why, entry })
+            }
+            other @ (Outcome::Accept(_) | Outcome::Reject(_) | Outcome::Fail(_)) => other,
+        };
+        Verified::new(outcome, self.back_ends.first().map(BackEnd::method))
+    }
+
+    /// What keeps a back end after this one from answering.
+    async fn failure_after(&self, position: usize, login: Login<'_>) -> Option<Failure> {
+        for back_end in self.back_ends.iter().skip(position).skip(1) {
+            if let Some(failure) = back_end.failure(login, &self.state).await {
+                return Some(failure);
+            }
+        }
+        None
     }
 
     /// Returns true if a back end is known to know a user: the file does, or the directory did lately.
@@ -109,7 +161,7 @@ impl Authenticator {
                         status.name.is(user) && !self.is_decided_before(position, &status.name);
                     return Ok(same.then_some(status));
                 }
-                Outcome::Reject(Rejection::UnknownUser) => {}
+                Outcome::Reject(rejected) if rejected.why == Rejection::UnknownUser => {}
                 Outcome::Reject(_) => return Ok(None),
                 Outcome::Fail(failure) => return Err(failure),
             }
@@ -127,6 +179,24 @@ impl Authenticator {
     /// The file, whose hashes unknown users are measured by.
     fn file(&self) -> Option<&Arc<Users>> {
         self.back_ends.iter().find_map(BackEnd::users)
+    }
+}
+
+impl Verified {
+    fn new(outcome: Outcome, by: Option<Authentication>) -> Self {
+        Self {
+            outcome,
+            by,
+            is_guess: false,
+        }
+    }
+
+    fn guess(failure: Failure, by: Option<Authentication>) -> Self {
+        Self {
+            outcome: Outcome::Fail(failure),
+            by,
+            is_guess: true,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::cache::Key;
 use super::fingerprint::Fingerprint;
 use super::htpasswd::Users;
 use super::ldap::Directory;
-use super::outcome::{Outcome, Rejection};
+use super::outcome::{Failure, Outcome, Rejection};
 use super::person::{Known, Person};
 use super::state::AuthnState;
 use crate::identity::{Authentication, Group, Name, Password, Recency};
@@ -108,6 +108,27 @@ impl BackEnd {
         }
     }
 
+    /// What keeps the back end from saying anything about anybody, if something does. It is asked about
+    /// a user whom it does not have, as often as it would be asked about this login.
+    pub(super) async fn failure(&self, login: Login<'_>, state: &AuthnState) -> Option<Failure> {
+        match self {
+            Self::Htpasswd(_) => None,
+            Self::Ldap(directory) => {
+                let configuration = Some(directory.fingerprint());
+                // No name is like this.
+                let nobody = format!("\0{}", login.user.folded());
+                let password = Some(login.password);
+                let method = Authentication::Ldap;
+                let key = state.cache.key(method, configuration, &nobody, password);
+                let ask = async || directory.ask_about_nobody(login.whom).await.map(Arc::new);
+                match Box::pin(state.cache.answer(key, Duration::ZERO, ask)).await {
+                    Outcome::Fail(failure) => Some(failure),
+                    Outcome::Accept(_) | Outcome::Reject(_) => None,
+                }
+            }
+        }
+    }
+
     /// The state of a user's credential. A directory is asked now and then, as long as the cache
     /// remembers.
     pub(super) async fn status(
@@ -123,7 +144,7 @@ impl BackEnd {
                     groups: Arc::from([]),
                     stale: false,
                 }),
-                None => Outcome::Reject(Rejection::UnknownUser),
+                None => Outcome::Reject(Rejection::UnknownUser.into()),
             },
             Self::Ldap(directory) => {
                 let key = name_key(directory, user, state);
@@ -153,8 +174,8 @@ async fn in_file(users: &Arc<Users>, login: Login<'_>, state: &AuthnState) -> Ou
             groups: Arc::from([]),
             fingerprint,
         })),
-        (Outcome::Accept(()), None) => Outcome::Reject(Rejection::UnknownUser),
-        (Outcome::Reject(rejection), _) => Outcome::Reject(rejection),
+        (Outcome::Accept(()), None) => Outcome::Reject(Rejection::UnknownUser.into()),
+        (Outcome::Reject(rejected), _) => Outcome::Reject(rejected),
         (Outcome::Fail(failure), _) => Outcome::Fail(failure),
     };
     state.cache.answer(key, Duration::ZERO, verify).await
@@ -170,7 +191,7 @@ async fn hash(users: &Arc<Users>, login: Login<'_>, state: &AuthnState) -> Outco
     let hash = move || users.verify(user.as_str(), &password);
     match state.pool.run(login.whom, hash).await {
         Ok(Ok(())) => Outcome::Accept(()),
-        Ok(Err(rejection)) => Outcome::Reject(rejection),
+        Ok(Err(rejection)) => Outcome::Reject(rejection.into()),
         Err(failure) => Outcome::Fail(failure),
     }
 }
@@ -198,21 +219,21 @@ async fn in_directory(
             cache.remember(by_name, &person, stale_ok);
             Outcome::Accept(person)
         }
-        Outcome::Reject(Rejection::UnknownUser) => {
+        Outcome::Reject(rejected) if rejected.why == Rejection::UnknownUser => {
             cache.forget(&name_key(directory, user, state));
-            Outcome::Reject(Rejection::UnknownUser)
+            Outcome::Reject(rejected)
         }
-        Outcome::Reject(rejection) => {
-            if rejection == Rejection::AccountDisabled {
+        Outcome::Reject(rejected) => {
+            if rejected.why == Rejection::AccountDisabled {
                 cache.forget(&name_key(directory, user, state));
             }
             // What the hash says of the user is no matter.
             match file {
                 Some(users) => match hash(users, login, state).await {
                     Outcome::Fail(failure) => Outcome::Fail(failure),
-                    Outcome::Accept(()) | Outcome::Reject(_) => Outcome::Reject(rejection),
+                    Outcome::Accept(()) | Outcome::Reject(_) => Outcome::Reject(rejected),
                 },
-                None => Outcome::Reject(rejection),
+                None => Outcome::Reject(rejected),
             }
         }
         Outcome::Fail(failure) => Outcome::Fail(failure),

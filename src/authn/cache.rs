@@ -16,7 +16,7 @@ use moka::future::Cache as Moka;
 use zeroize::Zeroizing;
 
 use super::fingerprint::Fingerprint;
-use super::outcome::{Failure, Outcome, Rejection};
+use super::outcome::{Failure, Outcome, Rejected};
 use super::person::{Known, Person};
 use crate::identity::{Authentication, Password, Recency};
 
@@ -50,7 +50,7 @@ pub(super) struct Cache {
     accepted: ArcSwap<Accepted>,
     /// Wrong credentials, for two seconds. Everything that is being asked goes through it, so that many
     /// who ask the same at a time share one answer.
-    rejected: Moka<Key, Rejection>,
+    rejected: Moka<Key, Rejected>,
 }
 
 impl Cache {
@@ -120,8 +120,8 @@ impl Cache {
             let recency = Recency::Lately;
             return Outcome::Accept(Known { person, recency });
         }
-        if let Some(rejection) = self.rejected.get(&key).await {
-            return Outcome::Reject(rejection);
+        if let Some(rejected) = self.rejected.get(&key).await {
+            return Outcome::Reject(rejected);
         }
         // In a box: most requests are answered above, and need no room for this.
         match Box::pin(self.ask(key, stale_ok, &accepted, ask)).await {
@@ -129,7 +129,7 @@ impl Cache {
                 person,
                 recency: Recency::Now,
             }),
-            Outcome::Reject(rejection) => Outcome::Reject(rejection),
+            Outcome::Reject(rejected) => Outcome::Reject(rejected),
             Outcome::Fail(Failure::DirectoryDown) => accepted.believed(&key, stale_ok),
             Outcome::Fail(failure) => Outcome::Fail(failure),
         }
@@ -155,12 +155,12 @@ impl Cache {
                 Outcome::Fail(_) => {}
             }
             match answer {
-                Outcome::Reject(rejection) if key.has_password => Ok(rejection),
+                Outcome::Reject(rejected) if key.has_password => Ok(rejected),
                 other @ (Outcome::Accept(_) | Outcome::Reject(_) | Outcome::Fail(_)) => Err(other),
             }
         };
         match self.rejected.try_get_with(key, ask).await {
-            Ok(rejection) => Outcome::Reject(rejection),
+            Ok(rejected) => Outcome::Reject(rejected),
             Err(other) => Outcome::clone(&other),
         }
     }

@@ -281,14 +281,14 @@ impl Keys {
     pub fn verify(&self, name: &str, key: &Password, from: IpAddr, now: Timestamp) -> Outcome {
         let key = key.expose();
         if !is_whole(key) {
-            return Outcome::Reject(Rejection::MistypedKey);
+            return Outcome::Reject(Rejection::MistypedKey.into());
         }
         let presented = digest(key);
         let stored = self.get(name);
         // An unknown name is compared too; nothing has this digest.
         let expected = stored.map_or(&[0; 32], |stored| &stored.digest);
         let same = bool::from(presented.ct_eq(expected));
-        Outcome::Reject(match stored {
+        let why = match stored {
             None => Rejection::UnknownKey,
             Some(_) if !same => Rejection::WrongKey,
             Some(stored) if stored.confinement.is_over(now) => Rejection::ExpiredKey,
@@ -297,7 +297,8 @@ impl Keys {
                 let confinement = Arc::clone(&stored.confinement);
                 return Outcome::Accept(Identity::verified_key(name, confinement));
             }
-        })
+        };
+        Outcome::Reject(why.into())
     }
 
     /// What a token made for a key names it by, under a secret key: another key with the same name
@@ -429,7 +430,7 @@ mod tests {
                 assert!(!who.has_password() && !who.cached());
                 Ok(())
             }
-            Outcome::Reject(rejection) => Err(rejection),
+            Outcome::Reject(rejected) => Err(rejected.why),
             Outcome::Fail(failure) => panic!("{failure:?}"),
         }
     }

@@ -27,11 +27,11 @@ mod recent;
 mod settings;
 mod state;
 
-pub use authenticator::Authenticator;
+pub use authenticator::{Authenticator, Verified};
 pub use back_end::{BackEnd, CredentialStatus};
 pub use certificate::{CertificateError, Certificates};
 pub use fingerprint::Fingerprint;
 pub use hashing::HashingPool;
-pub use outcome::{Failure, Outcome, Rejection};
+pub use outcome::{Failure, Outcome, Rejected, Rejection};
 pub use settings::{Anonymous, BackEndKind, Challenge, Settings};
 pub use state::AuthnState;

@@ -3,7 +3,7 @@
 //! An outage is not an answer about a person: [`Outcome::Fail`] is neither counted as a wrong
 //! password nor remembered.
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Name};
 
 /// The answer to a credential. Back ends and caches give it as well, with what they know of the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,9 +12,19 @@ pub enum Outcome<T = Identity> {
     /// It is good.
     Accept(T),
     /// It is bad: 401.
-    Reject(Rejection),
+    Reject(Rejected),
     /// Nobody knows: 503, never 401.
     Fail(Failure),
+}
+
+/// A bad credential, and of whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Why it is bad.
+    pub why: Rejection,
+    /// Name of the entry that a directory has for what was typed: guesses are counted by it as well,
+    /// since a directory takes more spellings for one user than we know.
+    pub entry: Option<Name>,
 }
 
 /// Why a credential is bad; for the log and the audit record, never for the client.
@@ -66,13 +76,21 @@ impl<T> Outcome<T> {
     pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Outcome<U> {
         match self {
             Self::Accept(known) => Outcome::Accept(change(known)),
-            Self::Reject(rejection) => Outcome::Reject(rejection),
+            Self::Reject(rejected) => Outcome::Reject(rejected),
             Self::Fail(failure) => Outcome::Fail(failure),
         }
     }
 }
 
 impl Rejection {
+    /// The rejection of a password for the entry of that name.
+    pub(super) fn of(self, entry: &Name) -> Rejected {
+        Rejected {
+            why: self,
+            entry: Some(entry.clone()),
+        }
+    }
+
     /// The words of the log and the audit record.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -109,6 +127,12 @@ impl Rejection {
             | Self::UnknownKey
             | Self::UnknownUser => false,
         }
+    }
+}
+
+impl From<Rejection> for Rejected {
+    fn from(why: Rejection) -> Self {
+        Self { why, entry: None }
     }
 }
 

@@ -15,6 +15,8 @@
 //! - **Distinct** wrong passwords are counted, since clients repeat the same wrong one by
 //!   themselves, also when the right one has come in between. Passwords are known by a hash under a key
 //!   of this process.
+//! - A directory takes many spellings for one user, more than any list of ours. The name of the entry
+//!   that it found counts as well as the one that was typed; for the network that is one guess.
 //! - An attempt whose password is still being verified counts until its answer is known, so that
 //!   sending many guesses at once is no way around.
 //! - A lock holds for one user from one network (an IPv4 address, an IPv6 /64): nobody can lock out
@@ -71,9 +73,38 @@ pub struct Attempt {
     pair: u128,
     source: u128,
     tag: u64,
+    counts: Counts,
+}
+
+/// For whom an attempt that was wrong counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// The user from that network, and the network over all users.
+    ForBoth,
+    /// The user alone: the network has been charged for another spelling of the name.
+    ForUser,
 }
 
 impl Attempt {
+    /// The same guess by another spelling of the user, which counts for the network only once.
+    #[must_use]
+    pub fn for_user_alone(self) -> Self {
+        Self {
+            counts: Counts::ForUser,
+            ..self
+        }
+    }
+
+    /// For whom it counts.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether two are counted for one user from one network.
+    pub fn is_of_the_same(&self, other: &Self) -> bool {
+        self.pair == other.pair
+    }
+
     /// The user, in the one spelling that all are counted by.
     pub fn user(&self) -> &str {
         &self.user
@@ -176,6 +207,7 @@ impl Lockout {
             )),
             user,
             network,
+            counts: Counts::ForBoth,
         })
     }
 
@@ -290,6 +322,10 @@ impl Lockout {
             let user = Some(attempt.user.clone());
             changes.push(entry.lock(user, attempt.network, setting, now));
         }
+        match attempt.counts {
+            Counts::ForBoth => {}
+            Counts::ForUser => return,
+        }
         let entry = self.sources.entry(attempt.source, now, changes);
         entry.forget_old(setting, now);
         let most = setting.count.saturating_mul(SOURCE_FACTOR);
@@ -316,7 +352,7 @@ fn keyed(key: &[u8; 32], parts: &[&str]) -> [u8; 32] {
 
 /// One spelling for all that a directory may take for the same user: without regard to case, to
 /// compatible characters and to superfluous spaces (RFC 4518 section 2). Whatever else it takes for the
-/// same is bounded by what a network has over all users.
+/// same is counted by the name of the entry that it finds.
 fn same_for_all(who: &Subject) -> Box<str> {
     let folded = match who {
         Subject::Person(name) | Subject::Workload(name) => name.folded().to_string(),

@@ -1,5 +1,6 @@
 -- What came of a password. KEYS as when it began. ARGV: "right", "wrong" or "unknown"; its tag; the
--- count and its time, how many times the count a network has, how many passwords are told apart.
+-- count and its time, how many times the count a network has (0: not counted for it), how many
+-- passwords are told apart.
 -- Times in ms. Gives {how long the user is locked from now on, how long the network is}.
 local function whole(number) return string.format('%.0f', number) end
 local clock = redis.call('TIME')
@@ -47,5 +48,5 @@ if pair == 0 then
   redis.call('HSET', KEYS[1], tag, whole(told))
 end
 local network = 0
-if not is_locked(KEYS[3]) then network = count_one(KEYS[3], count * tonumber(ARGV[5])) end
+if ARGV[5] ~= '0' and not is_locked(KEYS[3]) then network = count_one(KEYS[3], count * tonumber(ARGV[5])) end
 return {pair, network}

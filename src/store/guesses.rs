@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Question, Store, millis};
-use crate::limit::lockout::{Attempt, Judged, REMEMBERED, SOURCE_FACTOR, Setting};
+use crate::limit::lockout::{Attempt, Counts, Judged, REMEMBERED, SOURCE_FACTOR, Setting};
 
 /// For how long a password counts as being verified whose end is never told: a replica may die.
 const LONGEST_TRIAL: Duration = Duration::from_mins(1);
@@ -15,6 +15,7 @@ const LONGEST_TRIAL: Duration = Duration::from_mins(1);
 pub struct Guess {
     keys: Vec<String>,
     tag: String,
+    counts: Counts,
 }
 
 /// What the store says to a guess.
@@ -55,6 +56,7 @@ impl Store {
                 self.key("wrong", &["network", &network]),
             ],
             tag: format!("{tag:016x}"),
+            counts: attempt.counts(),
         }
     }
 
@@ -107,6 +109,10 @@ impl Trial {
     fn told(&mut self, judged: Judged) -> Option<impl Future<Output = Locks> + Send + 'static> {
         let guess = self.guess.take()?;
         let (store, Setting { count, per }) = (Arc::clone(&self.store), self.setting);
+        let factor = match guess.counts {
+            Counts::ForBoth => SOURCE_FACTOR,
+            Counts::ForUser => 0,
+        };
         let word = match judged {
             Judged::Right => "right",
             Judged::Wrong => "wrong",
@@ -117,7 +123,7 @@ impl Trial {
             guess.tag,
             count.to_string(),
             millis(per),
-            SOURCE_FACTOR.to_string(),
+            factor.to_string(),
             REMEMBERED.to_string(),
         ];
         Some(async move {

@@ -277,7 +277,10 @@ async fn without_the_directory_everybody_else_goes_on() {
             .assert_problem(503, "UNAVAILABLE");
         let begun = Instant::now();
         assert_eq!(login(&lab, "gina", &password("gina")).await.status, 200);
-        assert_eq!(login(&lab, "gina", "wrong").await.status, 401);
+        // No wrong password tells whom the file knows.
+        let wrong = login(&lab, "gina", "wrong").await;
+        wrong.assert_problem(503, "UNAVAILABLE");
+        recorded(&lab, "gina", json!({"reason": "directory down"})).await;
         let public = lab.nobody().await.get("/v2/public/app/tags/list");
         assert_eq!(public.send().await.status, 404);
         assert!(
@@ -300,6 +303,77 @@ async fn without_the_directory_everybody_else_goes_on() {
     let log = lab.process.log();
     assert!(log.contains("directory server fails"), "{log}");
     assert!(log.contains("directory server answers again"), "{log}");
+}
+
+#[tokio::test]
+async fn guesses_count_alike_for_everybody_while_the_directory_is_down() {
+    let slapd = Slapd::start().await;
+    let section = slapd.section("timeout = '1s'")
+        + "[limits]\nfailed_logins = { count = 3, per = \"60s\" }\n";
+    let lab = builder(BOTH, &section).start().await;
+    drop(slapd);
+    for number in 0..5 {
+        for user in ["gina", "erin", "nobody"] {
+            let answer = login(&lab, user, &format!("wrong{number}")).await;
+            let status = if number < 3 { 503 } else { 429 };
+            assert_eq!(answer.status, status, "{user} {number}");
+        }
+    }
+    assert_eq!(login(&lab, "gina", &password("gina")).await.status, 429);
+    assert_eq!(login(&lab, "alice", &password("alice")).await.status, 200);
+}
+
+#[tokio::test]
+async fn every_spelling_that_the_directory_takes_counts_for_one_user() {
+    let slapd = Slapd::start().await;
+    let more = "user_filter = '(|(uid={username})(mail={username}))'\nusername_attribute = 'uid'";
+    let section = slapd.section_of(&[&slapd.plain_url()], &format!("plaintext = true\n{more}"));
+    let limits = "[limits]\nfailed_logins = { count = 12, per = \"60s\" }\n";
+    let lab = builder(BOTH, &format!("{section}{limits}")).start().await;
+    let spellings = [
+        "erin",
+        "ERIN",
+        "erin ",
+        " erin",
+        "er\u{130}n",
+        "\u{ff45}rin",
+        "\u{212f}rin",
+        "er\u{2071}n",
+        "erin@example.com",
+        "Erin@Example.com",
+        "erin@example.com ",
+        "ERIN@example.com",
+    ];
+    for spelling in spellings {
+        let answer = login(&lab, spelling, &password("erin")).await;
+        assert_eq!(answer.status, 200, "{spelling:?}");
+    }
+    for spelling in spellings {
+        let answer = login(&lab, spelling, &format!("wrong for {spelling}")).await;
+        assert_eq!(answer.status, 401, "{spelling:?}");
+        recorded(&lab, spelling, json!({"reason": "wrong password"})).await;
+    }
+    // Spellings that were not seen before are locked as well, with any password.
+    for spelling in ["erin", "ER\u{130}N", "ERIN@example.com", "er\u{ff49}n"] {
+        for password in [&password("erin"), "wrong"] {
+            let answer = login(&lab, spelling, password).await;
+            answer.assert_problem(429, "TOOMANYREQUESTS");
+            assert!(answer.header("retry-after").is_some(), "{answer:?}");
+        }
+    }
+    assert_eq!(login(&lab, "frank", &password("frank")).await.status, 200);
+    let mut locks = lab.audit().records();
+    locks.retain(|record| record["event"] == "lockout");
+    let [locked] = &locks[..] else {
+        panic!("{locks:?}")
+    };
+    assert!(
+        locked["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("erin locked from "),
+        "{locked}"
+    );
 }
 
 #[tokio::test]

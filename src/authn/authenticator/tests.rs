@@ -32,7 +32,8 @@ fn office() -> Claimant {
 async fn login(to: &Authenticator, user: &str, password: &str) -> Result<bool, Rejection> {
     let password = Password::new(password).unwrap();
     let name = Name::parse(user, Origin::Password).unwrap();
-    let (outcome, by) = to.verify_password(&name, &password, office()).await;
+    let verified = to.verify_password(&name, &password, office()).await;
+    let (outcome, by) = (verified.outcome, verified.by);
     assert!(by.is_none_or(|by| by == Authentication::Htpasswd));
     assert_eq!(to.asked_about(user), by);
     match outcome {
@@ -46,7 +47,7 @@ async fn login(to: &Authenticator, user: &str, password: &str) -> Result<bool, R
             );
             Ok(identity.cached())
         }
-        Outcome::Reject(rejection) => Err(rejection),
+        Outcome::Reject(rejected) => Err(rejected.why),
         Outcome::Fail(failure) => panic!("{failure:?}"),
     }
 }
@@ -75,8 +76,8 @@ async fn who_logged_in_is_known_where_they_did() {
     assert_eq!(memory.trust(&alice, elsewhere.source), Trust::Stranger);
     // A remembered password is a login, too.
     let password = Password::new("secret").unwrap();
-    let (outcome, _) = to.verify_password(&alice, &password, elsewhere).await;
-    assert!(matches!(outcome, Outcome::Accept(who) if who.cached()));
+    let verified = to.verify_password(&alice, &password, elsewhere).await;
+    assert!(matches!(verified.outcome, Outcome::Accept(who) if who.cached()));
     assert_eq!(memory.trust(&alice, elsewhere.source), Trust::Proven);
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::{Cache, Key, Known, Person};
 use crate::authn::fingerprint::Fingerprint;
 use crate::authn::htpasswd::Users;
-use crate::authn::{Failure, Outcome, Rejection};
+use crate::authn::{Failure, Outcome, Rejected, Rejection};
 use crate::identity::{Authentication, Name, Origin, Password, Recency};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -76,7 +76,10 @@ async fn remembered(cache: &Cache, key: Key) -> Outcome<Recency> {
     answer.map(|Known { recency, .. }| recency)
 }
 
-const WRONG: Answer = Outcome::Reject(Rejection::WrongPassword);
+const WRONG: Answer = Outcome::Reject(Rejected {
+    why: Rejection::WrongPassword,
+    entry: None,
+});
 const DOWN: Answer = Outcome::Fail(Failure::DirectoryDown);
 
 #[tokio::test]
@@ -93,7 +96,7 @@ async fn what_was_right_is_remembered() {
 
 #[tokio::test]
 async fn what_was_wrong_is_remembered_for_a_moment() {
-    let wrong = Outcome::Reject(Rejection::WrongPassword);
+    let wrong = Outcome::Reject(Rejection::WrongPassword.into());
     let cache = Cache::new(HOUR);
     let first = key(&cache, "alice", "wrong");
     assert_eq!(answer(&cache, first, WRONG).await, wrong);
@@ -115,8 +118,8 @@ async fn a_failure_and_an_unknown_name_are_not_remembered() {
     let busy = answer(&cache, login, Outcome::Fail(Failure::Busy)).await;
     assert_eq!(busy, Outcome::Fail(Failure::Busy));
     let name = cache.key(Authentication::Ldap, None, "alice", None);
-    let unknown = answer(&cache, name, Outcome::Reject(Rejection::UnknownUser)).await;
-    assert_eq!(unknown, Outcome::Reject(Rejection::UnknownUser));
+    let unknown = answer(&cache, name, Outcome::Reject(Rejection::UnknownUser.into())).await;
+    assert_eq!(unknown, Outcome::Reject(Rejection::UnknownUser.into()));
     for key in [login, name] {
         assert_eq!(
             answer(&cache, key, accept()).await,

@@ -38,9 +38,9 @@ pub use name::{FilterError, UserFilter};
 pub use settings::{LdapGroups, LdapServer, Settings};
 
 use super::fingerprint::Fingerprint;
-use super::outcome::{Failure, Outcome, Rejection};
+use super::outcome::{Failure, Outcome, Rejected, Rejection};
 use super::person::Person;
-use crate::identity::{Name, Password};
+use crate::identity::{Name, Origin, Password};
 use crate::limit::{Claimant, Shared, Usage};
 use connection::{Security, Trouble};
 use groups::Groups;
@@ -52,6 +52,8 @@ use user::{Question, UserSearch};
 const MOST_BINDS: usize = 32;
 /// How many more wait.
 const MOST_WAITING: usize = 512;
+/// A name that nobody has, to see what a directory answers.
+const STRANGER: &str = "portcullis check";
 
 /// The servers of one configuration. A reload that changes nothing about it keeps it.
 pub struct Directory {
@@ -136,6 +138,17 @@ impl Directory {
         self.ask(&question).await
     }
 
+    /// Asks as for an unknown user with a wrong password: nothing but whether an answer comes counts.
+    pub(super) async fn ask_about_nobody(self: &Arc<Self>, whom: Claimant) -> Outcome<Person> {
+        match (
+            Name::parse(STRANGER, Origin::Password),
+            Password::new(STRANGER),
+        ) {
+            (Ok(user), Ok(password)) => self.verify(&user, &password, whom).await,
+            (Err(_), _) | (_, Err(_)) => Outcome::Fail(Failure::Crashed),
+        }
+    }
+
     /// Looks a user up without a password.
     pub(super) async fn look_up(self: &Arc<Self>, user: &Name) -> Outcome<Person> {
         self.ask(&Question::LookUp(user.as_str().into())).await
@@ -147,12 +160,12 @@ impl Directory {
         let mut found = Vec::new();
         for (number, server) in self.servers.iter().enumerate() {
             // A name that nobody has tries everything but the groups.
-            let question = Question::LookUp(user.unwrap_or("portcullis check").into());
+            let question = Question::LookUp(user.unwrap_or(STRANGER).into());
             let asked = self.attempt(number, &question, self.timeout, Journal::kept());
             let (answer, steps) = asked.await;
             let trouble = match (answer, user) {
                 (Err(trouble), _) => Some(trouble.to_string()),
-                (Ok(Err(rejection)), Some(_)) => Some(rejection.as_str().to_owned()),
+                (Ok(Err(rejected)), Some(_)) => Some(rejected.why.as_str().to_owned()),
                 (Ok(Ok(_)), _) | (Ok(Err(_)), None) => None,
             };
             found.push(Diagnosis {
@@ -167,7 +180,7 @@ impl Directory {
     /// Asks one server after the other, each for its share of the time that is left.
     async fn ask(self: &Arc<Self>, question: &Question) -> Outcome<Person> {
         if !name::is_fit(question.user()) {
-            return Outcome::Reject(Rejection::UnknownUser);
+            return Outcome::Reject(Rejection::UnknownUser.into());
         }
         let begun = Instant::now();
         let mut failure = Failure::DirectoryDown;
@@ -187,7 +200,7 @@ impl Directory {
                     }
                     return match answer {
                         Ok(person) => Outcome::Accept(person),
-                        Err(rejection) => Outcome::Reject(rejection),
+                        Err(rejected) => Outcome::Reject(rejected),
                     };
                 }
                 Err(trouble) if trouble.is_the_servers() => {
@@ -217,7 +230,7 @@ impl Directory {
         question: &Question,
         time: Duration,
         mut journal: Journal,
-    ) -> (Result<Result<Person, Rejection>, Trouble>, Vec<Step>) {
+    ) -> (Result<Result<Person, Rejected>, Trouble>, Vec<Step>) {
         let (this, question) = (Arc::clone(self), question.clone());
         let task = tokio::spawn(async move {
             let Some(server) = this.servers.get(number) else {

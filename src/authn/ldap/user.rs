@@ -14,7 +14,7 @@ use super::groups::Groups;
 use super::journal::Journal;
 use super::name::{self, UserFilter};
 use super::server::Server;
-use crate::authn::outcome::Rejection;
+use crate::authn::outcome::{Rejected, Rejection};
 use crate::authn::person::Person;
 use crate::identity::{Name, Origin, Password};
 use crate::limit::Place;
@@ -52,7 +52,7 @@ impl UserSearch {
         question: &Question,
         until: Instant,
         journal: &mut Journal,
-    ) -> Result<Result<Person, Rejection>, Trouble> {
+    ) -> Result<Result<Person, Rejected>, Trouble> {
         let (user, password) = match question {
             Question::Login(user, password, _place) => (user, Some(password)),
             Question::LookUp(user) => (user, None),
@@ -69,17 +69,17 @@ impl UserSearch {
                     let nobody = name::nobody(user, &self.base);
                     bind(server, &nobody, password, until).await?;
                 }
-                return Ok(Err(rejection));
+                return Ok(Err(rejection.into()));
             }
         };
         let name = match self.name_of(&entry)? {
             Ok(name) => name,
-            Err(rejection) => return Ok(Err(rejection)),
+            Err(rejection) => return Ok(Err(rejection.into())),
         };
         if let Some(password) = password
             && let Some(rejection) = verdict(bind(server, &entry.dn, password, until).await?)?
         {
-            return Ok(Err(rejection));
+            return Ok(Err(rejection.of(&name)));
         }
         if let Some(attribute) = account::ended(&entry, Timestamp::now())? {
             tracing::debug!(
@@ -87,7 +87,7 @@ impl UserSearch {
                 attribute,
                 "the account is disabled or expired"
             );
-            return Ok(Err(Rejection::AccountDisabled));
+            return Ok(Err(Rejection::AccountDisabled.of(&name)));
         }
         let groups = self
             .groups

@@ -23,8 +23,9 @@ use rustix::process::geteuid;
 use serde_json::json;
 
 use super::check_ldap::Answers;
+use super::config_file::{ConfigFile, WRONG_CONFIGURATION};
 use super::service::Service;
-use super::{ConfigFile, WRONG_CONFIGURATION, colours, print, print_error};
+use super::terminal::{error_colours, print, print_error};
 use against::Changes;
 
 /// Time before its end from which a certificate or revocation list earns a warning.
@@ -123,7 +124,10 @@ impl Check {
             if let Some(note) = blobs {
                 print(&format!("{note}\n"))?;
             }
-            let shown: Vec<_> = found.iter().map(|one| one.render(colours())).collect();
+            let shown: Vec<_> = found
+                .iter()
+                .map(|one| one.render(error_colours()))
+                .collect();
             if !shown.is_empty() {
                 print_error(&format!("{}\n", shown.join("\n\n")));
             }

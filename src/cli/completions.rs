@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
-use super::{Cli, print};
+use super::terminal::print;
 
 /// Print a shell's completion script
 #[derive(Debug, clap::Args)]
@@ -16,22 +16,11 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self, mut cli: Command) -> Result<ExitCode> {
         // Into memory first: the generator panics where the reader goes away.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "portcullis", &mut script);
+        clap_complete::generate(self.shell, &mut cli, "portcullis", &mut script);
         print(&String::from_utf8(script)?)?;
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::Cli;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
     }
 }

@@ -2,6 +2,7 @@
 //! at once (`--matrix`). Asks nobody: the caller is taken for who it is said to be, with a password.
 
 mod from_audit;
+mod judged;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -16,11 +17,13 @@ use portcullis::authn::htpasswd::Users;
 use portcullis::authn::keys::Keyring;
 use portcullis::config::Config;
 use portcullis::identity::{Identity, Subject};
-use portcullis::policy::{Decision, Explanation, Judged, RuleKind, Verdict};
+use portcullis::policy::{Decision, Explanation};
 use portcullis::registry::{Action, RepoName};
 use serde_json::{Value, json};
 
-use super::{ConfigFile, WRONG_CONFIGURATION, colours, print, print_error};
+use self::judged::{deciding, passed_over, rule_json};
+use super::config_file::{ConfigFile, WRONG_CONFIGURATION};
+use super::terminal::{error_colours, print, print_error};
 
 /// The policy says no.
 const DENIED: u8 = 3;
@@ -102,7 +105,7 @@ impl Explain {
         let (config, _) = match Config::load(&self.config.config) {
             Ok(loaded) => loaded,
             Err(errors) => {
-                print_error(&errors.render(colours()));
+                print_error(&errors.render(error_colours()));
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };
@@ -271,7 +274,7 @@ enum Question {
 /// The robot as its key confines it.
 fn robot_key(config: &Config, name: &str) -> Result<Identity> {
     let keys = Keyring::open(&config.auth.keys, &config.roles)
-        .map_err(|errors| anyhow!("{}", errors.render(colours())))?
+        .map_err(|errors| anyhow!("{}", errors.render(error_colours())))?
         .current();
     let file = config.auth.keys.display();
     let key = keys.get(name);
@@ -320,13 +323,6 @@ fn examples(config: &Config, callers: &[(String, Identity)]) -> Vec<RepoName> {
     names
 }
 
-fn deciding(decision: &Decision) -> Option<&str> {
-    match decision {
-        Decision::Allow(place) | Decision::Deny(Some(place)) => Some(&place.0),
-        Decision::Deny(None) => None,
-    }
-}
-
 fn as_text(
     question: &str,
     groups: &[&str],
@@ -347,55 +343,6 @@ fn as_text(
     }
     out.push_str(&passed_over(found)?);
     Ok(out)
-}
-
-/// The rules that did not decide, and why.
-fn passed_over(found: &Explanation) -> Result<String> {
-    let mut out = String::new();
-    let decided = deciding(&found.decision);
-    let others: Vec<_> = found
-        .rules
-        .iter()
-        .filter(|rule| Some(&*rule.place.0) != decided)
-        .collect();
-    if !others.is_empty() {
-        out.push_str("\npassed over\n");
-    }
-    let width = others
-        .iter()
-        .map(|rule| rule.place.0.len())
-        .max()
-        .unwrap_or_default();
-    for rule in others {
-        let reason = reason(rule, found.decision.is_allow());
-        writeln!(out, "  {:width$}  {:6}  {reason}", rule.place.0, kind(rule))?;
-    }
-    Ok(out)
-}
-
-/// Why a rule did not decide.
-fn reason(rule: &Judged, allowed: bool) -> String {
-    match (rule.verdict, rule.kind) {
-        (Verdict::Applies, RuleKind::Access) if !allowed => "overruled by the deny".to_owned(),
-        (Verdict::Applies, _) => "would decide the same".to_owned(),
-        (verdict, _) => verdict.to_string(),
-    }
-}
-
-fn kind(rule: &Judged) -> &'static str {
-    match rule.kind {
-        RuleKind::Access => "access",
-        RuleKind::Deny => "deny",
-    }
-}
-
-fn rule_json(rule: &Judged) -> Value {
-    json!({
-        "rule": &*rule.place.0,
-        "kind": kind(rule),
-        "applies": rule.verdict == Verdict::Applies,
-        "reason": rule.verdict.to_string(),
-    })
 }
 
 const MATRIX_ACTIONS: [(char, Action); 4] = [

@@ -10,29 +10,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 
+pub(crate) use self::place::Existing;
 use self::place::Place;
+pub(crate) use self::rights::Readers;
 use self::rights::{Given, Rights};
-use super::print_error;
-
-/// Readers of a new file that replaces none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Readers {
-    /// Those of the configuration; without one all users, as far as the umask allows.
-    Everybody,
-    /// The owner of the configuration and its group, but no other: secrets that a server reads.
-    Server,
-    /// The user of this process alone: secrets that no server reads.
-    Owner,
-}
-
-/// Treatment of a file that is already there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Existing {
-    /// It stays, and the command fails.
-    Keep,
-    /// The new one takes its place in one step.
-    Replace,
-}
+use super::terminal::print_error;
 
 /// Fails if one of `paths` is there and is to stay, before any of them is written.
 pub(crate) fn expect_free(paths: &[&Path], existing: Existing) -> Result<()> {

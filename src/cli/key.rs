@@ -19,8 +19,9 @@ use portcullis::{report, tls};
 use serde_json::{Value, json};
 
 use self::running::Taken;
+use super::config_file::{ConfigFile, WRONG_CONFIGURATION};
 use super::files::edit;
-use super::{ConfigFile, WRONG_CONFIGURATION, colours, print, print_error};
+use super::terminal::{error_colours, print, print_error};
 
 /// Make, list and revoke robot keys
 #[derive(Debug, clap::Args)]
@@ -137,7 +138,7 @@ impl Key {
         let config = match Config::load(path) {
             Ok((config, _)) => config,
             Err(errors) => {
-                print_error(&errors.render(colours()));
+                print_error(&errors.render(error_colours()));
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };
@@ -300,7 +301,7 @@ fn revoke(config: &Config, name: &str) -> Result<()> {
 /// The keys of a text, or everything that is wrong with it.
 fn parsed(text: &str, config: &Config) -> Result<Vec<RobotKey>> {
     robot_keys(text, &config.auth.keys, &config.roles)
-        .map_err(|errors| anyhow!("{}", errors.render(colours())))
+        .map_err(|errors| anyhow!("{}", errors.render(error_colours())))
 }
 
 /// The content of docker's `~/.docker/config.json`.

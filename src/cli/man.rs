@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::CommandFactory;
+use clap::Command;
 
-use super::{Cli, print};
+use super::terminal::print;
 
 /// Print the manual page, or write the pages of all commands
 #[derive(Debug, clap::Args)]
@@ -16,14 +16,14 @@ pub(crate) struct Man {
 }
 
 impl Man {
-    pub(crate) fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self, cli: Command) -> Result<ExitCode> {
         if let Some(folder) = self.folder {
             std::fs::create_dir_all(&folder)
-                .and_then(|()| clap_mangen::generate_to(Cli::command(), &folder))
+                .and_then(|()| clap_mangen::generate_to(cli, &folder))
                 .with_context(|| format!("cannot write to {}", folder.display()))?;
         } else {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            clap_mangen::Man::new(cli).render(&mut page)?;
             print(&String::from_utf8(page)?)?;
         }
         Ok(ExitCode::SUCCESS)

@@ -7,6 +7,7 @@ mod certs;
 mod check;
 mod check_ldap;
 mod completions;
+mod config_file;
 mod demo;
 mod explain;
 mod files;
@@ -18,15 +19,11 @@ mod serve;
 mod service;
 mod terminal;
 
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-/// The configuration is wrong (`EX_CONFIG` of sysexits.h).
-const WRONG_CONFIGURATION: u8 = 78;
+use self::terminal::print_error;
 
 /// An authenticating reverse proxy in front of a container registry.
 #[derive(Debug, Parser)]
@@ -69,8 +66,8 @@ impl Cli {
             Command::Certs(command) => command.run(),
             Command::Demo(command) => command.run(),
             Command::Schema(command) => command.run(),
-            Command::Completions(command) => command.run(),
-            Command::Man(command) => command.run(),
+            Command::Completions(command) => command.run(Self::command()),
+            Command::Man(command) => command.run(Self::command()),
         };
         result.unwrap_or_else(|error| {
             print_error(&format!("error: {}", error_chain(&error)));
@@ -91,43 +88,16 @@ fn error_chain(error: &anyhow::Error) -> String {
     })
 }
 
-/// Where the configuration is.
-#[derive(Debug, clap::Args)]
-struct ConfigFile {
-    /// Configuration file
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "PORTCULLIS_CONFIG",
-        default_value = "/etc/portcullis/portcullis.toml"
-    )]
-    config: PathBuf,
-}
-
-/// Prints on stdout. A reader that has seen enough (`| head`) is no failure.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to stdout")
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Prints on stderr. A failure has no other place to be shown.
-fn print_error(text: &str) {
-    let _written = writeln!(std::io::stderr(), "{}", text.trim_end()).is_ok();
-}
-
-/// Returns true if stderr takes colours (<https://no-color.org>).
-fn colours() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::error_chain;
+    use super::{Cli, error_chain};
     use anyhow::{Context, anyhow};
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 
     #[test]
     fn causes_are_named_once() {

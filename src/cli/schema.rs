@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use portcullis::config;
 
-use super::print;
+use super::terminal::print;
 
 /// Print the JSON schema of the configuration
 #[derive(Debug, clap::Args)]

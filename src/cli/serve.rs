@@ -27,7 +27,8 @@ use rustix::process::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{ConfigFile, WRONG_CONFIGURATION, colours, print_error};
+use super::config_file::{ConfigFile, WRONG_CONFIGURATION};
+use super::terminal::{error_colours, print_error};
 
 /// Run the proxy.
 #[derive(Debug, clap::Args)]
@@ -42,13 +43,13 @@ impl Serve {
         let (config, warnings) = match Config::load(&path) {
             Ok(loaded) => loaded,
             Err(errors) => {
-                print_error(&errors.render(colours()));
+                print_error(&errors.render(error_colours()));
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };
         let failed = config.run_policy_tests(Timestamp::now());
         for failure in &failed {
-            print_error(&failure.render(colours()));
+            print_error(&failure.render(error_colours()));
         }
         if !failed.is_empty() {
             return Ok(WRONG_CONFIGURATION.into());

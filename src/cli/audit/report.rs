@@ -16,7 +16,8 @@ use portcullis::report::{
 };
 
 use super::super::files::{self, Existing, Readers};
-use super::super::{WRONG_CONFIGURATION, colours, print, print_error, terminal};
+use crate::cli::config_file::WRONG_CONFIGURATION;
+use crate::cli::terminal::{self, error_colours, print, print_error};
 
 /// Time between two lines of progress.
 const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
@@ -104,7 +105,7 @@ impl Report {
         let config = match self.config.as_deref().map(Config::load).transpose() {
             Ok(loaded) => loaded.map(|(config, _warnings)| config),
             Err(errors) => {
-                print_error(&errors.render(colours()));
+                print_error(&errors.render(error_colours()));
                 return Ok(WRONG_CONFIGURATION.into());
             }
         };

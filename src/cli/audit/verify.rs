@@ -13,7 +13,7 @@ use portcullis::audit::{ChainKey, PublicKey, is_beside};
 use portcullis::tls;
 use serde_json::json;
 
-use super::super::{print, print_error};
+use crate::cli::terminal::{print, print_error};
 
 /// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);

@@ -18,7 +18,8 @@ use serde::{Serialize, Serializer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::cli::{WRONG_CONFIGURATION, colours, print_error};
+use crate::cli::config_file::WRONG_CONFIGURATION;
+use crate::cli::terminal::{error_colours, print_error};
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -64,7 +65,7 @@ impl Args {
             match Config::load(path) {
                 Ok((config, _warnings)) => files.extend(named_by(config)),
                 Err(errors) => {
-                    print_error(&errors.render(colours()));
+                    print_error(&errors.render(error_colours()));
                     return Ok(WRONG_CONFIGURATION.into());
                 }
             }

@@ -13,7 +13,7 @@ use portcullis::report::replay::{PastDecision, Today};
 use portcullis::report::terminal::escape_controls;
 use serde_json::{Value, json};
 
-use super::super::colours;
+use crate::cli::terminal::error_colours;
 
 /// Kinds of changes that are listed; those beyond are counted.
 const MAX_KINDS: usize = 10_000;
@@ -51,7 +51,7 @@ impl Changes {
     /// Reads trails, and decides everything in them again.
     pub(super) fn of(config: &Config, files: &[impl AsRef<Path>], now: Timestamp) -> Result<Self> {
         let today = Today::new(&config.policy, &config.auth.keys, &config.roles, now)
-            .map_err(|errors| anyhow!("{}", errors.render(colours())))?;
+            .map_err(|errors| anyhow!("{}", errors.render(error_colours())))?;
         let mut changes = Self::default();
         for path in files {
             let path = path.as_ref();

@@ -12,8 +12,8 @@ use portcullis::report::replay::{PastDecision, Today};
 use portcullis::report::terminal::escape_controls;
 use serde_json::{Value, json};
 
-use super::super::colours;
-use super::{passed_over, rule_json};
+use super::judged::{passed_over, rule_json};
+use crate::cli::terminal::error_colours;
 
 /// What is to be said, and whether today's answer is to allow.
 pub(super) struct Replayed {
@@ -41,7 +41,7 @@ pub(super) fn replay(
         );
     };
     let today = Today::new(&config.policy, &config.auth.keys, &config.roles, now)
-        .map_err(|errors| anyhow!("{}", errors.render(colours())))?;
+        .map_err(|errors| anyhow!("{}", errors.render(error_colours())))?;
     let answer = today.answer(&asked);
     let explained = today.explain(&asked);
     let word = |allowed| if allowed { "allow" } else { "deny" };

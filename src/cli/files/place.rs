@@ -16,13 +16,21 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::Existing;
 use super::rights::{Given, Rights};
 
 /// Links that are followed, as the system counts them.
 const MAX_LINKS: u32 = 40;
 /// Names tried for the file that becomes the new one.
 const NAMES: u32 = 100;
+
+/// Treatment of a file that is already there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// It stays, and the command fails.
+    Keep,
+    /// The new one takes its place in one step.
+    Replace,
+}
 
 pub(super) struct Place {
     path: PathBuf,

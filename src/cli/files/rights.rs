@@ -8,13 +8,23 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 use rustix::process::{getegid, geteuid};
 
-use super::Readers;
 use crate::cli::account::{Map, group_name, stands_in, user_name};
 
 /// The access list of a file, where it has one beyond its mode.
 const ACCESS_LIST: &str = "system.posix_acl_access";
 /// No access list is longer on the file systems that have them.
 const LONGEST_LIST: usize = 64 * 1024;
+
+/// Readers of a new file that replaces none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readers {
+    /// Those of the configuration; without one all users, as far as the umask allows.
+    Everybody,
+    /// The owner of the configuration and its group, but no other: secrets that a server reads.
+    Server,
+    /// The user of this process alone: secrets that no server reads.
+    Owner,
+}
 
 /// Rights that a file is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]

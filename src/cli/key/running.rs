@@ -11,8 +11,8 @@ use portcullis::config::Config;
 use rustix::process::geteuid;
 use serde_json::Value;
 
-use crate::cli::print_error;
 use crate::cli::service::Service;
+use crate::cli::terminal::print_error;
 
 /// Time for an answer from a server of this machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -367,15 +367,64 @@ fn number(digits: &[u8]) -> Option<u64> {
     text.parse().ok().filter(|length| *length <= MAX_LENGTH)
 }
 
-/// `1*HEXDIG [ chunk-ext ]`; extensions are ignored, and never passed on.
+/// `1*HEXDIG [ chunk-ext ]`; extensions are never passed on.
 fn chunk_size(line: &[u8]) -> Result<u64, BadHead> {
-    let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
-    let is_hex = !size.is_empty() && size.len() <= 15 && size.iter().all(u8::is_ascii_hexdigit);
-    if !is_hex || !line.iter().copied().all(is_text) {
+    let is_digit = |byte: &&u8| byte.is_ascii_hexdigit();
+    let digits = line.iter().take_while(is_digit).count();
+    let (size, extensions) = line.split_at_checked(digits).ok_or(CHUNK)?;
+    if digits > 15 || !are_extensions(extensions) {
         return Err(CHUNK);
     }
     let text = std::str::from_utf8(size).map_err(|_not_hex| CHUNK)?;
     u64::from_str_radix(text, 16).map_err(|_not_hex| CHUNK)
+}
+
+/// Returns true for `*( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )` (RFC 9112
+/// section 7.1.1). A quoted value that does not end is read as ended by some, and not by others.
+fn are_extensions(mut rest: &[u8]) -> bool {
+    while !rest.is_empty() {
+        let Some(behind) = behind_extension(rest) else {
+            return false;
+        };
+        rest = behind;
+    }
+    true
+}
+
+fn behind_extension(text: &[u8]) -> Option<&[u8]> {
+    let name = behind_blanks(text).strip_prefix(b";")?;
+    let rest = behind_token(behind_blanks(name))?;
+    let Some(value) = behind_blanks(rest).strip_prefix(b"=") else {
+        return Some(rest);
+    };
+    let value = behind_blanks(value);
+    value
+        .strip_prefix(b"\"")
+        .map_or_else(|| behind_token(value), behind_quoted)
+}
+
+fn behind_blanks(text: &[u8]) -> &[u8] {
+    let blanks = text.iter().take_while(|byte| b" \t".contains(byte));
+    text.get(blanks.count()..).unwrap_or_default()
+}
+
+fn behind_token(text: &[u8]) -> Option<&[u8]> {
+    let letters = text.iter().take_while(|byte| is_token(&[**byte]));
+    let (token, rest) = text.split_at_checked(letters.count())?;
+    (!token.is_empty()).then_some(rest)
+}
+
+/// What follows a quoted string whose first mark has been read (RFC 9110 section 5.6.4).
+fn behind_quoted(text: &[u8]) -> Option<&[u8]> {
+    let mut is_escaped = false;
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            b'"' if !is_escaped => return text.get(at.saturating_add(1)..),
+            byte if !is_text(*byte) => return None,
+            byte => is_escaped = !is_escaped && *byte == b'\\',
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -180,12 +180,19 @@ async fn bad_chunks_never_arrive_as_a_whole_body() {
         "fffffffffffffffff\r\n12345\r\n0\r\n\r\n",
         "5\r\n12345XX0\r\n\r\n",
         "5;a=\n1\r\n12345\r\n0\r\n\r\n",
+        "5;\r\n12345\r\n0\r\n\r\n",
+        "5;a=b c\r\n12345\r\n0\r\n\r\n",
+        "5;a=\"b\r\n12345\r\n0\r\n\r\n",
+        "5;a\rb\r\n12345\r\n0\r\n\r\n",
+        "5\r\n12345\r\n0;\r\n\r\n",
+        "5\r\n12345\r0\r\n\r\n",
         "\r\n5\r\n12345\r\n0\r\n\r\n",
         "5\r\n12345\r\n0\r\nbad\r\n\r\n",
         "5\r\n12345\r\n0\r\nTrailer: x\n\r\n",
         "5\r\n12345\r\n0\r\nTrailer: \0\r\n\r\n",
         "5\r\n12345\r\n0\r\nTrailer: a\rb\r\n\r\n",
     ];
+    let from = lab.audit().after(0, 1).await.len();
     for body in bodies {
         let request = head(
             &lab,
@@ -197,12 +204,14 @@ async fn bad_chunks_never_arrive_as_a_whole_body() {
         let seen = upstream.take();
         assert!(seen.is_empty(), "{body:?}: {seen:?}");
     }
+    let records = lab.audit().after(from, bodies.len()).await;
+    assert!(records.iter().all(|record| record["status"] == 400));
     // Extensions and trailers are legal, and end here.
     let trailer = format!(
         "Authorization: {}\r\nX-Forwarded-For: 1.1.1.1\r\nContent-Length: 9\r\n",
         ada()
     );
-    let body = format!("5;name=value\r\n12345\r\n0\r\n{trailer}\r\n");
+    let body = format!("5;name=value;other=\"a;b\"\r\n12345\r\n0\r\n{trailer}\r\n");
     let request = head(
         &lab,
         session,

@@ -96,6 +96,64 @@ fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
+fn extensions_of_a_chunk_keep_to_the_grammar() {
+    let fed = |extensions: &str| {
+        let body = format!("3{extensions}\r\nabc\r\n0{extensions}\r\n\r\n");
+        feed(&format!(
+            "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+        ))
+    };
+    for good in [
+        "",
+        ";a",
+        ";a=b",
+        ";a;b=c;d",
+        " ; a = b",
+        "\t;\ta\t=\tb",
+        ";a=\"\"",
+        ";a=\"b;c=\\\"d\\\\\";e",
+        ";a=\"\u{e9}\t,\"",
+    ] {
+        assert_eq!(fed(good), Ok(State::Head { first: true }), "{good:?}");
+    }
+    for bad in [
+        ";",
+        ";;",
+        ";a;",
+        "; ",
+        " ",
+        ";a ",
+        ";=",
+        ";=b",
+        ";a=",
+        ";a= ",
+        ";a==b",
+        ";a=b c",
+        ";a b",
+        ";a,b",
+        ";a=b/c",
+        ";a=(b)",
+        ";a=b\"c\"",
+        ";a=\"b",
+        ";a=\"b\\\"",
+        ";a=\"b\"c",
+        ";a=\"b\" ",
+        ";a=\"\u{1}\"",
+        ";a=\"\r\"",
+        ";a=\"\n\"",
+        ";a\rb",
+        ";a\r",
+        ";a\n",
+        ";\u{e9}",
+        ";a=\u{e9}",
+        ";a\u{b}",
+        ":a",
+    ] {
+        assert!(fed(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
 fn what_is_no_text_is_not_waited_for() {
     for junk in ["\x16\x03\x01", "\0", "\u{fffd}", "GET / \x7f", "GET\t"] {
         assert!(feed(junk).is_err(), "{junk:?}");

@@ -601,7 +601,7 @@ fn not_the_api(error: &CallError) -> Reply {
             Some(*allow),
         ),
         CallError::Pagination => (StatusCode::BAD_REQUEST, Code::PaginationNumberInvalid, None),
-        CallError::Parameter(_) | CallError::Query(_) => {
+        CallError::Parameter(_) | CallError::Query(_) | CallError::Tags => {
             (StatusCode::BAD_REQUEST, Code::Unknown, None)
         }
         CallError::Path => (StatusCode::NOT_FOUND, Code::NameInvalid, None),

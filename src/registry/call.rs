@@ -20,24 +20,14 @@ pub enum Read {
 /// A page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// How many entries at most.
+    /// How many entries at most; never more than [`MAX_PAGE`] where a client asks.
     pub n: Option<u32>,
     /// The entry after which to begin.
     pub last: Option<String>,
 }
 
-/// Entries of a page of the catalog at most; the registry answers more with an error.
+/// Entries of a page of a listing at most; the registry answers more with an error.
 pub const MAX_PAGE: u32 = 1000;
-
-impl Page {
-    /// The page, no larger than the registry would have it.
-    fn bounded(self) -> Self {
-        Self {
-            n: self.n.map(|n| n.min(MAX_PAGE)),
-            ..self
-        }
-    }
-}
 
 /// A blob to be mounted from another repository instead of uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]

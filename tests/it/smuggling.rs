@@ -720,3 +720,43 @@ async fn a_body_after_head_and_get_stays_in_its_frame() {
         }
     }
 }
+
+#[tokio::test]
+async fn pages_of_tags_and_tags_of_a_push_are_bounded() {
+    let (upstream, lab) = lab().await;
+    let ada = lab.user("ada");
+    for (asked, sent) in [
+        ("?n=1000", "?n=1000"),
+        ("?n=1001", "?n=1000"),
+        ("?n=99999999999999999999&last=v1", "?n=1000&last=v1"),
+        ("?n=0", "?n=0"),
+        ("?n=", ""),
+    ] {
+        let path = "/v2/team-a/app/tags/list";
+        let answer = ada.get(&format!("{path}{asked}")).send().await;
+        assert_eq!(answer.status, 200, "{asked}");
+        let line = format!("GET {path}{sent} HTTP/1.1");
+        assert_eq!(upstream.take()[0].line(), line, "{asked}");
+    }
+    for absurd in ["-1", "+1", "1.5", "0x10", "x"] {
+        let path = format!("/v2/team-a/app/tags/list?n={absurd}");
+        let answer = ada.get(&path).send().await;
+        let code = answer.code();
+        assert_eq!((answer.status, &*code), (400, "PAGINATION_NUMBER_INVALID"));
+    }
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let push = |tags: Vec<String>| {
+        let path = format!("/v2/team-a/app/manifests/{digest}?{}", tags.join("&"));
+        ada.put(&path).body("{}").send()
+    };
+    push(vec!["tag=v1".to_owned(); 1000]).await;
+    let line = format!("PUT /v2/team-a/app/manifests/{digest}?tag=v1 HTTP/1.1");
+    assert_eq!(upstream.take()[0].line(), line);
+    let many = |count: u32| (0..count).map(|number| format!("tag=t{number}")).collect();
+    push(many(16)).await;
+    assert_eq!(upstream.take()[0].line().matches("tag=").count(), 16);
+    let answer = push(many(17)).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("at most 16 tags"), "{answer:?}");
+    assert!(upstream.seen().is_empty());
+}

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::{BlobVerb, Call, ManifestVerb, Mount, Page, Read, UploadId, UploadVerb};
+use super::{BlobVerb, Call, MAX_PAGE, ManifestVerb, Mount, Page, Read, UploadId, UploadVerb};
 use crate::registry::query::{Query, QueryError};
 use crate::registry::reference::is_algorithm;
 use crate::registry::{Digest, Reference, RepoName, Tag};
@@ -12,7 +12,7 @@ const MAX_PATH: usize = 1024;
 /// The longest `last` or `artifactType` passed on, in bytes.
 const MAX_VALUE: usize = 256;
 /// Tags of one push. The specification wants room for ten (OCI distribution 1.2, end-7b).
-const MAX_TAGS: usize = 32;
+const MAX_TAGS: usize = 16;
 
 /// Why a request is not one of the API. None of these is ever forwarded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,9 @@ pub enum CallError {
     /// A parameter outside its grammar.
     #[error("the parameter `{0}` is not valid")]
     Parameter(&'static str),
+    /// More tags than one push may write.
+    #[error("one push may write at most {MAX_TAGS} tags: push the manifest again for more")]
+    Tags,
 }
 
 impl Call {
@@ -54,7 +57,7 @@ impl Call {
         let read = read(method);
         Ok(match route {
             Route::Ping => Self::Ping,
-            Route::Catalog => Self::Catalog(page(&query)?.bounded()),
+            Route::Catalog => Self::Catalog(page(&query)?),
             Route::Tags(repo) => Self::Tags {
                 repo,
                 page: page(&query)?,
@@ -198,7 +201,7 @@ fn page(query: &Query) -> Result<Page, CallError> {
     let n = match query.value("n") {
         None | Some("") => None,
         Some(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
-            Some(text.parse().map_or(u32::MAX, |n: u32| n))
+            Some(text.parse().map_or(MAX_PAGE, |n: u32| n.min(MAX_PAGE)))
         }
         Some(_) => return Err(CallError::Pagination),
     };
@@ -251,7 +254,7 @@ fn tags(query: &Query, reference: &Reference) -> Result<Vec<Tag>, CallError> {
                     tags.push(tag);
                 }
                 if tags.len() > MAX_TAGS {
-                    return Err(CallError::Parameter("tag"));
+                    return Err(CallError::Tags);
                 }
             }
             Ok(tags)

@@ -363,8 +363,8 @@ fn tags_of_one_push_are_told_apart_and_few() {
         let tags: Vec<_> = (0..count).map(|number| format!("tag=t{number}")).collect();
         tags.join("&")
     };
-    assert_eq!(tags(&many(32)), Ok(32));
-    assert_eq!(tags(&many(33)), Err(CallError::Parameter("tag")));
+    assert_eq!(tags(&many(16)), Ok(16));
+    assert_eq!(tags(&many(17)), Err(CallError::Tags));
 }
 
 #[test]

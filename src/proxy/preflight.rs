@@ -23,6 +23,11 @@ pub(super) fn preflight(head: &Parts, rules: &Rules) -> Result<Authority, Refusa
             "the name of a header must be a token, without odd characters",
         ));
     }
+    if head.version == Version::HTTP_2 && !head.headers.values().all(is_bare) {
+        return Err(Refusal::BadRequest(
+            "the value of a header must not begin or end with a blank",
+        ));
+    }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
         && (!coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
@@ -58,6 +63,13 @@ pub(super) fn preflight(head: &Parts, rules: &Rules) -> Result<Authority, Refusa
     }
     admit_page(head, &authority, &rules.cors_origins)?;
     Ok(authority)
+}
+
+/// Returns false for a value with blanks around it, which is malformed over HTTP/2 (RFC 9113 section
+/// 8.2.1), and would be another one in the HTTP/1.1 that the registry is spoken to in.
+fn is_bare(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    bytes.trim_ascii().len() == bytes.len()
 }
 
 /// Whether `Expect` names nothing but what there is (RFC 9110 section 10.1.1).

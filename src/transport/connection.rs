@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::caps::{Caps, announce};
 use super::context::ConnectionContext;
 use super::http1;
+use super::http2_refusals::Noticing;
 use super::proxy_protocol::{self, Header};
 use super::room::Seat;
 use super::settings::{ProxyProtocol, Settings};
@@ -30,7 +31,7 @@ use crate::tls::{certificate_in_words, in_words, read_certificate};
 /// The first byte of a TLS handshake record (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 0x16;
 /// Bytes of an HTTP/2 request's head, as HTTP/2 counts them, that are read at all. Twice of what is
-/// allowed: what is read is answered by us, and what is not by the engine, without a body and a record.
+/// allowed: what is read is answered by us, and what is not by the engine, without a body.
 const MAX_H2_HEAD: u32 = 64 * 1024;
 /// Bytes of an answer that wait for a client.
 const BUFFER: usize = 64 * 1024;
@@ -137,6 +138,12 @@ async fn over_h2(
 ) -> hyper::Result<()> {
     let watch = Arc::new(StallWatch::default());
     let (noted, limits) = (Arc::clone(&watch), Arc::clone(&context.limits));
+    let (proxy, peer) = (Arc::clone(&context.proxy), Arc::clone(&context.peer));
+    let stream = Noticing::new(stream, move || {
+        let (tls, whole) = (Some(&*peer.tls.description), Asked::Whole);
+        // The engine has answered; the record is ours.
+        drop(proxy.refuse_unread(peer.address, tls, BadHead::TooLarge, whole, b""));
+    });
     let service = service_fn(move |request| context.respond(noted.add(), request));
     let connection = h2().serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

@@ -21,6 +21,7 @@ mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod http1;
+mod http2_refusals;
 mod proxy_protocol;
 mod room;
 mod settings;

@@ -140,6 +140,9 @@ async fn malformed_requests_never_arrive() {
         ("x-one", "a\nb"),
         ("x-one", "a\rb"),
         ("x-one", "a\0b"),
+        ("x-one", " a"),
+        ("x-one", "a "),
+        ("x-one", "\ta"),
         ("x one", "1"),
         ("x\"one", "1"),
         ("x:one", "1"),
@@ -349,4 +352,61 @@ async fn no_more_than_a_hundred_streams_at_a_time() {
     // The good one is one too many as well, and is told so before it could be answered.
     assert!(refused.count() >= 50, "{seen:?}");
     assert!(upstream.seen().is_empty(), "bodies end first");
+}
+
+#[tokio::test]
+async fn what_is_no_name_or_value_is_refused_on_record() {
+    let (upstream, lab) = lab().await;
+    let authority = lab.authority();
+    for (name, value, reason) in [
+        ("autho\"ization", "Basic eDp5", "a token"),
+        ("x-one", " a", "a blank"),
+        ("x-one", "a\t", "a blank"),
+    ] {
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":path", "/v2/public/app/tags/list"),
+            (":authority", &*authority),
+            (name, value),
+        ];
+        let from = lab.audit().after(0, 1).await.len();
+        let seen = exchange_until(&[1], &lab, &request(1, &fields), b"").await;
+        assert!(seen.iter().any(|(kind, ..)| *kind == HEADERS), "{seen:?}");
+        let record = lab.audit().after(from, 1).await.remove(0);
+        assert_eq!(record["status"], 400);
+        let told = record["reason"].as_str().unwrap();
+        assert!(told.contains(reason), "{told}");
+        assert!(upstream.seen().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_the_engine_refuses_is_on_record() {
+    let (upstream, lab) = lab().await;
+    let authority = lab.authority();
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/v2/public/app/tags/list"),
+        (":authority", &*authority),
+    ];
+    let value = "a".repeat(16_000);
+    let more = |flags| frame(CONTINUATION, flags, 1, &block(&[("x-long", &value)]));
+    let begun = frame(HEADERS, END_STREAM, 1, &block(&fields));
+    let large = [begun.clone(), more(0).repeat(4), more(END_HEADERS)].concat();
+    let endless = [begun, more(0).repeat(20)].concat();
+    // 431 for the one, the end of the connection for the other.
+    for (attack, answer) in [(large, HEADERS), (endless, GOAWAY)] {
+        let from = lab.audit().after(0, 1).await.len();
+        let seen = exchange_until(&[1], &lab, &attack, b"").await;
+        assert!(seen.iter().any(|(kind, ..)| *kind == answer), "{seen:?}");
+        let record = lab.audit().after(from, 1).await.remove(0);
+        assert_eq!(record["event"], "request");
+        assert_eq!(
+            (&record["status"], &record["client"]),
+            (&431.into(), &"127.0.0.1".into())
+        );
+    }
+    assert!(upstream.seen().is_empty());
 }

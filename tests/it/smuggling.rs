@@ -459,7 +459,7 @@ async fn what_nobody_can_expect_of_us_is_refused() {
                 (&417.into(), &"denied".into())
             );
         }
-        for good in ["100-continue", "100-Continue", "", " , 100-continue"] {
+        for good in ["100-continue", "100-Continue", "", ", 100-continue"] {
             assert_eq!(post(good).send().await.status, 200, "{good:?}");
             assert_canonical(&upstream.take().remove(0));
         }

@@ -105,6 +105,8 @@ pub enum Refusal {
         /// Which, `repository:tag`.
         place: Box<str>,
     },
+    /// Whether another replica writes the tag cannot be found out.
+    TagsUnshared,
     /// More records than can be afforded for one source.
     TooManyRecords,
     /// An anonymous caller, by a token or by empty credentials, where a user is needed.
@@ -464,6 +466,11 @@ impl Refusal {
                 Code::Denied,
                 message::may_not_move(subject, place),
                 "tag exists, overwrite not allowed",
+            ),
+            Self::TagsUnshared => Reply::unavailable(
+                "whether this tag is being pushed elsewhere cannot be found out at the moment; \
+                 try again shortly",
+                "the store does not answer, and the tag may only be created",
             ),
             Self::TooManyRecords => Reply::too_many(
                 RETRY_SOON,

@@ -16,6 +16,7 @@ use portcullis::authn::htpasswd::LineWarning;
 use portcullis::config::{Config, Diagnostic};
 use portcullis::reload::{self, BuildError, RetainedParts};
 use portcullis::state::Rules;
+use portcullis::store::StoreError;
 use portcullis::tls::{self, ClientCertificateMode, TlsError};
 use portcullis::upstream::{BlobSource, Pool, RedirectHost};
 use rustix::fs::{Access, access};
@@ -340,7 +341,18 @@ fn ask_store(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
     let Err(error) = runtime.block_on(store.probe()) else {
         return Ok(None);
     };
-    let message = format!("{error}; until it answers, each replica goes by its own count");
+    let message = match error {
+        StoreError::Forgets(_) => error.to_string(),
+        StoreError::Closed
+        | StoreError::Connect(_)
+        | StoreError::Nonsense
+        | StoreError::Password
+        | StoreError::Refused(_)
+        | StoreError::TimeOut(_) => format!(
+            "{error}; until it answers, each replica goes by its own count, and nobody who may not \
+             move tags can create one"
+        ),
+    };
     let found = error_of_server(config, "limits.store.url", message);
     Ok(Some(found))
 }

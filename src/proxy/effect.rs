@@ -29,14 +29,15 @@ use super::closing::Wait;
 use super::effects::asked_to_stop;
 use super::forward::{accompanying, content_length, outcome_of, unanswered, warn_of_expiry};
 use super::instance::Proxy;
-use super::tag_locks::TagGuard;
+use super::tag_locks::{TagGuard, places};
 use crate::access::{Admission, Refusal};
 use crate::audit::{Record, Reservation};
 use crate::identity::Subject;
 use crate::limit::Running;
 use crate::policy::{Permit, Tags};
-use crate::registry::{Call, Digest, ManifestVerb, References};
+use crate::registry::{Call, Digest, ManifestVerb, References, RepoName, Tag};
 use crate::request::RequestContext;
+use crate::store::{TagClaim, TagUse};
 use crate::upstream::{
     Answer, Clearance, ClientBody, Fault, RequestBody, UpstreamError, digest_of,
 };
@@ -169,15 +170,15 @@ impl Write {
         let is_manifest = is_manifest_push(permit.call());
         let mut clearance = clearance(Arc::clone(progress), reservation);
         let body = self.body(body, record, is_manifest)?;
-        let (_guard, body) = if is_manifest {
+        let (locked, body) = if is_manifest {
             let manifest = body.collect().await.map_err(Refusal::Body)?.to_bytes();
             progress.is_whole.store(true, Ordering::Relaxed);
             record.refers(&References::of(&manifest));
             digest = digest.or_else(|| self.digest_of(&manifest));
-            let guard = self.lock_tags(&permit, who.subject(), digest.as_ref(), record);
-            let guard = guard.await?;
+            let locked = self.lock_tags(&permit, who.subject(), digest.as_ref(), record);
+            let locked = locked.await?;
             cleared(&mut clearance).await?;
-            (guard, RequestBody::Whole(Full::new(manifest)))
+            (locked, RequestBody::Whole(Full::new(manifest)))
         } else {
             let body = match body {
                 RequestBody::Client(body) if !body.is_end_stream() => {
@@ -197,6 +198,9 @@ impl Write {
             .upstream
             .forward(permit, with, body)
             .await;
+        if let Some(claim) = locked.and_then(|(_guard, claim)| claim) {
+            claim.release().await;
+        }
         // It may have been done however it ended.
         match (&self.context.head.method, &repository) {
             (&Method::DELETE, _) => self.proxy.listings.removed(),
@@ -234,24 +238,27 @@ impl Write {
         subject: &Subject,
         manifest: Option<&Digest>,
         record: &mut Record,
-    ) -> Result<Option<TagGuard>, Refusal> {
+    ) -> Result<Option<(TagGuard, Option<TagClaim>)>, Refusal> {
         let tags = permit.call().tags_written();
         let Some(repo) = permit.call().repository().filter(|_| !tags.is_empty()) else {
             return Ok(None);
         };
         let locks = &self.proxy.tag_locks;
-        let is_mover = permit.tags() == Tags::Move;
+        let how = match permit.tags() {
+            Tags::Move => TagUse::Move,
+            Tags::CreateOnly => TagUse::Create,
+        };
         let locking = async {
-            if is_mover {
-                locks.write(repo, &tags).await
-            } else {
-                locks.create(repo, &tags).await
+            match how {
+                TagUse::Move => locks.write(repo, &tags).await,
+                TagUse::Create => locks.create(repo, &tags).await,
             }
         };
         let guard = tokio::time::timeout(TAG_WAIT, locking);
         let guard = guard.await.map_err(|_elapsed| Refusal::TagBusy)?;
-        if is_mover {
-            return Ok(Some(guard));
+        let locked = (guard, self.claim(repo, &tags, how).await?);
+        if how == TagUse::Move {
+            return Ok(Some(locked));
         }
         for tag in tags {
             let authority = self.context.authority.as_str();
@@ -274,7 +281,28 @@ impl Write {
                 });
             }
         }
-        Ok(Some(guard))
+        Ok(Some(locked))
+    }
+
+    /// The same tags, claimed from the other replicas where there is a store. A caller who may move them
+    /// goes on without its answer: it takes nothing that is not its own to take.
+    async fn claim(
+        &self,
+        repo: &RepoName,
+        tags: &[&Tag],
+        how: TagUse,
+    ) -> Result<Option<TagClaim>, Refusal> {
+        let rules = &self.context.rules;
+        let Some(store) = &rules.store else {
+            return Ok(None);
+        };
+        let (tags, lasts) = (places(repo, tags), rules.upstream.longest_push(tags.len()));
+        let claiming = tokio::time::timeout(TAG_WAIT, store.claim(&tags, how, lasts));
+        let claim = claiming.await.map_err(|_elapsed| Refusal::TagBusy)?;
+        match (&claim, how) {
+            (None, TagUse::Create) => Err(Refusal::TagsUnshared),
+            (None, TagUse::Move) | (Some(_), _) => Ok(claim),
+        }
     }
 
     /// What a manifest of these bytes is called (OCI image specification, "Digests"). One of schema 1

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::registry::{RepoName, Tag};
 
-/// The locks in force. They are this process's alone.
+/// The locks in force. They are this process's alone; see [`crate::store::TagClaim`] for replicas.
 #[derive(Debug, Default)]
 pub(super) struct TagLocks(Mutex<HashMap<String, Arc<RwLock<()>>>>);
 
@@ -38,7 +38,7 @@ impl TagLocks {
     pub(super) async fn create(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> TagGuard {
         let mut guard = TagGuard::none(self);
         // In the order of their names, so that no two wait for each other.
-        for name in names(repo, tags) {
+        for name in places(repo, tags) {
             let held = guard.add(name).write_owned().await;
             guard.held.push(Held::Alone(held));
         }
@@ -48,7 +48,7 @@ impl TagLocks {
     /// Locks tags for one who may move them, among others.
     pub(super) async fn write(self: &Arc<Self>, repo: &RepoName, tags: &[&Tag]) -> TagGuard {
         let mut guard = TagGuard::none(self);
-        for name in names(repo, tags) {
+        for name in places(repo, tags) {
             let held = guard.add(name).read_owned().await;
             guard.held.push(Held::Among(held));
         }
@@ -89,7 +89,8 @@ impl Drop for TagGuard {
     }
 }
 
-fn names(repo: &RepoName, tags: &[&Tag]) -> Vec<String> {
+/// The tags as `repository:tag`, each once, in the order of their names.
+pub(super) fn places(repo: &RepoName, tags: &[&Tag]) -> Vec<String> {
     let mut names: Vec<_> = tags.iter().map(|tag| format!("{repo}:{tag}")).collect();
     names.sort_unstable();
     names.dedup();

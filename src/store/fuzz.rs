@@ -7,6 +7,7 @@ use redis::{Value, from_redis_value, parse_redis_value};
 use super::StoreError;
 use super::guesses::{Begun, Locks, begun, ended};
 use super::pulls::{Answer, FOR_ASKING, Settled, TAKEN, settled, taken};
+use super::tags::granted;
 use crate::limit::Quota;
 
 const QUOTA: Quota = Quota {
@@ -53,6 +54,7 @@ fn meaning(numbers: &[i64]) {
     if !(2..=3).contains(&numbers.len()) {
         assert!(taken(numbers, QUOTA).is_none() && begun(numbers, QUOTA.per).is_none());
         assert!(settled(numbers, TAKEN, QUOTA).is_none() && ended(numbers, QUOTA.per).is_none());
+        assert!(granted(numbers).is_none());
     }
 }
 

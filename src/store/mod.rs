@@ -1,10 +1,11 @@
-//! What replicas count together, in a Redis or Valkey that they all ask: pulls, and wrong passwords.
+//! What replicas share, in a Redis or Valkey that they all ask: counts of pulls and of wrong passwords,
+//! and claims on tags.
 //!
 //! Each question is one script, which the server runs as a whole and by its own clock, so that
 //! replicas agree whatever their clocks say. Every question has a time-out, and a server that is
 //! down, slow or talks nonsense is not asked again until it has answered a trial: it then costs
-//! nobody time, and the caller goes by what this process has counted itself. The store never refuses
-//! anything by failing. Nothing in it is secret: names stand there as hashes, and passwords as hashes
+//! nobody time, and the caller goes by what this process has counted itself. A count never refuses by
+//! failing, and a claim never allows by failing. Nothing in it is secret: names stand there as hashes, and passwords as hashes
 //! under a key that the store does not know. Everything in it ends by itself.
 
 mod address;
@@ -13,6 +14,7 @@ pub(crate) mod fuzz;
 mod guesses;
 mod pulls;
 mod settings;
+mod tags;
 mod watch;
 
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use tokio::task::AbortHandle;
 pub use guesses::{Guess, Judgement, Locks, Trial};
 pub use pulls::{Lease, Settled, Verdict};
 pub use settings::{Settings, StoreUrl};
+pub use tags::{TagClaim, TagUse};
 
 /// Why the store is not asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +39,9 @@ pub enum StoreError {
     /// The connection ended.
     #[error("the connection was closed")]
     Closed,
+    /// It forgets what it has no memory for: a claim on a tag must not be forgotten.
+    #[error("its maxmemory-policy is {0}, which forgets claims on tags: make it noeviction")]
+    Forgets(String),
     /// There is no connection.
     #[error("no connection: {0}")]
     Connect(String),
@@ -91,6 +97,8 @@ struct Scripts {
     settle: Script,
     begin: Script,
     end: Script,
+    claim: Script,
+    release: Script,
 }
 
 /// A connection and the task that moves its bytes.
@@ -135,6 +143,8 @@ impl Store {
                 settle: Script::new(include_str!("settle.lua")),
                 begin: Script::new(include_str!("begin.lua")),
                 end: Script::new(include_str!("end.lua")),
+                claim: Script::new(include_str!("claim.lua")),
+                release: Script::new(include_str!("release.lua")),
             },
             counts: Arc::clone(counts),
             live: Mutex::default(),
@@ -150,7 +160,20 @@ impl Store {
 
     /// Asks once, on a connection of its own, whether the store is good for its purpose.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.open().await.map(drop)
+        let (live, _driver) = self.open().await?;
+        let (mut connection, limit) = (live.connection.clone(), self.config.timeout);
+        let mut question = redis::cmd("INFO");
+        question.arg("memory");
+        let asked = question.query_async(&mut connection);
+        let answer: String = match tokio::time::timeout(limit, asked).await {
+            Ok(answer) => answer.map_err(|error| StoreError::from(&error))?,
+            Err(_elapsed) => return Err(StoreError::TimeOut(limit)),
+        };
+        match policy(&answer) {
+            Some("noeviction") => Ok(()),
+            Some(policy) => Err(StoreError::Forgets(policy.to_owned())),
+            None => Err(StoreError::Nonsense),
+        }
     }
 
     /// `None` means that nobody knows, and that what this process has counted decides.
@@ -235,6 +258,14 @@ impl From<&RedisError> for StoreError {
             Self::Nonsense
         }
     }
+}
+
+/// What a server does that has no memory left, as its `INFO` says.
+fn policy(info: &str) -> Option<&str> {
+    let mut lines = info.lines();
+    let policy = lines.find_map(|line| line.strip_prefix("maxmemory_policy:"))?;
+    let is_word = policy.len() <= 20 && policy.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    is_word.then_some(policy)
 }
 
 fn is_of_a_code(c: char) -> bool {

@@ -207,6 +207,17 @@ impl Upstream {
         self.response_timeout
     }
 
+    /// How long a push may take at most, from a question about each of its tags to the answer.
+    pub fn longest_push(&self, tags: usize) -> Duration {
+        let questions = u32::try_from(tags).unwrap_or(u32::MAX);
+        let asking = self.response_timeout.saturating_mul(questions);
+        // Connections, and room in the trail.
+        let rest = Duration::from_mins(1);
+        self.commit_timeout
+            .saturating_add(asking)
+            .saturating_add(rest)
+    }
+
     /// Sends a permitted call and waits for the head of the answer.
     pub async fn forward(
         &self,

@@ -58,7 +58,7 @@ const USES: &[(&str, &[&str])] = &[
         "proxy",
         &[
             "access", "audit", "identity", "limit", "policy", "registry", "request", "state",
-            "trace", "upstream",
+            "store", "trace", "upstream",
         ],
     ),
     (
@@ -149,6 +149,7 @@ const USES: &[(&str, &[&str])] = &[
             "report",
             "spans",
             "state",
+            "store",
             "supervisor",
             "telemetry",
             "tls",

@@ -1,8 +1,11 @@
 //! Several replicas that count together in a Redis, and what happens when it is not there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::support::image::digest;
 use crate::support::process::free_port;
@@ -603,6 +606,17 @@ async fn check_asks_the_store() {
     let (mut redis, replicas) = (Redis::start().await, Replicas::new().await);
     let one = replicas.start(&anonymous(5), &patient(&redis.url())).await;
     assert_eq!(check(&one.lab), (Some(0), vec![]));
+    for (policy, code) in [("allkeys-lru", 1), ("volatile-ttl", 1), ("noeviction", 0)] {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("maxmemory-policy").arg(policy);
+        let () = set.query(&mut redis.connect()).unwrap();
+        let (found, errors) = check(&one.lab);
+        assert_eq!(found, Some(code), "{errors:?}");
+        if let Some(error) = errors.first() {
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(policy) && message.contains("noeviction"));
+        }
+    }
     redis.service.kill();
     let (code, errors) = check(&one.lab);
     assert_eq!(code, Some(1), "{errors:?}");
@@ -615,4 +629,106 @@ async fn check_asks_the_store() {
         .output()
         .unwrap();
     assert!(quiet.status.success(), "{quiet:?}");
+}
+
+/// A registry without tags until `has_tag`, which answers each push when the test lets it.
+async fn tagging(pushes: &Arc<Semaphore>, has_tag: &Arc<AtomicBool>) -> Upstream {
+    let (pushes, has_tag) = (Arc::clone(pushes), Arc::clone(has_tag));
+    Upstream::start(move |seen| match seen.method() {
+        "HEAD" if has_tag.load(Ordering::Relaxed) => Reply::Say(
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDocker-Content-Digest: {}\r\n\r\n",
+                digest(b"another")
+            )
+            .into_bytes(),
+        ),
+        "HEAD" => Reply::Say(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        "PUT" => Reply::After(
+            Arc::clone(&pushes),
+            b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        ),
+        _ => Reply::ok("{}"),
+    })
+    .await
+}
+
+fn push(replica: &Replica, user: &str, tag: &str) -> tokio::task::JoinHandle<Answer> {
+    let call = replica
+        .lab
+        .user(user)
+        .put(&format!("/v2/team-a/app/manifests/{tag}"))
+        .body("{}");
+    tokio::spawn(call.send())
+}
+
+const QUESTIONS: &str = "portcullis_limit_store_questions_total";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_one_replica_creates_is_written_by_no_other() {
+    let (pushes, has_tag) = (Arc::new(Semaphore::new(0)), Arc::<AtomicBool>::default());
+    let redis = Redis::start().await;
+    let replicas = Replicas {
+        upstream: tagging(&pushes, &has_tag).await,
+        ..Replicas::new().await
+    };
+    let [one, two] = replicas.two(&anonymous(0), &redis).await;
+    // Who may only create finds that it is there by now; who may move it comes afterwards.
+    for (user, status) in [("robo", 403), ("alice", 201)] {
+        has_tag.store(false, Ordering::Relaxed);
+        let first = push(&one, "robo", "v1");
+        eventually("the push", || {
+            let seen = replicas.upstream.seen();
+            seen.iter().any(|seen| seen.method() == "PUT").then_some(())
+        })
+        .await;
+        let asked = two.metric(QUESTIONS).await.unwrap();
+        let second = push(&two, user, "v1");
+        // It asks again and again whether the tag is free.
+        eventually_async("the second push", async || {
+            let now = two.metric(QUESTIONS).await.unwrap();
+            (now >= asked + 3).then_some(())
+        })
+        .await;
+        let mut seen = replicas.upstream.take();
+        // Without the questions of the admin pages.
+        seen.retain(|seen| seen.target().ends_with("/v1"));
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        pushes.add_permits(1);
+        has_tag.store(true, Ordering::Relaxed);
+        assert_eq!(first.await.unwrap().status, 201);
+        if status == 201 {
+            pushes.add_permits(1);
+        }
+        let second = second.await.unwrap();
+        assert_eq!(second.status, status, "{second:?}");
+        replicas.upstream.take();
+        eventually("the end of all claims", || {
+            let keys = redis.keys();
+            let is_claim = |key: &str| key.contains(":create:") || key.contains(":move:");
+            (!keys.iter().any(|(key, _)| is_claim(key))).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_store_no_tag_is_created_by_who_may_not_move_it() {
+    let (pushes, has_tag) = (Arc::new(Semaphore::new(9)), Arc::<AtomicBool>::default());
+    let mut redis = Redis::start().await;
+    let replicas = Replicas {
+        upstream: tagging(&pushes, &has_tag).await,
+        ..Replicas::new().await
+    };
+    let one = replicas.start(&anonymous(0), &patient(&redis.url())).await;
+    assert_eq!(push(&one, "robo", "v1").await.unwrap().status, 201);
+    redis.service.kill();
+    one.until_up(0).await;
+    replicas.upstream.take();
+    let refused = push(&one, "robo", "v2").await.unwrap();
+    refused.assert_problem(503, "UNAVAILABLE");
+    assert!(replicas.upstream.seen().is_empty());
+    assert_eq!(push(&one, "alice", "v2").await.unwrap().status, 201);
+    redis.restart().await;
+    one.until_up(1).await;
+    assert_eq!(push(&one, "robo", "v3").await.unwrap().status, 201);
 }

@@ -44,8 +44,6 @@ mod login;
 mod memory;
 mod metrics;
 mod mtls;
-#[cfg(feature = "otlp")]
-mod otlp;
 mod owner;
 mod pages;
 mod pull;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Expected;
+use super::policy_test::Expected;
 use crate::audit::{AuditSync, WhenUnwritable};
 use crate::authn::ldap::LdapGroups;
 use crate::authn::{Anonymous, Challenge};

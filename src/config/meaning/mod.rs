@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use secrets::Password;
 
+use super::checked::Config;
 use super::file::{self, File};
-use super::{Config, rules, value};
+use super::{rules, value};
 use crate::document::{At, Diagnostic, EMPTY, Interpreter, List, Source, Wrong, network, word};
 
 use crate::identity::CertificateField;

@@ -52,6 +52,7 @@ impl Record {
     pub fn open(audit: &Arc<Audit>, event: Event) -> Self {
         let mut fields = Fields::new(event, Outcome::Aborted);
         fields.reference_id = audit.next_reference();
+        fields.first = (event == Event::Start).then(|| audit.first_record());
         Self {
             fields: Some(Box::new(fields)),
             started: Instant::now(),

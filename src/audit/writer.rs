@@ -387,6 +387,11 @@ impl Audit {
         }
     }
 
+    /// The first record that the trail is supposed to have.
+    pub(super) fn first_record(&self) -> u64 {
+        self.trail.first()
+    }
+
     /// The counts of all records since the start.
     pub fn tally(&self) -> &Tally {
         &self.tally

@@ -595,6 +595,57 @@ async fn what_rotation_leaves_is_read_whole_and_what_cannot_be_read_is_a_failure
 }
 
 #[tokio::test]
+async fn a_trail_without_its_beginning_is_not_whole() {
+    let lab = Lab::start().await;
+    let current = lab.folder.join("audit.jsonl");
+    for number in 1..=2 {
+        assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+        std::fs::rename(&current, lab.folder.join(format!("audit.jsonl.{number}"))).unwrap();
+        assert_eq!(lab.reload().await, "allowed");
+    }
+    let files = trail(lab.folder.path());
+    let start = lab.folder.read("audit.jsonl.1");
+    let start: Value = serde_json::from_str(start.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&start["event"], &start["first"]),
+        (&"start".into(), &1.into())
+    );
+    assert_good(&files);
+    std::fs::remove_file(lab.folder.join("audit.jsonl.1")).unwrap();
+    let files = trail(lab.folder.path());
+    let run = |words: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        let output = command.args(["audit", "verify"]).args(words).args(&files);
+        let output = output.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), said)
+    };
+    let (code, said) = run(&[]);
+    let told = format!(
+        "the trail begins at record 1, as {}.chain says",
+        current.display()
+    );
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("the beginning is missing") && said.contains(&told),
+        "{said}"
+    );
+    let text = lab.folder.read("audit.jsonl.2");
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let first = first["seq"].to_string();
+    for from in ["oldest", &first] {
+        let (code, said) = run(&["--from", from]);
+        assert_eq!(code, Some(0), "{said}");
+        let told = format!("begins at record {first}, as --from accepts");
+        assert!(said.contains(&told), "{said}");
+    }
+    let (code, said) = run(&["--json", "--from", "1"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(run(&["--from", "yesterday"]).0, Some(2));
+}
+
+#[tokio::test]
 async fn keys_and_signatures_are_made_and_verified() {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let mut lab = Lab::builder()

@@ -37,8 +37,9 @@ pub(in crate::audit) struct Batch {
 }
 
 impl Batch {
-    pub(in crate::audit) fn new(text: String) -> Self {
-        let link = link_of(&text);
+    /// Lines of a trail that is supposed to begin at the record `first`.
+    pub(in crate::audit) fn new(text: String, first: u64) -> Self {
+        let link = link_of(&text, first);
         Self {
             text,
             done: 0,
@@ -81,12 +82,13 @@ impl Batch {
     }
 }
 
-fn link_of(text: &str) -> Option<Link> {
+fn link_of(text: &str, first: u64) -> Option<Link> {
     let last = text.trim_end().rsplit('\n').next()?;
     let line = Line::parse(last.as_bytes())?;
     Some(Link {
         next: line.seq.saturating_add(1),
         hash: String::from_utf8_lossy(line.hash).into_owned(),
+        first,
     })
 }
 
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_batch_goes_back_to_the_start_of_a_line() {
-        let mut batch = Batch::new("one\ntwo\n".to_owned());
+        let mut batch = Batch::new("one\ntwo\n".to_owned(), 1);
         batch.advance(6);
         assert_eq!(batch.rest(), "o\n");
         batch.rewind_line();

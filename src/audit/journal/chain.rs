@@ -13,6 +13,8 @@ use serde::Deserialize;
 const MIN_KEY: usize = 32;
 /// Hexadecimal digits of a hash.
 const DIGITS: usize = 64;
+/// The first record of every trail.
+pub(in crate::audit) const FIRST: u64 = 1;
 const HEAD: &[u8] = b"{\"seq\":";
 const PREV: &[u8] = b",\"prev\":\"";
 const HASH: &[u8] = b"\",\"hash\":\"";
@@ -81,6 +83,8 @@ pub(in crate::audit) struct Link {
     pub(in crate::audit) next: u64,
     /// The hash of the last one, hexadecimal; 64 zeros at the very beginning.
     pub(in crate::audit) hash: String,
+    /// The first record that the trail is supposed to have: 1 until it is pruned.
+    pub(in crate::audit) first: u64,
 }
 
 #[derive(Deserialize)]
@@ -94,6 +98,7 @@ impl Default for Link {
         Self {
             next: 1,
             hash: "0".repeat(DIGITS),
+            first: FIRST,
         }
     }
 }
@@ -109,7 +114,11 @@ impl Link {
     pub(in crate::audit) fn of(seq: u64, hash: String) -> Option<Self> {
         let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         let next = seq.checked_add(1)?;
-        (hash.len() == DIGITS && hash.bytes().all(digit)).then_some(Self { next, hash })
+        (hash.len() == DIGITS && hash.bytes().all(digit)).then_some(Self {
+            next,
+            hash,
+            first: FIRST,
+        })
     }
 
     /// The number of the last record; 0 at the very beginning.

@@ -1,4 +1,5 @@
-//! The chain file, `FILE.chain`: a small file next to the trail that names its last record.
+//! The chain file, `FILE.chain`: a small file next to the trail that names its last record, and the first
+//! that it is supposed to have.
 //!
 //! It carries the chain over a rotation while nothing runs, and shows when the end of a trail has
 //! been cut off. It is written after the trail, so a crash leaves it behind the trail and never
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::chain::{Link, short};
+use super::chain::{FIRST, Link, short};
 
 /// Bytes of the file, the newline included.
 const LENGTH: usize = 160;
@@ -25,7 +26,10 @@ const READ_PAUSE: Duration = Duration::from_millis(5);
 struct Written {
     seq: u64,
     hash: String,
-    /// The beginning of a hash over both, against half-written files and edits by hand.
+    /// Absent in files of the first edition.
+    #[serde(default = "first")]
+    first: u64,
+    /// The beginning of a hash over all of them, against half-written files and edits by hand.
     check: String,
 }
 
@@ -74,8 +78,13 @@ pub(in crate::audit) fn read(trail: &Path) -> io::Result<ChainEnd> {
 
 pub(in crate::audit) fn parse(text: &str) -> Option<Link> {
     let written: Written = serde_json::from_str(text).ok()?;
-    let link = Link::of(written.seq, written.hash)?;
+    let mut link = Link::of(written.seq, written.hash)?;
+    link.first = written.first;
     (written.check == check(&link)).then_some(link)
+}
+
+fn first() -> u64 {
+    FIRST
 }
 
 fn check(link: &Link) -> String {
@@ -83,6 +92,11 @@ fn check(link: &Link) -> String {
     hasher.update(itoa::Buffer::new().format(link.last()).as_bytes());
     hasher.update(b":");
     hasher.update(link.hash.as_bytes());
+    // Of a trail that was never pruned as in the first edition, which can take it back so.
+    if link.first != FIRST {
+        hasher.update(b":");
+        hasher.update(itoa::Buffer::new().format(link.first).as_bytes());
+    }
     short(hasher.finalize())
 }
 
@@ -107,7 +121,7 @@ impl ChainFile {
         Self(file)
     }
 
-    /// Names the last record.
+    /// Names the last record, and the first.
     pub(in crate::audit) fn write(&self, link: &Link) -> io::Result<()> {
         // By hand, because it is written after each batch.
         let mut text = String::with_capacity(LENGTH);
@@ -116,7 +130,9 @@ impl ChainFile {
         text.extend([
             ",\"hash\":\"",
             &link.hash,
-            "\",\"check\":\"",
+            "\",\"first\":",
+            itoa::Buffer::new().format(link.first),
+            ",\"check\":\"",
             &check(link),
             "\"}",
         ]);
@@ -138,10 +154,11 @@ mod tests {
         let trail = folder.path().join("audit.jsonl");
         assert_eq!(read(&trail).unwrap(), ChainEnd::Missing);
         let head = ChainFile::open(&trail).unwrap();
-        for next in [1, 1000, u64::MAX, 7] {
+        for (next, first) in [(1, 1), (1000, 1), (u64::MAX, u64::MAX), (7, 3)] {
             let link = Link {
                 next,
                 hash: "a".repeat(64),
+                first,
             };
             head.write(&link).unwrap();
             assert_eq!(read(&trail).unwrap(), ChainEnd::Link(link));
@@ -152,10 +169,17 @@ mod tests {
         for forged in [
             text.replace('6', "5"),
             text.replace("aa", "ab"),
+            text.replace("\"first\":3", "\"first\":2"),
+            text.replace(",\"first\":3", ""),
             String::new(),
         ] {
             std::fs::write(path_of(&trail), forged).unwrap();
             assert_eq!(read(&trail).unwrap(), ChainEnd::Damaged);
         }
+        // As the first edition wrote it.
+        let old = "{\"seq\":0,\"hash\":\"0000000000000000000000000000000000000000000000000000000000000000\",\"check\":\"CHECK\"}\n";
+        let check = super::check(&Link::default());
+        std::fs::write(path_of(&trail), old.replace("CHECK", &check)).unwrap();
+        assert_eq!(read(&trail).unwrap(), ChainEnd::Link(Link::default()));
     }
 }

@@ -348,7 +348,7 @@ mod tests {
             let mut text = String::new();
             link.append(&ChainKey::NONE, "\"a\":1", &mut text);
             assert_eq!(text.len(), 164);
-            target.write(&mut Batch::new(text)).unwrap();
+            target.write(&mut Batch::new(text, 1)).unwrap();
         }
         let names = names(folder.path());
         assert_eq!(names.len(), 4, "{names:?}");
@@ -385,7 +385,7 @@ mod tests {
         let syncer = Arc::new(Syncer::default());
         let mut target = FileTarget::open(&path, rotate, AuditSync::Never, &syncer).unwrap();
         for _ in 0..2 {
-            target.write(&mut Batch::new("x\n".to_owned())).unwrap();
+            target.write(&mut Batch::new("x\n".to_owned(), 1)).unwrap();
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "x\nx\n");
         assert_eq!(names(folder.path()).len(), 5);
@@ -397,7 +397,7 @@ mod tests {
         .unwrap();
         let mut target = FileTarget::open(&path, rotate, AuditSync::Never, &syncer).unwrap();
         for _ in 0..2 {
-            target.write(&mut Batch::new("x\n".to_owned())).unwrap();
+            target.write(&mut Batch::new("x\n".to_owned(), 1)).unwrap();
         }
         assert_eq!(names(folder.path()).len(), 5);
     }

@@ -96,6 +96,7 @@ impl Resumed {
 
     /// The chain file is ahead of the trail only when records are gone.
     fn compare(&mut self, beside: Link, key: &ChainKey) {
+        self.link.first = beside.first;
         if beside.last() <= self.link.last() {
             return;
         }

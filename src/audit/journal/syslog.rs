@@ -253,7 +253,7 @@ mod tests {
                         \"event\":\"login\",\"outcome\":\"failed\"}";
 
     fn batch() -> Batch {
-        Batch::new(format!("{LINE}\n{LINE}\n"))
+        Batch::new(format!("{LINE}\n{LINE}\n"), 1)
     }
 
     fn sink(address: SyslogAddress) -> Syslog {
@@ -377,7 +377,7 @@ mod tests {
         let path = folder.path().join("full");
         let _receiver = UnixDatagram::bind(&path).unwrap();
         let mut sink = super::tests::sink(SyslogAddress::Unix(path));
-        let mut many = Batch::new(format!("{LINE}\n").repeat(10_000));
+        let mut many = Batch::new(format!("{LINE}\n").repeat(10_000), 1);
         let error = sink.write(&mut many).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
     }

@@ -231,6 +231,11 @@ impl Trail {
         self.state.lock().record_event(event, outcome, reason);
     }
 
+    /// The first record that the trail is supposed to have.
+    pub(in crate::audit) fn first(&self) -> u64 {
+        self.state.lock().link.first
+    }
+
     /// Signs all records that are not signed yet.
     pub(in crate::audit) fn sign(&self) {
         self.state.lock().checkpoint();
@@ -245,10 +250,11 @@ impl Trail {
             linger(&mut state, id, &wake);
         }
         loop {
+            let first = state.link.first;
             let queue = state.queues.get_mut(id)?;
             if batch.is_empty() && !queue.pending.is_empty() {
                 queue.flush = FlushState::Lingering;
-                *batch = Batch::new(std::mem::take(&mut queue.pending));
+                *batch = Batch::new(std::mem::take(&mut queue.pending), first);
                 queue.in_hand = batch.len();
             }
             if !batch.is_empty() || !queue.retargets.is_empty() {

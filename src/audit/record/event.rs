@@ -16,6 +16,8 @@ pub enum Event {
     Lockout,
     /// A password or key presented to log in.
     Login,
+    /// The oldest files of the trail are removed.
+    Prune,
     /// The chain goes on with another key.
     Rekey,
     /// The configuration was read again.
@@ -38,12 +40,13 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of their declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Audit,
         Self::Checkpoint,
         Self::Key,
         Self::Lockout,
         Self::Login,
+        Self::Prune,
         Self::Rekey,
         Self::Reload,
         Self::Request,
@@ -63,6 +66,7 @@ impl Event {
             Self::Key => "key",
             Self::Lockout => "lockout",
             Self::Login => "login",
+            Self::Prune => "prune",
             Self::Rekey => "rekey",
             Self::Reload => "reload",
             Self::Request => "request",

@@ -56,6 +56,8 @@ pub(in crate::audit) struct Fields {
     pub(in crate::audit) span: Option<Span>,
     pub(in crate::audit) reason: Option<String>,
     pub(in crate::audit) count: Option<u64>,
+    /// The first record that the trail is supposed to have, in the records that say so.
+    pub(in crate::audit) first: Option<u64>,
     /// The origin of the answer: `registry` or `proxy`.
     pub(in crate::audit) served: Option<&'static str>,
     /// The digest of the object that was served, pushed or deleted.
@@ -123,6 +125,7 @@ impl Fields {
             span: None,
             reason: None,
             count: None,
+            first: None,
             served: None,
             digest: None,
             digest_before: None,
@@ -301,6 +304,9 @@ impl Fields {
         }
         if self.client_left {
             to.flag(key!("client_left"), true);
+        }
+        if self.first.is_some() {
+            to.number(key!("first"), self.first);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! parallel.
 
 use super::problem::Problem;
-use crate::audit::journal::chain::{ChainKey, Line};
+use crate::audit::journal::chain::{ChainKey, Line, Link};
 use crate::audit::journal::sign::PublicKey;
 use crate::audit::record::checkpoint::Checkpoint;
 
@@ -23,6 +23,28 @@ pub(super) struct End {
     pub(super) hash: Vec<u8>,
 }
 
+impl End {
+    /// What comes before the first record of a trail.
+    pub(super) fn genesis() -> Self {
+        let Link { next, hash, .. } = Link::default();
+        Self {
+            seq: next.saturating_sub(1),
+            hash: hash.into_bytes(),
+        }
+    }
+}
+
+/// A record that names the first one of the trail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct First {
+    /// Its number.
+    pub(super) by: u64,
+    /// The first one that it names.
+    pub(super) first: u64,
+    /// True if the trail was pruned up to there; false if it is only mentioned.
+    pub(super) is_cut: bool,
+}
+
 /// A verified block.
 #[derive(Debug, Default)]
 pub(super) struct Block {
@@ -38,6 +60,8 @@ pub(super) struct Block {
     pub(super) problem: Option<Problem>,
     /// The numbers of signed checkpoints.
     pub(super) checkpoints: Vec<u64>,
+    /// What records say about the first of the trail.
+    pub(super) firsts: Vec<First>,
     /// Lines of the block at which another key begins, each with the key's index.
     pub(super) keyed: Vec<(u64, usize)>,
 }
@@ -74,9 +98,16 @@ impl Block {
             });
             self.first_time = time_of(bytes);
         }
-        if !means.public.is_empty() && event_of(bytes) == Some(b"checkpoint") {
-            signed(bytes, &line, means.public)?;
-            self.checkpoints.push(line.seq);
+        match event_of(bytes) {
+            Some(b"checkpoint") if !means.public.is_empty() => {
+                signed(bytes, &line, means.public)?;
+                self.checkpoints.push(line.seq);
+            }
+            Some(event @ (b"prune" | b"start")) => {
+                self.firsts
+                    .extend(first_of(bytes, line.seq, event == b"prune"));
+            }
+            Some(_) | None => {}
         }
         if let Some((_, hash)) = means.known.iter().find(|(seq, _)| *seq == line.seq)
             && hash.as_bytes() != line.hash
@@ -153,11 +184,21 @@ fn signed(bytes: &[u8], line: &Line<'_>, public: &[PublicKey]) -> Result<(), Pro
     }
 }
 
+/// The first record that this one names. A record can name none that came after it.
+fn first_of(bytes: &[u8], by: u64, is_cut: bool) -> Option<First> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        first: u64,
+    }
+    let Named { first } = serde_json::from_slice(bytes).ok()?;
+    (first <= by).then_some(First { by, first, is_cut })
+}
+
 /// The event, where it stands in every record: after number, time and reference.
 fn event_of(line: &[u8]) -> Option<&[u8]> {
     const EVENT: &[u8] = b"\"event\":\"";
     let start = line.get(..line.len().min(160))?;
-    let at = start.windows(EVENT.len()).position(|part| part == EVENT)?;
+    let at = memchr::memmem::find(start, EVENT)?;
     let rest = start.get(at.checked_add(EVENT.len())?..)?;
     rest.split(|byte| *byte == b'"').next()
 }

@@ -16,10 +16,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::files::{self, TrailFile};
-use super::journal::chain::ChainKey;
+use super::journal::chain::{ChainKey, FIRST, Link};
 use super::journal::chain_file::{self, ChainEnd};
 use super::journal::sign::{CHECKPOINT_EVERY, PublicKey};
-use block::{Block, End, Means, follows};
+use block::{Block, End, First, Means, follows};
 pub use problem::{Finding, Problem, VerifyError};
 use problem::{found, unreadable};
 use read::{Reader, Tail};
@@ -46,7 +46,31 @@ pub(super) fn holds(bytes: &[u8], from: (u64, &str), to: (u64, &str)) -> bool {
         && block.last == Some(end(to))
 }
 
-/// The keys to verify a trail with.
+/// A beginning of a trail that is accepted although older records are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptedStart {
+    /// The oldest record that there is.
+    Oldest,
+    /// This record.
+    Record(u64),
+}
+
+/// The reason why a trail may begin where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Begins {
+    /// Nothing is missing.
+    Whole,
+    /// A `prune` record says that older records were removed.
+    Pruned {
+        /// The number of that record.
+        by: u64,
+    },
+    /// It was accepted by [`Proofs::from`].
+    Accepted,
+}
+
+/// The keys to verify a trail with, and the beginning to accept.
 #[derive(Debug, Default)]
 pub struct Proofs {
     /// The keys of the chain. With any of them, records hashed without one are accepted before the
@@ -54,6 +78,8 @@ pub struct Proofs {
     pub keys: Vec<ChainKey>,
     /// The public keys of checkpoints. Empty: signatures are not verified.
     pub public: Vec<PublicKey>,
+    /// A beginning that is accepted although no record tells of a cut there.
+    pub from: Option<AcceptedStart>,
 }
 
 /// One end of a trail that holds.
@@ -76,6 +102,10 @@ pub struct Verified {
     pub records: u64,
     /// The first record.
     pub first: Option<Place>,
+    /// The reason why it may be the first.
+    pub begins: Begins,
+    /// The first record that the trail is supposed to have.
+    pub expected_first: u64,
     /// The last record.
     pub last: Option<Place>,
     /// The last record that a chain file names: up to it nothing is cut off.
@@ -179,6 +209,7 @@ fn verify_once(
     for file in &opened {
         trail.file(file, progress)?;
     }
+    trail.beginning(proofs.from, &ends)?;
     trail.end(&ends)
 }
 
@@ -188,6 +219,7 @@ struct Trail<'a> {
     verified: Verified,
     last: Option<End>,
     key: Option<usize>,
+    firsts: Vec<First>,
     /// Where the last record stands.
     place: (PathBuf, u64),
 }
@@ -198,11 +230,14 @@ impl<'a> Trail<'a> {
             means,
             last: None,
             key: None,
+            firsts: Vec::new(),
             place: (files.last().cloned().unwrap_or_default(), 0),
             verified: Verified {
                 files,
                 records: 0,
                 first: None,
+                begins: Begins::Whole,
+                expected_first: FIRST,
                 last: None,
                 end_proven: None,
                 keys: Vec::new(),
@@ -253,8 +288,13 @@ impl<'a> Trail<'a> {
                 follows(last, first.seq, &first.hash)
                     .map_err(|problem| found(path, first_line, problem))?;
             } else {
+                if first.seq <= FIRST {
+                    follows(&End::genesis(), first.seq, &first.hash)
+                        .map_err(|problem| found(path, first_line, problem))?;
+                }
                 self.verified.first = Some(place(first, block.first_time));
             }
+            self.firsts.extend(block.firsts);
             self.keys(path, before, first.seq, &block.keyed)?;
             let last = block.last.as_ref().map(|last| last.seq);
             self.checkpoints(path, first_line, first.seq, &block.checkpoints, last)?;
@@ -320,11 +360,48 @@ impl<'a> Trail<'a> {
         Ok(())
     }
 
+    /// Verifies that the trail begins at its first record, or at the one that it was pruned up to. What a
+    /// chain file says about that proves nothing: whoever removes records can write it.
+    fn beginning(
+        &mut self,
+        accepted: Option<AcceptedStart>,
+        ends: &[(PathBuf, Link)],
+    ) -> Result<(), VerifyError> {
+        let Some(seq) = self.verified.first.as_ref().map(|first| first.seq) else {
+            return Ok(());
+        };
+        let cuts = self.firsts.iter().filter(|first| first.is_cut);
+        let cut = cuts.max_by_key(|cut| cut.first);
+        let expected = cut.map_or(FIRST, |cut| cut.first);
+        self.verified.expected_first = expected;
+        self.verified.begins = match (cut, accepted) {
+            _ if seq <= FIRST => Begins::Whole,
+            (Some(cut), _) if seq <= expected => Begins::Pruned { by: cut.by },
+            (_, Some(AcceptedStart::Oldest)) => Begins::Accepted,
+            (_, Some(AcceptedStart::Record(from))) if seq == from => Begins::Accepted,
+            _ => {
+                let record = self.firsts.iter().rfind(|first| first.first == expected);
+                let record = record.map(|first| format!("record {}", first.by));
+                let beside = ends.iter().find(|(_, link)| link.first == expected);
+                let said = record.or_else(|| Some(beside?.0.display().to_string()));
+                let problem = Problem::NoBeginning {
+                    expected,
+                    found: seq,
+                    said,
+                };
+                let oldest = self
+                    .verified
+                    .files
+                    .first()
+                    .map_or(Path::new(""), |path| path);
+                return Err(found(oldest, 1, problem));
+            }
+        };
+        Ok(())
+    }
+
     /// Verifies what only the whole trail shows.
-    fn end(
-        mut self,
-        ends: &[(PathBuf, super::journal::chain::Link)],
-    ) -> Result<Verified, VerifyError> {
+    fn end(mut self, ends: &[(PathBuf, Link)]) -> Result<Verified, VerifyError> {
         let last = self.last.as_ref().map(|last| last.seq);
         let (file, line) = &self.place;
         for (chain_file, link) in ends {

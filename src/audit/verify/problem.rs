@@ -78,6 +78,18 @@ pub enum Problem {
         /// The number of the last record.
         found: Option<u64>,
     },
+    /// The trail begins after its beginning.
+    #[error("the beginning is missing: the first record here is {found}, and the trail begins at record \
+        {expected}{}; --from {found} or --from oldest accepts that",
+        said.as_ref().map_or(String::new(), |said| format!(", as {said} says")))]
+    NoBeginning {
+        /// The first record that the trail is supposed to have.
+        expected: u64,
+        /// The first one here.
+        found: u64,
+        /// The record or file that names the first one.
+        said: Option<String>,
+    },
     /// The chain file names this record with another hash.
     #[error(
         "record {seq} is not the one that the .chain file beside the trail names: it was replaced"
@@ -129,7 +141,7 @@ impl Problem {
     /// Returns true if records are missing that another file may hold.
     pub(super) fn is_missing(&self) -> bool {
         match self {
-            Self::CutOff { .. } | Self::Gap { .. } => true,
+            Self::CutOff { .. } | Self::Gap { .. } | Self::NoBeginning { .. } => true,
             Self::Changed { .. }
             | Self::DamagedChainFile(_)
             | Self::KeyGone { .. }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{Finding, Problem, Proofs, Verified, VerifyError, verify};
+use super::{AcceptedStart, Begins, Finding, Problem, Proofs, Verified, VerifyError, verify};
 use crate::audit::journal::chain::{ChainKey, Link};
 use crate::audit::journal::chain_file::ChainFile;
 use crate::audit::journal::sign::{PublicKey, Signer};
@@ -100,10 +100,101 @@ fn a_whole_trail_is_good_and_says_what_is_proven() {
     assert_eq!((last.seq, last.hash), (5, chain.link.hash.clone()));
     assert_eq!(last.time.as_deref(), Some("2026-11-22T03:04:05.678901Z"));
     assert_eq!((verified.end_proven, verified.signed), (None, None));
-    // In mid-chain, when older files are archived.
-    let later = of(&text(&chain.lines()[2..])).unwrap();
-    assert_eq!((later.first.unwrap().seq, later.records), (3, 3));
+    assert_eq!(verified.begins, Begins::Whole);
     assert_eq!(of(b"").unwrap().records, 0);
+}
+
+#[test]
+fn a_beginning_that_is_cut_off_is_found_unless_it_is_accepted() {
+    let chain = Chain::default().records(9);
+    let later = text(&chain.lines()[3..]);
+    let expected = |found, said| {
+        let problem = Problem::NoBeginning {
+            expected: 1,
+            found,
+            said,
+        };
+        (1, problem)
+    };
+    assert_eq!(of(&later).unwrap_err(), expected(4, None));
+    let folder = Folder::new();
+    let file = folder.write("audit.jsonl", &later);
+    let from = |from| {
+        let proofs = Proofs {
+            from: Some(from),
+            ..Proofs::default()
+        };
+        check(std::slice::from_ref(&file), &proofs)
+    };
+    for accepted in [AcceptedStart::Oldest, AcceptedStart::Record(4)] {
+        let verified = from(accepted).unwrap();
+        assert_eq!(verified.begins, Begins::Accepted);
+        assert_eq!((verified.first.unwrap().seq, verified.records), (4, 6));
+    }
+    for wrong in [
+        AcceptedStart::Record(1),
+        AcceptedStart::Record(3),
+        AcceptedStart::Record(5),
+    ] {
+        assert_eq!(from(wrong).unwrap_err(), expected(4, None));
+    }
+    // The chain file says where it begins, and nobody has to believe it.
+    let mut link = chain.link.clone();
+    for first in [1, 4] {
+        link.first = first;
+        ChainFile::open(&file).unwrap().write(&link).unwrap();
+        let said = (first == 1).then(|| format!("{}.chain", file.display()));
+        assert_eq!(
+            check(std::slice::from_ref(&file), &Proofs::default()).unwrap_err(),
+            expected(4, said)
+        );
+    }
+    // A first record after another one than none.
+    let mut forged = Chain::default();
+    forged.link.hash = "a".repeat(64);
+    let found = of(forged.records(2).text.as_bytes()).unwrap_err();
+    assert_eq!(found, (1, Problem::Replaced { seq: 1 }));
+}
+
+#[test]
+fn a_trail_may_begin_where_it_was_pruned_and_not_later() {
+    let mut chain = Chain::default().records(5);
+    chain.add("start", ",\"first\":1");
+    chain.add("prune", ",\"first\":3");
+    chain = chain.records(1);
+    let mut again = chain.clone();
+    again.add("prune", ",\"first\":5");
+    for (chain, by, first) in [(&chain, 7, 3), (&again, 9, 5)] {
+        for begin in 1..=6 {
+            let result = of(&text(&chain.lines()[begin - 1..]));
+            match begin as u64 {
+                1 => assert_eq!(result.unwrap().begins, Begins::Whole),
+                // Files that a crash has left behind.
+                seq if seq <= first => {
+                    let verified = result.unwrap();
+                    assert_eq!(verified.begins, Begins::Pruned { by });
+                    assert_eq!(verified.expected_first, first);
+                }
+                seq => {
+                    let problem = Problem::NoBeginning {
+                        expected: first,
+                        found: seq,
+                        said: Some(format!("record {by}")),
+                    };
+                    assert_eq!(result.unwrap_err(), (1, problem));
+                }
+            }
+        }
+    }
+    // A start only mentions what it believed; a record cannot name one after itself.
+    let mut chain = Chain::default().records(3);
+    chain.add("start", ",\"first\":2");
+    chain.add("prune", ",\"first\":9");
+    let found = of(&text(&chain.lines()[1..])).unwrap_err();
+    assert!(
+        matches!(found, (1, Problem::NoBeginning { expected: 1, .. })),
+        "{found:?}"
+    );
 }
 
 /// A clock that was set says nothing about the chain.
@@ -287,7 +378,7 @@ fn a_keyed_chain_needs_its_keys_and_never_loses_them() {
             std::slice::from_ref(&file),
             &Proofs {
                 keys,
-                public: Vec::new(),
+                ..Proofs::default()
             },
         )
     };
@@ -331,8 +422,8 @@ fn checkpoints_are_signed_by_whom_they_should() {
     let chain = Chain::default().records(3).checkpoint(&signer).records(2);
     let file = folder.write("audit.jsonl", chain.text.as_bytes());
     let mut proofs = Proofs {
-        keys: Vec::new(),
         public: vec![public],
+        ..Proofs::default()
     };
     let verified = check(std::slice::from_ref(&file), &proofs).unwrap();
     assert_eq!((verified.signed, verified.checkpoints), (Some(4), 1));
@@ -381,8 +472,8 @@ impl Whole {
             .write(&new.link)
             .unwrap();
         let proofs = Proofs {
-            keys: Vec::new(),
             public: vec![public],
+            ..Proofs::default()
         };
         Self {
             folder,
@@ -446,11 +537,8 @@ proptest! {
             prop_assert!(whole.is_found(which, &lines.concat()));
         }
         if let Some(gone) = lines_gone {
-            // The very first ones may lie in an archive.
-            if which > 0 || gone > 0 {
-                lines.remove(gone);
-                prop_assert!(whole.is_found(which, &lines.concat()));
-            }
+            lines.remove(gone);
+            prop_assert!(whole.is_found(which, &lines.concat()));
         }
     }
 }

@@ -277,6 +277,7 @@ async fn keys_and_checkpoints_hold_over_reload_and_restart() {
     let proofs = Proofs {
         keys: vec![two, one],
         public: vec![PublicKey::new(&public).unwrap()],
+        from: None,
     };
     let verified = verify(std::slice::from_ref(&file), &proofs, &|_bytes| {}).unwrap();
     assert_eq!(verified.keys.len(), 2);

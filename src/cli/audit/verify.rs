@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use portcullis::audit::verify::{Finding, Proofs, Verified, VerifyError, verify};
+use portcullis::audit::verify::{
+    AcceptedStart, Begins, Finding, Proofs, Verified, VerifyError, verify,
+};
 use portcullis::audit::{ChainKey, PublicKey, is_beside};
 use portcullis::tls;
 use serde_json::json;
@@ -20,8 +22,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Verify that the audit trail is as it was written
 ///
-/// Finds records that were changed, removed, added or moved, and an end that was cut off. Exit code 1
-/// and the first such place if there is one.
+/// Finds records that were changed, removed, added or moved, and a beginning or an end that was cut off.
+/// Exit code 1 and the first such place if there is one. A trail may begin where `audit prune` has cut it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
     /// The trail and its rotated files, in any order, also compressed ones (gzip, zstd)
@@ -35,6 +37,11 @@ pub(crate) struct Verify {
     /// A public key in PEM; every checkpoint must be signed with one of them
     #[arg(long, value_name = "FILE")]
     public_key: Vec<PathBuf>,
+
+    /// Accept that the trail begins at this record, and the older ones are missing: its number, or
+    /// `oldest` for the oldest one of the files given
+    #[arg(long, value_name = "SEQ", value_parser = from)]
+    from: Option<AcceptedStart>,
 
     /// Print the result as JSON on stdout
     #[arg(long)]
@@ -54,6 +61,7 @@ impl Verify {
                 .iter()
                 .map(|path| public_key(path))
                 .collect::<Result<_>>()?,
+            from: self.from,
         };
         let mut files = self.files;
         files.retain(|path| !is_beside(path));
@@ -78,6 +86,14 @@ impl Verify {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn from(text: &str) -> Result<AcceptedStart, String> {
+    if text == "oldest" {
+        return Ok(AcceptedStart::Oldest);
+    }
+    let number = text.parse().map(AcceptedStart::Record);
+    number.map_err(|_cause| "write the number of a record, or `oldest`".to_owned())
 }
 
 fn key(path: &Path) -> Result<ChainKey> {
@@ -124,10 +140,13 @@ fn as_text(verified: &Verified, proofs: &Proofs) -> String {
         let _ok = writeln!(text, "  {name:<10}{value}").is_ok();
     };
     let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "unknown time".to_owned());
-    let older = if first.seq > 1 {
-        "; those before it were not given"
-    } else {
-        ""
+    let older = match verified.begins {
+        Begins::Whole => String::new(),
+        Begins::Pruned { by } => format!("; record {by} says that older ones were pruned"),
+        Begins::Accepted => format!(
+            "\n{:12}begins at record {}, as --from accepts; the trail itself begins at record {}",
+            "", first.seq, verified.expected_first
+        ),
     };
     row(
         "from",

@@ -14,6 +14,20 @@ pub enum AuditError {
         /// The cause.
         source: io::Error,
     },
+    /// The lock that is there cannot be taken.
+    #[error(
+        "cannot open {}, the lock of the audit trail: {source}; another user (root?) made it: give it to the \
+         owner of the trail (chown --reference={} {}), or remove it while no proxy runs: it holds nothing",
+        lock.display(), trail.display(), lock.display()
+    )]
+    LockDenied {
+        /// The trail.
+        trail: PathBuf,
+        /// Its lock.
+        lock: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// Another process writes the trail.
     #[error(
         "the audit trail {} is written by another process; give each proxy an `audit.file` of its \

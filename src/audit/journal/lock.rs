@@ -47,6 +47,20 @@ impl Lock {
         }
     }
 
+    /// Returns true if another process writes the trail. Makes no lock, and keeps none.
+    pub(in crate::audit) fn is_held(trail: &Path) -> io::Result<bool> {
+        let file = match OpenOptions::new().write(true).open(lock_of(trail)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Takes the lock of a trail; returns `held` if that is the same lock. `None` where there can be none:
     /// a device has no chain file, a folder may be read-only, and not every file system has locks.
     pub(in crate::audit) fn take(
@@ -62,6 +76,15 @@ impl Lock {
         });
         let (file, place) = match found {
             Ok(found) => found,
+            // Without it, two could write.
+            Err(source) if lock_of(trail).symlink_metadata().is_ok() => {
+                let (trail, lock) = (trail.to_owned(), lock_of(trail));
+                return Err(AuditError::LockDenied {
+                    trail,
+                    lock,
+                    source,
+                });
+            }
             Err(error) => {
                 tracing::debug!(%error, "no lock for the audit trail");
                 return Ok(None);
@@ -69,6 +92,9 @@ impl Lock {
         };
         if let Some(held) = held.filter(|held| held.place == place) {
             return Ok(Some(held));
+        }
+        if let Err(error) = make_chain_file(trail) {
+            tracing::debug!(%error, "no chain file for the audit trail");
         }
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Arc::new(Self { file, place }))),
@@ -81,20 +107,22 @@ impl Lock {
     }
 }
 
-/// Opens `FILE.lock`, and makes `FILE.chain` where there is none: a new one names record 0, so that it is
-/// not taken for a damaged one.
+/// Opens `FILE.lock`.
 fn open(trail: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(lock_of(trail))?;
+    options.open(lock_of(trail))
+}
+
+/// Makes `FILE.chain` where there is none: a new one names record 0, so that it is not taken for a damaged one.
+fn make_chain_file(trail: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o640);
     match options.open(path_of(trail)) {
-        Ok(file) => ChainFile::of(file).write(&Link::default())?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
+        Ok(file) => ChainFile::of(file).write(&Link::default()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
-    Ok(file)
 }
 
 fn lock_of(trail: &Path) -> PathBuf {
@@ -128,6 +156,20 @@ mod tests {
             flock(file, FlockOperation::NonBlockingLockExclusive).unwrap();
         }
         assert!(Lock::take(&trail, None).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_opened_is_an_error_with_its_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let trail = folder.path().join("audit.jsonl");
+        // To root every file is open, a folder is not.
+        std::fs::create_dir(lock_of(&trail)).unwrap();
+        let refused = Lock::acquire(&trail).unwrap_err().to_string();
+        for part in ["audit.jsonl.lock", "chown --reference=", "remove it"] {
+            assert!(refused.contains(part), "{refused}");
+        }
+        std::fs::remove_dir(lock_of(&trail)).unwrap();
+        assert!(Lock::acquire(&trail).unwrap().is_some());
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl TrailFile {
     }
 
     /// Device and inode.
-    fn place(&self) -> Option<(u64, u64)> {
+    pub(super) fn place(&self) -> Option<(u64, u64)> {
         let meta = self.file.metadata().ok()?;
         Some((meta.dev(), meta.ino()))
     }
@@ -175,12 +175,13 @@ fn open_or_packed(path: &Path) -> Result<TrailFile, Unreadable> {
     })
 }
 
-/// Returns true for files that lie beside a trail and are no part of it: its chain file, its lock, lines
-/// that a crash has torn.
+/// Returns true for files that lie beside a trail and are no part of it: its chain file, its lock, a
+/// request to cut it, lines that a crash has torn.
 pub fn is_beside(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let ending = path.extension().unwrap_or_default();
-    ending == "chain" || ending == "lock" || name.contains(".torn-")
+    let is_ours = ["chain", "lock", "prune"].iter().any(|one| ending == *one);
+    is_ours || name.contains(".torn-")
 }
 
 /// All files of the trail that a file belongs to, by their names, which rotation gives: our own
@@ -238,7 +239,7 @@ fn is_like(text: &str, form: &str) -> bool {
 }
 
 /// The path without the ending of a compressed file.
-fn unpacked(path: &Path) -> Option<PathBuf> {
+pub(super) fn unpacked(path: &Path) -> Option<PathBuf> {
     let ending = path.extension()?.to_str()?;
     PACKED.contains(&ending).then(|| path.with_extension(""))
 }

@@ -12,6 +12,7 @@ mod files;
 pub(crate) mod fuzz;
 mod journal;
 mod open_record;
+pub mod prune;
 mod record;
 mod reference;
 mod settings;

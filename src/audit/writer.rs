@@ -24,6 +24,7 @@ use super::journal::chain::ChainKey;
 use super::journal::error::AuditError;
 use super::journal::file::{FileTarget, Stream, Syncer};
 use super::journal::lock::Lock;
+use super::journal::prune_request::PruneRequest;
 use super::journal::resume::resume;
 use super::journal::sign::Signer;
 use super::journal::sink;
@@ -179,6 +180,8 @@ pub struct Audit {
     places: Arc<Shared>,
     mode: AtomicU8,
     references: References,
+    /// The last record of a cut that was asked for, until it is written.
+    pruning: Mutex<Option<u64>>,
     tally: Tally,
 }
 
@@ -205,6 +208,7 @@ impl Audit {
             places: Shared::new(PLACES, WAITING),
             mode: AtomicU8::new(mode_number(plan.config.when_unwritable)),
             references: References::new().map_err(failed)?,
+            pruning: Mutex::default(),
             tally: Tally::default(),
         });
         let Prepared { plan, file, .. } = audit.prepare(plan)?;
@@ -231,6 +235,7 @@ impl Audit {
             while let Some(audit) = weak.upgrade() {
                 audit.trail.tick(Instant::now());
                 audit.record_suppressed(Some(audit.begun.elapsed()));
+                audit.prune_as_asked();
                 drop(audit);
                 std::thread::sleep(WATCH_INTERVAL);
             }
@@ -243,6 +248,38 @@ impl Audit {
             .name("audit-sync".to_owned())
             .spawn(move || Syncer::run(&syncer))?;
         Ok(())
+    }
+
+    /// Records the cut that a file beside the trail asks for, and removes that file when the record is
+    /// written.
+    fn prune_as_asked(&self) {
+        let mut pruning = self.pruning.lock();
+        let trail = self.plan.lock().config.file.clone();
+        let recorded = match (*pruning, PruneRequest::find(&trail)) {
+            (None, Ok(None)) => return,
+            (None, Ok(Some(request))) => self.trail.prune(request.first, &request.reason),
+            (None, Err(error)) => {
+                tracing::warn!(%error, "the request to cut the audit trail cannot be read");
+                None
+            }
+            (Some(seq), _) => Some(seq),
+        };
+        *pruning = recorded;
+        if recorded.is_some_and(|seq| !self.trail.has_written(FILE, seq)) {
+            return;
+        }
+        match PruneRequest::remove(&trail) {
+            Ok(()) => *pruning = None,
+            // Not recorded again and again.
+            Err(error) => {
+                tracing::error!(%error, "the request to cut the audit trail cannot be removed");
+                *pruning = Some(u64::MAX);
+            }
+        }
+        match recorded {
+            Some(seq) => tracing::info!(seq, "a cut of the audit trail is recorded"),
+            None => tracing::warn!("a cut of the audit trail was asked for and is not possible"),
+        }
     }
 
     /// Opens the file of a plan, and changes nothing yet.

@@ -646,6 +646,105 @@ async fn a_trail_without_its_beginning_is_not_whole() {
 }
 
 #[tokio::test]
+async fn a_trail_is_pruned_while_it_is_written_and_while_it_is_not() {
+    let mut lab = Lab::start().await;
+    let folder = lab.folder.path().to_owned();
+    let current = folder.join("audit.jsonl");
+    for number in 1..=4 {
+        assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+        let moved = lab.folder.join(format!("audit.jsonl.{number}"));
+        std::fs::rename(&current, &moved).unwrap();
+        assert_eq!(lab.reload().await, "allowed");
+        if number == 2 {
+            assert!(Command::new("gzip").arg(&moved).status().unwrap().success());
+        }
+    }
+    let prune = |words: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["audit", "prune", "--config"]);
+        command.arg(folder.join("portcullis.toml")).args(words);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), said)
+    };
+    let verified = || {
+        let output = verify(&trail(&folder));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), found)
+    };
+    assert_eq!(prune(&[]).0, Some(2));
+    let (code, said) = prune(&["--keep", "2", "--dry-run"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("would remove 2 files"), "{said}");
+    assert!(said.contains("audit.jsonl.2.gz"), "{said}");
+    let (code, said) = prune(&["--keep-days", "1"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.starts_with("nothing to remove; the trail begins at record 1\n"),
+        "{said}"
+    );
+    assert_eq!(trail(lab.folder.path()).len(), 5);
+
+    // The proxy records it, and only then do files go.
+    let (code, said) = prune(&["--keep", "2", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let cut: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(cut["removed"].as_array().unwrap().len(), 2);
+    let (code, found) = verified();
+    assert_eq!(
+        (code, &found["first"]["seq"]),
+        (Some(0), &cut["first"]),
+        "{found}"
+    );
+    assert!(found["begins"]["pruned"]["by"].is_u64(), "{found}");
+    let record = lab
+        .audit()
+        .find("the cut", |record| record["event"] == "prune")
+        .await;
+    assert_eq!(
+        (&record["first"], &record["seq"]),
+        (&cut["first"], &found["begins"]["pruned"]["by"])
+    );
+    assert!(!lab.folder.join("audit.jsonl.prune").exists());
+
+    // A cut that nobody recorded is found, and not made good in passing.
+    std::fs::remove_file(lab.folder.join("audit.jsonl.3")).unwrap();
+    assert_eq!(verified().0, Some(1));
+    let (code, said) = prune(&["--keep", "0"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the beginning is missing"), "{said}");
+    assert!(said.contains("nothing was removed"), "{said}");
+    assert_eq!(verified().0, Some(1));
+    let (code, said) = prune(&["--keep", "1", "--unverified"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(verified().0, Some(0));
+    let told = |record: &Value| {
+        record["reason"]
+            .as_str()
+            .is_some_and(|why| why.contains("did not verify"))
+    };
+    lab.audit().find("the reason", told).await;
+
+    // Without a proxy the command does it all.
+    lab.process.signal(Signal::TERM);
+    assert!(lab.process.wait().await.success());
+    let (code, said) = prune(&["--before", "2999-01-01"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("removed 1 file;"), "{said}");
+    let (code, found) = verified();
+    assert_eq!(code, Some(0), "{found}");
+    let first = found["first"]["seq"].clone();
+    lab.restart().await;
+    assert_eq!(trail(lab.folder.path()), [current]);
+    let start = |record: &Value| record["event"] == "start" && record["first"] == first;
+    lab.audit()
+        .find("a start that names the first record", start)
+        .await;
+    assert_eq!(verified().0, Some(0));
+}
+
+#[tokio::test]
 async fn keys_and_signatures_are_made_and_verified() {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let mut lab = Lab::builder()

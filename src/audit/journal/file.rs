@@ -1,6 +1,6 @@
 //! The audit file: appends whole lines, keeps the chain file up to date, rotates.
 //!
-//! Nothing is ever deleted. A FIFO is opened without waiting for its reader and never waited for.
+//! Nothing is ever deleted here. A FIFO is opened without waiting for its reader and never waited for.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -32,6 +32,8 @@ pub(in crate::audit) struct FileTarget {
     rotate: Rotate,
     /// When the first record of the file was written.
     since: Option<Timestamp>,
+    /// The first record of the trail, as the chain file has it.
+    first: Option<u64>,
     sync: AuditSync,
     syncer: Arc<Syncer>,
 }
@@ -63,6 +65,7 @@ impl FileTarget {
             chain_file: None,
             rotate,
             since: first_time(path),
+            first: None,
             sync,
             syncer: Arc::clone(syncer),
         };
@@ -173,6 +176,12 @@ impl Target for FileTarget {
             (AuditSync::Never, _) | (_, None) => {}
         }
         self.since.get_or_insert_with(Timestamp::now);
+        let first = batch.link().map(|link| link.first);
+        if let Some(file) = self.file.as_ref().filter(|_| first != self.first) {
+            // Files before it are removed once the chain file names it.
+            file.sync_data().or_else(not_for_this_kind)?;
+            self.first = first;
+        }
         // After the trail, so that a crash leaves it behind and never ahead.
         if let (Some(chain_file), Some(link)) = (&self.chain_file, batch.link())
             && let Err(error) = chain_file.write(link)

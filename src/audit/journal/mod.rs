@@ -7,6 +7,7 @@ pub(super) mod chain_file;
 pub(super) mod error;
 pub(super) mod file;
 pub(super) mod lock;
+pub(super) mod prune_request;
 pub(super) mod resume;
 pub(super) mod sign;
 pub(super) mod sink;

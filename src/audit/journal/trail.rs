@@ -231,6 +231,29 @@ impl Trail {
         self.state.lock().record_event(event, outcome, reason);
     }
 
+    /// Records that the trail begins at a later record, and signs that. Returns the number of the last record;
+    /// `None` if there is no such record yet, or no room.
+    pub(in crate::audit) fn prune(&self, first: u64, reason: &str) -> Option<u64> {
+        let mut state = self.state.lock();
+        if first > state.link.last() || state.is_full() {
+            return None;
+        }
+        state.link.first = first;
+        let mut fields = Fields::of_our_own(Event::Prune, Outcome::Allowed, reason);
+        fields.first = Some(first);
+        state.append(&fields.write());
+        state.checkpoint();
+        state.flush_now();
+        Some(state.link.last())
+    }
+
+    /// Returns true if a sink has written everything up to a record.
+    pub(in crate::audit) fn has_written(&self, id: usize, seq: u64) -> bool {
+        let state = self.state.lock();
+        let queue = state.queues.get(id);
+        queue.is_some_and(|queue| queue.written >= seq)
+    }
+
     /// The first record that the trail is supposed to have.
     pub(in crate::audit) fn first(&self) -> u64 {
         self.state.lock().link.first

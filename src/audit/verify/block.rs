@@ -204,7 +204,7 @@ fn event_of(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// The time, where it stands in every record: after the number.
-pub(super) fn time_of(line: &[u8]) -> Option<String> {
+pub(in crate::audit) fn time_of(line: &[u8]) -> Option<String> {
     const TIME: &[u8] = b"\"time\":\"";
     let start = line.get(..line.len().min(80))?;
     let at = start.windows(TIME.len()).position(|part| part == TIME)?;

@@ -19,6 +19,7 @@ use super::files::{self, TrailFile};
 use super::journal::chain::{ChainKey, FIRST, Link};
 use super::journal::chain_file::{self, ChainEnd};
 use super::journal::sign::{CHECKPOINT_EVERY, PublicKey};
+pub(super) use block::time_of;
 use block::{Block, End, First, Means, follows};
 pub use problem::{Finding, Problem, VerifyError};
 use problem::{found, unreadable};
@@ -149,7 +150,7 @@ fn rotated_since(named: &[PathBuf], begun: Timestamp) -> Vec<PathBuf> {
     let before = begun.saturating_sub(NAMED_BEFORE).unwrap_or(begun);
     let is_new = |path: &PathBuf| {
         let first = TrailFile::open(path).ok()?.first_line(1 << 16).ok()?;
-        let time = block::time_of(&first).and_then(|time| time.parse::<Timestamp>().ok());
+        let time = time_of(&first).and_then(|time| time.parse::<Timestamp>().ok());
         Some(first.is_empty() || time.is_some_and(|time| time >= before))
     };
     // The file that is written now tells of the last rotation.

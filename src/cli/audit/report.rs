@@ -69,13 +69,13 @@ pub(crate) struct Report {
 
 /// A point in time, or an age.
 #[derive(Clone, Copy, Debug)]
-enum Moment {
+pub(super) enum Moment {
     At(Timestamp),
     Ago(SignedDuration),
 }
 
 impl Moment {
-    fn before(self, now: Timestamp) -> Timestamp {
+    pub(super) fn before(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(time) => time,
             Self::Ago(age) => now.saturating_sub(age).unwrap_or(Timestamp::MIN),
@@ -83,7 +83,7 @@ impl Moment {
     }
 }
 
-fn moment(text: &str) -> Result<Moment, String> {
+pub(super) fn moment(text: &str) -> Result<Moment, String> {
     let midnight = || format!("{text}T00:00:00Z").parse::<Timestamp>();
     if let Ok(time) = text.parse().or_else(|_no_time| midnight()) {
         return Ok(Moment::At(time));

@@ -54,7 +54,7 @@ impl Verify {
             keys: self
                 .key_file
                 .iter()
-                .map(|path| key(path))
+                .map(|path| chain_key(path))
                 .collect::<Result<_>>()?,
             public: self
                 .public_key
@@ -96,7 +96,7 @@ fn from(text: &str) -> Result<AcceptedStart, String> {
     number.map_err(|_cause| "write the number of a record, or `oldest`".to_owned())
 }
 
-fn key(path: &Path) -> Result<ChainKey> {
+pub(super) fn chain_key(path: &Path) -> Result<ChainKey> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     ChainKey::from_bytes(&bytes).with_context(|| format!("cannot use {}", path.display()))
 }

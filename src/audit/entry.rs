@@ -73,6 +73,8 @@ pub struct Entry {
     pub reason: Option<String>,
     /// The number of requests in a `suppressed` record.
     pub count: Option<u64>,
+    /// The edition of the record; `None` in the first.
+    pub schema: Option<u32>,
 }
 
 /// A certificate, as a record names it.
@@ -137,6 +139,12 @@ impl Entry {
         } else {
             Cow::Borrowed(user)
         })
+    }
+
+    /// Returns true for a request with a token that was minted for less: the user may do it, and the client
+    /// is challenged to fetch a better one. Also how clients work, so it is no denial.
+    pub fn is_step_up(&self) -> bool {
+        self.outcome == Outcome::Denied && self.status == Some(401)
     }
 
     /// Returns true for a request without a credential that was challenged for one. Every client begins
@@ -420,6 +428,14 @@ mod tests {
 
     #[test]
     fn pulls_and_pushes_are_manifests_that_came_or_went() {
+        let step_up = |fields: &str| entry(fields).is_step_up();
+        assert!(step_up(r#""outcome":"denied","user":"alice","status":401"#));
+        assert!(!step_up(
+            r#""outcome":"denied","user":"alice","status":403"#
+        ));
+        assert!(!step_up(
+            r#""outcome":"failed","user":"alice","status":401"#
+        ));
         let counts = |fields: &str| {
             let entry = entry(&format!("\"outcome\":\"allowed\",{fields}"));
             (entry.is_pull(), entry.is_push(), entry.is_delete())

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::budget::Budget;
 use super::record::event::{Event, Outcome};
 use super::record::fields::Fields;
+use crate::identity::Authentication;
 use crate::limit::Source;
 
 /// Time for which refusals are counted before their record is written.
@@ -36,6 +37,8 @@ pub(super) struct Kind {
     pub(super) event: Event,
     pub(super) outcome: Outcome,
     pub(super) status: Option<u16>,
+    /// True for failures without any credential, which are told apart from guesses.
+    pub(super) is_anonymous: bool,
 }
 
 /// A refusal, as far as the suppressor needs it.
@@ -45,6 +48,7 @@ pub(super) struct Refusal<'a> {
     pub(super) event: Event,
     pub(super) outcome: Outcome,
     pub(super) status: Option<u16>,
+    pub(super) is_anonymous: bool,
     pub(super) reference: &'a str,
     pub(super) user: Option<Named<'a>>,
     pub(super) repository: Option<Named<'a>>,
@@ -135,6 +139,7 @@ impl Suppressor {
             event: refusal.event,
             outcome: refusal.outcome,
             status: refusal.status,
+            is_anonymous: refusal.is_anonymous && refusal.outcome == Outcome::Failed,
         };
         if self.runs.len() >= RUNS && !self.runs.contains_key(&kind) {
             kind.source = None;
@@ -220,6 +225,9 @@ impl Suppressed {
             users: users.clone(),
             repositories: repositories.clone(),
             status: kind.status,
+            auth: kind
+                .is_anonymous
+                .then(|| Authentication::Anonymous.as_str()),
             count: Some(*count),
             ..Fields::of_our_own(Event::Suppressed, kind.outcome, &reason)
         }

@@ -36,6 +36,7 @@ use super::record::tally::Tally;
 use super::reference::References;
 use super::suppress::{Marks, Named, Refusal, Suppressor, Verdict};
 use super::{Settings, StdoutSettings, SyslogSettings, WhenUnwritable};
+use crate::identity::Authentication;
 use crate::limit::{Claimant, Place, Shared, Trust, Usage};
 
 /// Records that wait to be written at a time, with those that commits have a place for.
@@ -276,9 +277,10 @@ impl Audit {
                 *pruning = Some(u64::MAX);
             }
         }
-        match recorded {
-            Some(seq) => tracing::info!(seq, "a cut of the audit trail is recorded"),
-            None => tracing::warn!("a cut of the audit trail was asked for and is not possible"),
+        if let Some(seq) = recorded {
+            tracing::info!(seq, "a cut of the audit trail is recorded");
+        } else {
+            tracing::warn!("a cut of the audit trail was asked for and is not possible");
         }
     }
 
@@ -474,6 +476,8 @@ impl Audit {
             event: fields.event,
             outcome: fields.outcome,
             status: fields.status,
+            is_anonymous: fields.user.is_none()
+                && fields.auth == Some(Authentication::Anonymous.as_str()),
             reference: &fields.reference_id,
             user,
             repository,

@@ -325,12 +325,17 @@ impl Gathered {
         if !about_requests.into_iter().any(|event| entry.is(event)) {
             return;
         }
+        let times = suppressed.max(1);
         // Of the first edition's records, those that tell of many do not say whether it was that.
-        if entry.is_challenge() && (suppressed == 0 || entry.outcome == Outcome::Challenged) {
-            self.challenges = self.challenges.saturating_add(entry.count.unwrap_or(1));
+        let says =
+            suppressed == 0 || entry.outcome == Outcome::Challenged || entry.schema.is_some();
+        if (entry.is_challenge() && says) || entry.is_step_up() {
+            self.challenges = self.challenges.saturating_add(times);
+            if let Some(user) = entry.is_proven().then(|| entry.listed_user()).flatten() {
+                self.used(&user, entry.time);
+            }
             return;
         }
-        let times = suppressed.max(1);
         let traffic = Traffic::of(entry);
         self.counts.add(entry.outcome, times);
         self.traffic.absorb(traffic);

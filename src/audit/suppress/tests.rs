@@ -19,6 +19,7 @@ fn refusal(client: IpAddr) -> Refusal<'static> {
         event: Event::Login,
         outcome: Outcome::Failed,
         status: Some(401),
+        is_anonymous: false,
         reference: "FIRST0",
         user: None,
         repository: None,
@@ -204,4 +205,30 @@ fn who_is_permitted_more_than_the_trail_can_take_waits() {
         Duration::ZERO
     );
     assert_eq!(to.debt(client, second(1)), Duration::ZERO);
+}
+
+#[test]
+fn those_without_a_credential_are_counted_apart_from_guesses() {
+    let mut to = Suppressor::new(1);
+    let client = address("192.0.2.7");
+    let anonymous = Refusal {
+        is_anonymous: true,
+        is_one_of_many: true,
+        ..refusal(client)
+    };
+    let guess = Refusal {
+        is_one_of_many: true,
+        ..refusal(client)
+    };
+    for one in [&anonymous, &guess, &anonymous] {
+        to.judge(one, second(0));
+    }
+    let told: Vec<_> = to
+        .take(None)
+        .iter()
+        .map(|run| (run.count, run.fields().auth))
+        .collect();
+    assert_eq!(told.len(), 2);
+    assert!(told.contains(&(2, Some("anonymous"))), "{told:?}");
+    assert!(told.contains(&(1, None)), "{told:?}");
 }

@@ -51,6 +51,22 @@ fn users_are_those_found_out_and_guesses_are_refusals() {
 }
 
 #[test]
+fn what_leads_to_a_token_is_neither_a_wrong_credential_nor_a_denial() {
+    let anonymous_token = r#""event":"token","outcome":"allowed","auth":"anonymous","client":"10.1.2.3","status":200"#;
+    let with_it = r#""event":"request","outcome":"failed","auth":"anonymous","client":"10.1.2.3","status":401,"reason":"anonymous, and a user is needed""#;
+    let many = r#""event":"suppressed","outcome":"failed","auth":"anonymous","client":"10.1.2.3","status":401,"count":7,"schema":2"#;
+    let step_up = r#""event":"request","outcome":"denied","user":"alice","auth":"token","client":"10.1.2.3","action":"push","repository":"team-a/app","status":401,"reason":"token not minted for this""#;
+    let steps = r#""event":"suppressed","outcome":"denied","client":"10.1.2.3","status":401,"count":5,"schema":2"#;
+    let all = gathered(&[anonymous_token, with_it, many, step_up, steps]);
+    assert_eq!((all.challenges, all.logins), (14, 0));
+    assert_eq!((all.counts.failed, all.counts.denied), (0, 0));
+    assert_eq!((all.counts.allowed, all.counts.total()), (1, 1));
+    assert!(all.refusals.top(9).rows.is_empty());
+    assert!(all.repositories.top(9).rows.is_empty());
+    assert!(all.last_use.contains_key("alice"));
+}
+
+#[test]
 fn repositories_are_those_somebody_was_in_or_a_user_was_kept_out_of() {
     let all = gathered(&[PULL, BLOB, DENIED, CHALLENGE]);
     let repositories = all.repositories.top(9);

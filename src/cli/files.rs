@@ -7,6 +7,7 @@ mod rights;
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
@@ -15,6 +16,9 @@ use self::place::Place;
 pub(crate) use self::rights::Readers;
 use self::rights::{Given, Rights};
 use super::terminal::print_error;
+
+/// Time that an edit waits for another one in the same folder.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// Fails if one of `paths` is there and is to stay, before any of them is written.
 pub(crate) fn expect_free(paths: &[&Path], existing: Existing) -> Result<()> {
@@ -69,7 +73,13 @@ pub(crate) fn edit(
     change: impl FnOnce(Option<&[u8]>) -> Result<Vec<u8>>,
 ) -> Result<()> {
     let place = Place::of(path)?;
-    place.lock();
+    if !place.lock(LOCK_WAIT) {
+        print_error(&format!(
+            "warning: another process has held the lock of {} for {} seconds; going on without it",
+            place.folder().display(),
+            LOCK_WAIT.as_secs()
+        ));
+    }
     let cannot = || format!("cannot read {}", place.path().display());
     let old = place.open().with_context(cannot)?;
     let text = old.as_ref().map(place::read).transpose();
@@ -142,6 +152,17 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
+
+    #[test]
+    fn a_reader_of_the_folder_delays_an_edit_and_does_not_prevent_it() {
+        let folder = tempdir().unwrap();
+        let place = Place::of(&folder.path().join("keys.toml")).unwrap();
+        let reader = File::open(folder.path()).unwrap();
+        rustix::fs::flock(&reader, rustix::fs::FlockOperation::LockShared).unwrap();
+        assert!(!place.lock(Duration::from_millis(1)));
+        drop(reader);
+        assert!(place.lock(Duration::from_millis(1)));
+    }
 
     #[test]
     fn keeps_what_is_there_unless_told() {

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{
@@ -20,6 +21,8 @@ use super::rights::{Given, Rights};
 
 /// Links that are followed, as the system counts them.
 const MAX_LINKS: u32 = 40;
+/// Interval of attempts to take the lock.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Names tried for the file that becomes the new one.
 const NAMES: u32 = 100;
 
@@ -70,10 +73,19 @@ impl Place {
         parent(&self.path)
     }
 
-    /// Waits for other edits in this folder. Some network file systems know no such locks; then only
-    /// the last of two edits counts.
-    pub(super) fn lock(&self) {
-        flock(&self.folder, FlockOperation::LockExclusive).unwrap_or_default();
+    /// Waits for other edits in this folder, which take moments. Any reader of the folder can lock it as
+    /// well, and must not keep a key from being revoked: false if the wait was in vain. Then, as on network
+    /// file systems without such locks, only the last of two edits counts.
+    pub(super) fn lock(&self, wait: Duration) -> bool {
+        let begun = Instant::now();
+        loop {
+            match flock(&self.folder, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if begun.elapsed() < wait => {
+                    std::thread::sleep(POLL_INTERVAL);
+                }
+                locked => return locked != Err(Errno::WOULDBLOCK),
+            }
+        }
     }
 
     /// The file that is there now.

@@ -1,9 +1,9 @@
 //! The request to cut a trail, `FILE.prune`. The trail has one writer, so the command that cuts it leaves
 //! its wish in this file; the writer records it, and removes the file once the record is on the disk.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -35,9 +35,14 @@ impl PruneRequest {
         let to = path_of(trail);
         let mut new = to.as_os_str().to_owned();
         new.push(".new");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o644);
-        options.open(&new)?.write_all(&text)?;
+        // Of a command that was ended. A link that stands there instead is not followed.
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.write_all(&text)?;
         std::fs::rename(&new, to)
     }
 

@@ -36,7 +36,7 @@ impl End {
 
 /// A record that names the first one of the trail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct First {
+pub(super) struct Mention {
     /// Its number.
     pub(super) by: u64,
     /// The first one that it names.
@@ -61,7 +61,7 @@ pub(super) struct Block {
     /// The numbers of signed checkpoints.
     pub(super) checkpoints: Vec<u64>,
     /// What records say about the first of the trail.
-    pub(super) firsts: Vec<First>,
+    pub(super) firsts: Vec<Mention>,
     /// Lines of the block at which another key begins, each with the key's index.
     pub(super) keyed: Vec<(u64, usize)>,
 }
@@ -185,13 +185,13 @@ fn signed(bytes: &[u8], line: &Line<'_>, public: &[PublicKey]) -> Result<(), Pro
 }
 
 /// The first record that this one names. A record can name none that came after it.
-fn first_of(bytes: &[u8], by: u64, is_cut: bool) -> Option<First> {
+fn first_of(bytes: &[u8], by: u64, is_cut: bool) -> Option<Mention> {
     #[derive(serde::Deserialize)]
     struct Named {
         first: u64,
     }
     let Named { first } = serde_json::from_slice(bytes).ok()?;
-    (first <= by).then_some(First { by, first, is_cut })
+    (first <= by).then_some(Mention { by, first, is_cut })
 }
 
 /// The event, where it stands in every record: after number, time and reference.

@@ -20,7 +20,7 @@ use super::journal::chain::{ChainKey, FIRST, Link};
 use super::journal::chain_file::{self, ChainEnd};
 use super::journal::sign::{CHECKPOINT_EVERY, PublicKey};
 pub(super) use block::time_of;
-use block::{Block, End, First, Means, follows};
+use block::{Block, End, Means, Mention, follows};
 pub use problem::{Finding, Problem, VerifyError};
 use problem::{found, unreadable};
 use read::{Reader, Tail};
@@ -220,7 +220,7 @@ struct Trail<'a> {
     verified: Verified,
     last: Option<End>,
     key: Option<usize>,
-    firsts: Vec<First>,
+    firsts: Vec<Mention>,
     /// Where the last record stands.
     place: (PathBuf, u64),
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueHint;
 use jiff::{SignedDuration, Timestamp};
 use portcullis::audit::prune::{Cut, Keep, remove};
 use portcullis::audit::verify::{Proofs, Verified, verify};
-use portcullis::audit::{ChainKey, siblings};
+use portcullis::audit::{ChainKey, Plan, Settings, siblings};
 use portcullis::config::Config;
 use portcullis::reload;
 use serde_json::json;
@@ -25,6 +26,10 @@ use super::verify::chain_key;
 /// remove.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prune {
+    /// The trail; by default that of the configuration. With it, no configuration is read
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    file: Option<PathBuf>,
+
     #[command(flatten)]
     keep: Kept,
 
@@ -37,7 +42,8 @@ pub(crate) struct Prune {
     #[arg(long)]
     unverified: bool,
 
-    /// An earlier key file of the chain (`audit.key_file`); once for each key it has had
+    /// A key file of the chain (`audit.key_file`) besides that of the configuration; once for each key it has
+    /// had, the one in force last
     #[arg(long, value_name = "FILE")]
     key_file: Vec<PathBuf>,
 
@@ -73,7 +79,11 @@ impl Kept {
             keep_days,
             before,
         } = self;
-        let day = |days: u32| Moment::Ago(SignedDuration::from_hours(i64::from(days) * 24));
+        let day = |days: u32| {
+            Moment::Ago(SignedDuration::from_hours(
+                i64::from(days).saturating_mul(24),
+            ))
+        };
         let since = before.or_else(|| keep_days.map(day));
         let since = since.map(|moment| Keep::Since(moment.before(now)));
         since.or_else(|| keep.map(Keep::Files))
@@ -83,21 +93,33 @@ impl Kept {
 impl Prune {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let config = match Config::load(&self.config.config) {
-            Ok((config, _warnings)) => config,
-            Err(errors) => {
-                print_error(&errors.render(colours()));
-                return Ok(WRONG_CONFIGURATION.into());
+        let keys = self.key_file.iter().map(|path| chain_key(path));
+        let mut keys = keys.collect::<Result<Vec<_>>>()?;
+        let plan = match &self.file {
+            Some(file) => {
+                let mut plan = Plan::new(Settings::of_file(file));
+                plan.key = keys.last().cloned().unwrap_or_default();
+                plan
             }
+            None => match Config::load(&self.config.config) {
+                Ok((config, _warnings)) => reload::audit_plan(&config)?,
+                Err(errors) => {
+                    print_error(&errors.render(colours()));
+                    return Ok(WRONG_CONFIGURATION.into());
+                }
+            },
         };
-        let plan = reload::audit_plan(&config)?;
-        let trail = &config.audit.file;
+        if plan.key.name().is_some() {
+            keys.push(plan.key.clone());
+        }
+        let trail = plan.config.file.clone();
+        let trail = trail.as_path();
         let keep = self.keep.part(Timestamp::now());
         let keep = keep.context("nothing says what to keep")?;
         let Some(cut) = Cut::of(trail, keep)? else {
             bail!("{} has no record", trail.display());
         };
-        let (begins, note) = match self.verified(trail, &plan.key)? {
+        let (begins, note) = match verified(trail, keys) {
             Ok(verified) => (verified.expected_first, String::new()),
             Err(flaw) if self.unverified => (1, format!("; it did not verify: {flaw}")),
             Err(flaw) => {
@@ -119,19 +141,6 @@ impl Prune {
         };
         self.report(&removed, cut.first.max(begins))?;
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// Verifies the trail; the problem as text.
-    fn verified(&self, trail: &Path, key: &ChainKey) -> Result<Result<Verified, String>> {
-        let mut proofs = Proofs::default();
-        for path in &self.key_file {
-            proofs.keys.push(chain_key(path)?);
-        }
-        if key.name().is_some() {
-            proofs.keys.push(key.clone());
-        }
-        let verified = verify(&siblings(trail), &proofs, &|_bytes| {});
-        Ok(verified.map_err(|error| error.to_string()))
     }
 
     fn report(&self, files: &[PathBuf], first: u64) -> Result<()> {
@@ -158,4 +167,14 @@ impl Prune {
         }
         print(&text)
     }
+}
+
+/// Verifies the trail; the problem as text.
+fn verified(trail: &Path, keys: Vec<ChainKey>) -> Result<Verified, String> {
+    let proofs = Proofs {
+        keys,
+        ..Proofs::default()
+    };
+    let verified = verify(&siblings(trail), &proofs, &|_bytes| {});
+    verified.map_err(|error| error.to_string())
 }

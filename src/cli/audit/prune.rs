@@ -14,9 +14,10 @@ use portcullis::config::Config;
 use portcullis::reload;
 use serde_json::json;
 
-use super::super::{ConfigFile, WRONG_CONFIGURATION, colours, print, print_error};
 use super::report::{Moment, moment};
 use super::verify::chain_key;
+use crate::cli::config_file::{ConfigFile, WRONG_CONFIGURATION};
+use crate::cli::terminal::{error_colours, print, print_error};
 
 /// Remove the oldest files of a rotated trail, and record that in the trail
 ///
@@ -104,7 +105,7 @@ impl Prune {
             None => match Config::load(&self.config.config) {
                 Ok((config, _warnings)) => reload::audit_plan(&config)?,
                 Err(errors) => {
-                    print_error(&errors.render(colours()));
+                    print_error(&errors.render(error_colours()));
                     return Ok(WRONG_CONFIGURATION.into());
                 }
             },

@@ -354,7 +354,7 @@ fn upstream(config: &Config, keys: &Keys, pool: &Arc<Pool>) -> Result<Upstream, 
 
 /// Parts of the process, other than the proxy, that a reload changes or compares.
 pub struct ProcessHandles {
-    /// The address of health and metrics.
+    /// The address and the socket of health and metrics.
     pub admin: Admin,
     /// `[server]` as it was at the start.
     pub server: transport::Settings,
@@ -431,7 +431,10 @@ async fn apply(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) -> Res
         tracing::warn!(%warning, "configuration");
     }
     let in_force = proxy.rules();
-    let (server, waiting) = handles.server.reloaded(config.server);
+    let (server, mut waiting) = handles.server.reloaded(config.server);
+    if handles.admin.socket_waits(config.admin.socket.as_deref()) {
+        waiting.push("admin.socket");
+    }
     config.server = server;
     let parts = RetainedParts {
         memory: &retained.memory,

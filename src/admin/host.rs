@@ -49,14 +49,14 @@ pub(super) fn check(
         (None | Some(_), _) => return Err(WrongHost::Unreadable),
     }
     uri.authority()
-        .map_or(Ok(()), |named| check_one(named, names))
+        .map_or(Ok(()), |asked| check_one(asked, names))
 }
 
-fn check_one(named: &Authority, names: &[Box<str>]) -> Result<(), WrongHost> {
-    if named.as_str().contains('@') {
+fn check_one(asked: &Authority, names: &[Box<str>]) -> Result<(), WrongHost> {
+    if asked.as_str().contains('@') {
         return Err(WrongHost::Unreadable);
     }
-    let host = named.host().to_ascii_lowercase();
+    let host = asked.host().to_ascii_lowercase();
     let bare = host.strip_suffix('.').unwrap_or(&host);
     let is_known =
         bare == "localhost" || is_address(bare) || names.iter().any(|one| **one == *bare);

@@ -1,4 +1,5 @@
-//! Health, metrics and status, over plain HTTP on an address of their own (loopback by default).
+//! Health, metrics and status, over plain HTTP on an address of their own (loopback by default) and on a
+//! unix socket.
 //!
 //! | path | says |
 //! |---|---|
@@ -7,7 +8,8 @@
 //! | `/metrics` | OpenMetrics |
 //! | `/status`, `/status.json` | one page for people, the same for machines |
 //!
-//! Nothing here changes anything, and no secret is shown. What a page in the operator's browser could
+//! Nothing here changes anything yet, and no secret is shown; [`change`] decides where something may be
+//! changed. What a page in the operator's browser could
 //! read is given to requests for hosts that [`host`] accepts.
 //!
 //! A directory outage is shown but does not affect readiness: callers who need no directory (keys,
@@ -18,9 +20,12 @@ mod host;
 mod metrics;
 mod place;
 mod settings;
+mod socket;
 mod status;
 
 use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,11 +39,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 
 use health::Health;
 pub use place::{Admin, Move};
 pub use settings::Settings;
+pub use socket::{AdminSocket, SocketError};
 use status::{RobotKeys, Status};
 
 use crate::limit::connections::Origin;
@@ -55,28 +62,71 @@ const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves until it is dropped. Idle connections keep no one out: the oldest of the largest source is
-/// closed for a new one.
-async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
-    let room = Room::new(MAX_CONNECTIONS, usize::MAX);
-    loop {
-        let Ok((stream, from)) = listener.accept().await else {
-            room.shrink().await;
-            continue;
-        };
-        let Ok(seat) = room.seat(from.ip(), Origin::Client).await else {
-            continue;
-        };
-        tokio::spawn(serve_connection(stream, seat, Arc::clone(&proxy)));
+/// Where requests come in.
+enum Entrance {
+    /// `admin.listen`, which web pages can reach through a browser, and other users of the machine.
+    Address(TcpListener),
+    /// `admin.socket`, which only its owner can.
+    Socket(UnixListener),
+}
+
+/// The kind of an entrance.
+#[derive(Clone, Copy)]
+enum Via {
+    Address,
+    Socket,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Entrance {
+    fn via(&self) -> Via {
+        match self {
+            Self::Address(_) => Via::Address,
+            Self::Socket(_) => Via::Socket,
+        }
+    }
+
+    /// The next connection, and its source.
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, IpAddr)> {
+        match self {
+            Self::Address(listener) => {
+                let (stream, from) = listener.accept().await?;
+                Ok((Box::new(stream), from.ip()))
+            }
+            Self::Socket(listener) => {
+                let (stream, _unnamed) = listener.accept().await?;
+                Ok((Box::new(stream), Ipv4Addr::LOCALHOST.into()))
+            }
+        }
     }
 }
 
-async fn serve_connection(stream: TcpStream, seat: Seat, proxy: Arc<Proxy>) {
+/// Serves until it is dropped. Idle connections keep no one out: the oldest of the largest source is
+/// closed for a new one.
+async fn serve(entrance: Entrance, proxy: Arc<Proxy>) {
+    let room = Room::new(MAX_CONNECTIONS, usize::MAX);
+    loop {
+        let Ok((stream, from)) = entrance.accept().await else {
+            room.shrink().await;
+            continue;
+        };
+        let Ok(seat) = room.seat(from, Origin::Client).await else {
+            continue;
+        };
+        let via = entrance.via();
+        tokio::spawn(serve_connection(stream, seat, via, Arc::clone(&proxy)));
+    }
+}
+
+async fn serve_connection(stream: Box<dyn Stream>, seat: Seat, via: Via, proxy: Arc<Proxy>) {
     let occupant = seat.occupant();
     let service = service_fn(|request: Request<Incoming>| {
         let (proxy, busy) = (Arc::clone(&proxy), occupant.begin());
         async move {
-            let answer = answer(&proxy, &request).await;
+            let answer = answer(&proxy, via, &request).await;
             drop(busy);
             Ok::<_, Infallible>(answer)
         }
@@ -92,17 +142,14 @@ async fn serve_connection(stream: TcpStream, seat: Seat, proxy: Arc<Proxy>) {
     }
 }
 
-async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(proxy: &Proxy, via: Via, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return page(
-            StatusCode::METHOD_NOT_ALLOWED,
-            TEXT,
-            "only GET\n".to_owned(),
-        );
+        return change(via);
     }
     let path = request.uri().path();
     // Probes ask by whatever name they know, and learn nothing but how this process is.
-    if !matches!(path, "/livez" | "/readyz") {
+    let is_probe = matches!(path, "/livez" | "/readyz");
+    if let (Via::Address, false) = (via, is_probe) {
         let names = &proxy.rules().admin_hosts;
         let (version, headers) = (request.version(), request.headers());
         if let Err(wrong) = host::check(version, request.uri(), headers, names) {
@@ -147,6 +194,16 @@ async fn answer(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Byt
                 .to_owned(),
         ),
     }
+}
+
+/// Answers what would change something. That is served on the socket and nowhere else: a web page can
+/// have a browser send requests to the address.
+fn change(via: Via) -> Response<Full<Bytes>> {
+    let text = match via {
+        Via::Socket => "only GET: there is nothing to change yet\n",
+        Via::Address => "only GET: what changes something is served on `admin.socket` alone\n",
+    };
+    page(StatusCode::METHOD_NOT_ALLOWED, TEXT, text.to_owned())
 }
 
 fn json<T: Serialize>(value: &T) -> String {

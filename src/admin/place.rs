@@ -1,20 +1,24 @@
-//! Where health, metrics and status are served: nowhere, or on one address that a reload may change.
+//! Where health, metrics and status are served: nowhere, or on one address that a reload may change,
+//! and on one socket from the start to the end.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-use super::serve;
+use super::socket::SocketFile;
+use super::{AdminSocket, Entrance, serve};
 use crate::proxy::Proxy;
 use crate::transport::{self, BindError, Listeners};
 
-/// The address in use, if there is one.
+/// The address and the socket in use, if there are any. The socket's file is removed on drop.
 #[derive(Default)]
 pub struct Admin {
     serving: Mutex<Option<(SocketAddr, AbortHandle)>>,
+    socket: Mutex<Option<SocketFile>>,
 }
 
 /// Another place to serve at, bound already; or none at all from now on.
@@ -28,6 +32,18 @@ impl Move {
 }
 
 impl Admin {
+    /// Serves on the socket from now on.
+    pub fn open(&self, socket: AdminSocket, proxy: &Arc<Proxy>) {
+        let AdminSocket { listener, file } = socket;
+        tokio::spawn(serve(Entrance::Socket(listener), Arc::clone(proxy)));
+        *self.socket.lock() = Some(file);
+    }
+
+    /// Returns true if another socket is wanted than the one in use: that needs a restart.
+    pub fn socket_waits(&self, wanted: Option<&Path>) -> bool {
+        self.socket.lock().as_ref().map(SocketFile::path) != wanted
+    }
+
     /// Binds the configured address; `None` if it is served at already.
     pub fn prepare(&self, wanted: Option<SocketAddr>) -> Result<Option<Move>, BindError> {
         let serving = self.serving.lock();
@@ -45,7 +61,7 @@ impl Admin {
     pub fn take(&self, place: Move, proxy: &Arc<Proxy>) {
         let next = place.0.and_then(|(address, listeners)| {
             let listener = listeners.into_iter().next()?;
-            let task = tokio::spawn(serve(listener, Arc::clone(proxy)));
+            let task = tokio::spawn(serve(Entrance::Address(listener), Arc::clone(proxy)));
             Some((address, task.abort_handle()))
         });
         let mut serving = self.serving.lock();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use portcullis::access::watch_locks;
-use portcullis::admin::{Admin, Move};
+use portcullis::admin::{Admin, AdminSocket, Move};
 use portcullis::audit::{Audit, Event, Outcome, Record};
 use portcullis::authn::AuthnState;
 use portcullis::config::Config;
@@ -143,6 +143,8 @@ async fn serve(config: Config, path: PathBuf, sockets: AssignedSockets) -> Resul
     };
     // Last, so that a caller who reaches this one finds the other as well.
     let public = listeners(sockets.server, &sockets.missing)?;
+    let socket = config.admin.socket.as_deref().map(AdminSocket::bind);
+    let socket = socket.transpose()?;
     let plan = match reload::audit_plan(&config) {
         Ok(plan) => plan,
         Err(error) => {
@@ -167,6 +169,9 @@ async fn serve(config: Config, path: PathBuf, sockets: AssignedSockets) -> Resul
     log_addresses(&public);
     if let Some(admin) = admin {
         handles.admin.take(admin, &proxy);
+    }
+    if let Some(socket) = socket {
+        handles.admin.open(socket, &proxy);
     }
     let drain_timeout = config.server.drain_timeout;
     let serving = tokio::spawn(transport::serve(

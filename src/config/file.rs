@@ -485,6 +485,9 @@ pub(super) struct Admin {
     /// Names by which it may be asked, in addition to IP addresses and localhost.
     #[schemars(extend("examples" = [["portcullis.monitoring.svc"]]))]
     pub(super) hosts: Option<List>,
+    /// A unix socket that serves the same to its owner alone.
+    #[schemars(extend("examples" = ["/run/portcullis/admin.sock"]))]
+    pub(super) socket: Option<Text>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -1,15 +1,17 @@
 //! Health, metrics and status on an address of their own.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use crate::support::http::Client;
-use crate::support::lab::Lab;
-use crate::support::process::free_port;
+use crate::support::lab::{Lab, PROGRAM};
+use crate::support::process::{Process, free_port};
 use crate::support::within;
 
 /// How late an answer may be that does not wait for anybody's time-out (5 seconds).
@@ -90,6 +92,69 @@ async fn only_probes_may_ask_by_any_name() {
         stream.read_exact(&mut start).await.unwrap();
         assert_eq!(&start[9..], status.as_bytes(), "{head}");
     }
+}
+
+/// What one request over a unix socket is answered.
+async fn over_socket(path: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    let head = format!("{request} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    within(AT_ONCE, request, stream.read_to_string(&mut text))
+        .await
+        .unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_socket_serves_its_owner_from_the_start_to_the_end() {
+    let section = "[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"admin.sock\"\n";
+    let mut lab = Lab::builder().more(section).start().await;
+    let path = lab.folder.join("admin.sock");
+    let status = over_socket(&path, "GET /status.json").await;
+    assert!(status.starts_with("HTTP/1.1 200"), "{status}");
+    assert!(status.contains("\"generation\": 1"), "{status}");
+    let changed = over_socket(&path, "POST /status.json").await;
+    assert!(changed.starts_with("HTTP/1.1 405"), "{changed}");
+    let mode = std::fs::symlink_metadata(&path).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    // It stays where it is until a restart, and the log says so.
+    let moved = lab.config().replace("\"admin.sock\"", "\"other.sock\"");
+    lab.folder.write("portcullis.toml", moved);
+    assert_eq!(lab.reload().await, "allowed");
+    let log = lab.process.log();
+    assert!(
+        log.contains("needs a restart") && log.contains("admin.socket"),
+        "{log}"
+    );
+    assert!(over_socket(&path, "GET /livez").await.ends_with("ok\n"));
+
+    // A second process takes nothing away.
+    let config = lab.config().replace("\"other.sock\"", "\"admin.sock\"");
+    let port = format!("127.0.0.1:{}", lab.address.port());
+    let second = config.replace(&port, &format!("127.0.0.1:{}", free_port()));
+    let second = second.replace("audit.jsonl", "second.jsonl");
+    lab.folder.write("second.toml", second);
+    let mut command = std::process::Command::new(PROGRAM);
+    command
+        .args(["serve", "--config"])
+        .arg(lab.folder.join("second.toml"));
+    let mut second = Process::start(&mut command, &lab.folder.join("second.log"));
+    assert!(!second.wait().await.success());
+    assert!(second.log().contains("another process serves there"));
+    assert!(over_socket(&path, "GET /livez").await.ends_with("ok\n"));
+
+    // What a crash leaves is replaced, and a clean stop leaves nothing.
+    lab.folder.write("portcullis.toml", config);
+    lab.process.signal(Signal::KILL);
+    lab.process.wait().await;
+    assert!(path.exists());
+    lab.restart().await;
+    assert!(over_socket(&path, "GET /livez").await.ends_with("ok\n"));
+    lab.process.signal(Signal::TERM);
+    lab.process.wait().await;
+    assert!(!path.exists());
 }
 
 #[tokio::test]

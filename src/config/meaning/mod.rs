@@ -15,7 +15,9 @@ use secrets::Password;
 use super::checked::Config;
 use super::file::{self, File};
 use super::{rules, value};
-use crate::document::{At, Diagnostic, EMPTY, Interpreter, List, Source, Wrong, network, word};
+use crate::document::{
+    At, Diagnostic, EMPTY, Interpreter, List, Source, Text, Wrong, network, word,
+};
 
 use crate::identity::CertificateField;
 use crate::telemetry::LogFormat;
@@ -25,6 +27,8 @@ use crate::upstream::{self, PassHeaders, RedirectHost, RedirectHosts, UpstreamUr
 use crate::{admin, telemetry, token};
 
 const MINUTE: Duration = Duration::from_mins(1);
+/// Bytes of a unix socket's path (unix(7)), without the zero at its end.
+const MAX_SOCKET_PATH: usize = 107;
 
 /// Interprets a file.
 pub(super) fn understand(
@@ -316,7 +320,19 @@ impl Interpreter<'_> {
             hosts: self
                 .list(admin.value.hosts.as_ref(), value::host_name)
                 .into(),
+            socket: self.socket(admin.value.socket.as_ref()),
         }
+    }
+
+    fn socket(&mut self, written: Option<&Text>) -> Option<PathBuf> {
+        let path = self.path(written);
+        if let (Some(written), Some(path)) = (written, &path)
+            && path.as_os_str().len() > MAX_SOCKET_PATH
+        {
+            let wrong = Wrong::new("a socket's path has at most 107 bytes");
+            self.error(&written.span, wrong);
+        }
+        path
     }
 
     fn telemetry(&mut self, telemetry: &file::Telemetry) -> telemetry::Settings {

@@ -18,6 +18,7 @@ use crate::limit::{Claimant, Source, Trust};
 use crate::request::RequestContext;
 use crate::state::{Retained, Rules};
 use crate::store::{self, Guess, Judgement, Locks, Store};
+use crate::telemetry::LogLimit;
 
 /// How often locks that have ended are looked for.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -307,6 +308,9 @@ impl Drop for Trial<'_> {
     }
 }
 
+/// Of lines about locked users: each has a record as well.
+static LOCKED: LogLimit = LogLimit::new();
+
 /// One record for each change of state, besides the request's own.
 fn record(audit: &Arc<Audit>, change: Change) {
     let Change { user, network, to } = change;
@@ -317,13 +321,15 @@ fn record(audit: &Arc<Audit>, change: Change) {
     let user = user.as_deref().unwrap_or("every user");
     match to {
         Became::Locked(time) => {
-            tracing::warn!(user, %network, ?time, "too many wrong passwords, locked");
+            if let Some(omitted) = LOCKED.due() {
+                tracing::warn!(user, %network, ?time, omitted, "too many wrong passwords, locked");
+            }
             record.outcome(Told::Limited);
             let seconds = time.as_secs();
             record.reason(&format!("{user} locked from {network} for {seconds} s"));
         }
         Became::Free => {
-            tracing::info!(user, %network, "no longer locked");
+            tracing::debug!(user, %network, "no longer locked");
             record.outcome(Told::Allowed);
             record.reason(&format!("{user} free again from {network}"));
         }

@@ -45,6 +45,8 @@ enum Disposition {
     Own,
     /// The line of a suppressed run.
     Suppressed,
+    /// None: it is only counted in the metrics.
+    None,
 }
 
 impl Record {
@@ -285,6 +287,11 @@ impl Record {
         self.marks.is_one_of_many = true;
     }
 
+    /// Leaves it out of the trail: a probe, which uses no credential and asks for no decision.
+    pub fn leave_out(&mut self) {
+        self.disposition = Disposition::None;
+    }
+
     /// Its place in the queue, to be taken before a write is committed.
     pub fn reserve(&mut self) -> Reservation {
         let whom = self.claimant();
@@ -344,11 +351,19 @@ impl Record {
         let bytes_in = self.bytes_in.as_ref();
         fields.bytes_in = bytes_in.map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         fields.duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.audit.tally().add(fields.entry());
-        if self.disposition == Disposition::Suppressed {
-            // The request may be gone.
-            let _gone = ack.is_some_and(|ack| ack.send(Ok(())).is_err());
-            return;
+        let mut entry = fields.entry();
+        if self.disposition == Disposition::None {
+            // It would push real refusals off the status page.
+            entry.refused = None;
+        }
+        self.audit.tally().add(entry);
+        match self.disposition {
+            Disposition::Suppressed | Disposition::None => {
+                // The request may be gone.
+                let _gone = ack.is_some_and(|ack| ack.send(Ok(())).is_err());
+                return;
+            }
+            Disposition::Own | Disposition::Undecided => {}
         }
         let reserved = self.place.as_ref();
         let place = reserved.and_then(|place| {

@@ -12,7 +12,11 @@ use crate::audit::{Event, Record};
 use crate::limit::Source;
 use crate::request::RequestContext;
 use crate::state::Rules;
+use crate::telemetry::LogLimit;
 use crate::upstream::UpstreamError;
+
+/// Of lines about the registry: each failure has a record as well.
+static FAILED: LogLimit = LogLimit::new();
 
 /// Whether the record must be on its way to disk before the answer.
 #[derive(Clone, Copy)]
@@ -69,8 +73,10 @@ impl Proxy {
         }
         if let Refusal::Upstream(error) = refusal
             && !matches!(error, UpstreamError::Client(_))
+            && let Some(omitted) = FAILED.due()
         {
-            tracing::warn!(%error, reference = record.reference_id(), "the registry failed");
+            let reference = record.reference_id();
+            tracing::warn!(%error, reference, omitted, "the registry failed");
         }
         refused(refusal, &reply, record)
     }

@@ -37,6 +37,7 @@ mod known;
 mod listing;
 mod opening;
 mod preflight;
+mod probe;
 mod repositories;
 mod response;
 mod service;

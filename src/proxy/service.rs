@@ -23,6 +23,7 @@ use super::known::Knowledge;
 use super::listing::Listings;
 use super::opening::{log_span, purpose};
 use super::preflight::preflight;
+use super::probe::{self, is_probe};
 use super::repositories::Repositories;
 use crate::access::{Refusal, Wanted, authorize};
 use crate::audit::{Event, NotNow, Purpose, Record};
@@ -108,11 +109,20 @@ impl Proxy {
         // 2 Open the record, once the trail has room for it.
         let room = self.retained.audit.room_for(peer.address).await;
         let mut record = self.open_record(peer, &head, &route, trace, own);
+        let is_probe = is_probe(&head, peer);
+        if is_probe {
+            record.leave_out();
+        }
 
         // 3 Preflight: what does not depend on who is calling.
         let authority = match preflight(&head, &rules) {
             Ok(authority) => authority,
             Err(refusal) => {
+                let refusal = if is_probe {
+                    probe::refusal(&head, &route, refusal)
+                } else {
+                    refusal
+                };
                 let wanted = Wanted::of(&route, &head.method);
                 return refuse_for_no_host(&rules, &refusal, &wanted, record);
             }
@@ -201,6 +211,9 @@ impl Proxy {
         let mut record = Record::open(audit, Event::Request);
         let method = fault.method(head);
         record.unread(address, tls, method);
+        if fault == BadHead::Plain && probe::is_plain_probe(head) {
+            record.leave_out();
+        }
         let wanted = Wanted::nothing_known();
         refuse_for_no_host(&rules, &Refusal::BadHead(fault), &wanted, record)
     }

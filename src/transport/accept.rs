@@ -3,20 +3,21 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::caps::{Caps, is_due};
+use super::caps::Caps;
 use super::connection::{Admitted, drive};
 use super::forwarded::is_trusted;
 use super::settings::Settings;
 use super::stop::Stop;
 use crate::limit::connections::Origin;
 use crate::proxy::{Proxy, asked_to_stop};
+use crate::telemetry::LogLimit;
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
@@ -130,7 +131,7 @@ pub async fn serve(
                 shutdown: shutdown.clone(),
                 ending: ending.clone(),
                 alive: alive.clone(),
-                told: None,
+                refused: LogLimit::new(),
             };
             tokio::spawn(task.run(listener))
         })
@@ -171,8 +172,8 @@ struct Accepting {
     /// The end of what has been accepted.
     ending: watch::Receiver<bool>,
     alive: watch::Receiver<bool>,
-    /// When it was told last that connections cannot be accepted.
-    told: Option<Instant>,
+    /// Of lines about connections that cannot be accepted.
+    refused: LogLimit,
 }
 
 impl Accepting {
@@ -229,8 +230,8 @@ impl Accepting {
                 Ok(connection) => return Some(connection),
                 Err(error) if is_one_connection(&error) => {}
                 Err(error) => {
-                    if is_due(&mut self.told) {
-                        tracing::warn!(%error, "cannot accept connections at the moment");
+                    if let Some(omitted) = self.refused.due() {
+                        tracing::warn!(%error, omitted, "cannot accept connections at the moment");
                     }
                     if is_descriptors(&error) {
                         self.caps.room.shrink().await;

@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit};
 
 use super::room::{Room, Seat};
@@ -12,15 +10,13 @@ use super::settings::Settings;
 use crate::limit::Source;
 use crate::limit::connections::{Origin, TooMany};
 use crate::proxy::Proxy;
-
-/// It is told of no more often than this: it may go on for long.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+use crate::telemetry::LogLimit;
 
 /// Caps on connections: over all, and for one source.
 pub(super) struct Caps {
     pub(super) room: Arc<Room>,
-    /// When it was told last that a trusted proxy writes no PROXY header.
-    unannounced: Mutex<Option<Instant>>,
+    /// Of lines about trusted proxies that write no PROXY header.
+    unannounced: LogLimit,
 }
 
 impl Caps {
@@ -28,7 +24,7 @@ impl Caps {
         let of_source = server.max_connections_per_source.unwrap_or(usize::MAX);
         Self {
             room: Room::new(connections(server.max_connections), of_source),
-            unannounced: Mutex::default(),
+            unannounced: LogLimit::new(),
         }
     }
 
@@ -50,10 +46,10 @@ impl Caps {
 
     /// Tells the operator that a trusted proxy does not write the header that it has to.
     pub(super) fn tell_unannounced(&self, address: IpAddr) {
-        let mut told = self.unannounced.lock();
-        if is_due(&mut told) {
+        if let Some(omitted) = self.unannounced.due() {
             tracing::warn!(
                 %address,
+                omitted,
                 "a connection from a trusted proxy did not begin with a PROXY header, as \
                  `server.proxy_protocol` requires, and was closed"
             );
@@ -77,16 +73,6 @@ fn is_slow_enough(proxy: &Proxy, address: IpAddr) -> bool {
         tracing::debug!(%address, "too many new connections from one source");
     }
     admitted.is_ok()
-}
-
-/// Whether it is time to tell something again that may go on for long.
-pub(super) fn is_due(told: &mut Option<Instant>) -> bool {
-    let now = Instant::now();
-    let due = told.is_none_or(|told| now.duration_since(told) > LOG_INTERVAL);
-    if due {
-        *told = Some(now);
-    }
-    due
 }
 
 fn too_many(address: IpAddr) {

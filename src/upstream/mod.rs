@@ -43,7 +43,11 @@ pub use settings::{Settings, UpstreamUrl};
 use crate::identity::{Subject, address_text};
 use crate::policy::Permit;
 use crate::registry::{BlobVerb, Call, Digest, ManifestVerb, Read, RepoName, UploadId, UploadVerb};
+use crate::telemetry::LogLimit;
 use crate::tls::{TlsError, in_words};
+
+/// Of lines about links that lead elsewhere.
+static LINKS: LogLimit = LogLimit::new();
 
 /// Why the registry did not answer. None of these says anything about the caller.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -446,9 +450,12 @@ impl Upstream {
         }
         let own = |origin: &Origin| self.is_ours(origin, with.authority);
         let dropped = location::relative_links(&mut head.headers, call, own);
-        if dropped > 0 {
+        if dropped > 0
+            && let Some(omitted) = LINKS.due()
+        {
             tracing::warn!(
                 dropped,
+                omitted,
                 "links of the registry lead elsewhere and were taken off"
             );
         }

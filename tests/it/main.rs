@@ -46,6 +46,7 @@ mod metrics;
 mod mtls;
 mod owner;
 mod pages;
+mod probes;
 mod pull;
 mod push;
 mod reload;

@@ -46,7 +46,7 @@ use connection::{Security, Trouble};
 use groups::Groups;
 use journal::Journal;
 use server::Server;
-use user::{Question, UserSearch};
+use user::{ODD, Question, UserSearch};
 
 /// Passwords that are verified at a time; more wait, as long as the time-out.
 const MOST_BINDS: usize = 32;
@@ -215,7 +215,9 @@ impl Directory {
                     failure = Failure::DirectoryOdd;
                 }
                 Err(trouble) => {
-                    tracing::warn!(server = %address, %trouble, "directory answers oddly");
+                    if let Some(omitted) = ODD.due() {
+                        tracing::warn!(server = %address, %trouble, omitted, "directory answers oddly");
+                    }
                     return Outcome::Fail(Failure::DirectoryOdd);
                 }
             }

@@ -13,6 +13,7 @@ use super::entry::{STATE, fingerprint, values};
 use super::groups::Groups;
 use super::journal::Journal;
 use super::name::{self, UserFilter};
+use super::ODD;
 use super::server::Server;
 use crate::authn::outcome::{Rejected, Rejection};
 use crate::authn::person::Person;
@@ -118,7 +119,9 @@ impl UserSearch {
             (0, 0) => return Ok(Err(Rejection::UnknownUser)),
             (0, 1) => {}
             (0 | SIZE_LIMIT_EXCEEDED, _) => {
-                tracing::warn!(filter, "several entries for one user");
+                if let Some(omitted) = ODD.due() {
+                    tracing::warn!(filter, omitted, "several entries for one user");
+                }
                 return Ok(Err(Rejection::Ambiguous));
             }
             (code, _) => {
@@ -144,12 +147,18 @@ impl UserSearch {
             (Some(name), None) => Ok(match Name::parse(name, Origin::Directory) {
                 Ok(name) => Ok(name),
                 Err(error) => {
-                    tracing::warn!(dn = entry.dn, attribute, %error, "a name nobody can have");
+                    if let Some(omitted) = ODD.due() {
+                        let dn = &entry.dn;
+                        tracing::warn!(dn, attribute, %error, omitted, "a name nobody can have");
+                    }
                     Err(Rejection::UnfitName)
                 }
             }),
             (Some(_), _) => {
-                tracing::warn!(dn = entry.dn, attribute, "an entry names several users");
+                if let Some(omitted) = ODD.due() {
+                    let dn = &entry.dn;
+                    tracing::warn!(dn, attribute, omitted, "an entry names several users");
+                }
                 Ok(Err(Rejection::Ambiguous))
             }
             (None, _) => Err(Trouble::Odd(

@@ -24,12 +24,13 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Writes a file; a key is for its owner alone, as it should be.
+    /// Writes a file; keys and passwords are for their owner alone, as they should be.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.join(name);
         std::fs::write(&path, text).unwrap();
-        if name.contains(".key") {
+        let secrets = [".key", "htpasswd", "keys.toml", "password"];
+        if secrets.iter().any(|secret| name.contains(secret)) {
             let mode = std::fs::Permissions::from_mode(0o600);
             std::fs::set_permissions(&path, mode).unwrap();
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::exposure::Content;
 use super::is_true;
 use crate::audit::{AuditSync, Rotate, Settings, StdoutSettings, SyslogSettings, WhenUnwritable};
 use crate::config::{file, value};
@@ -9,8 +10,8 @@ use crate::document::{At, Interpreter, Wrong};
 
 impl Interpreter<'_> {
     pub(super) fn audit(&mut self, audit: &file::Audit) -> Settings {
-        self.warn_if_readable(audit.key_file.as_ref());
-        self.warn_if_readable(audit.signing_key.as_ref());
+        self.warn_if_exposed(audit.key_file.as_ref(), Content::Secret);
+        self.warn_if_exposed(audit.signing_key.as_ref(), Content::Secret);
         Settings {
             file: self
                 .path(audit.file.as_ref())

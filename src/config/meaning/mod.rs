@@ -3,6 +3,7 @@
 
 mod audit;
 mod auth;
+mod exposure;
 mod limits;
 mod secrets;
 
@@ -10,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use exposure::Content;
 use secrets::Password;
 
 use super::checked::Config;
@@ -164,7 +166,8 @@ impl Interpreter<'_> {
     }
 
     fn tls(&mut self, tls: &file::Tls) -> tls::Settings {
-        self.warn_if_readable(tls.private_key.as_ref());
+        self.warn_if_exposed(tls.certificate.as_ref(), Content::Trusted);
+        self.warn_if_exposed(tls.private_key.as_ref(), Content::Secret);
         tls::Settings {
             certificate: self.path(tls.certificate.as_ref()).unwrap_or_default(),
             private_key: self.path(tls.private_key.as_ref()).unwrap_or_default(),
@@ -269,7 +272,7 @@ impl Interpreter<'_> {
     }
 
     fn token(&mut self, token: &file::Token) -> token::Settings {
-        self.warn_if_readable(token.signing_key.as_ref());
+        self.warn_if_exposed(token.signing_key.as_ref(), Content::Secret);
         let lifetime = self.duration(token.lifetime.as_ref(), Duration::from_mins(5));
         // docker, skopeo, regctl and ctr take a minute for granted, as the specification lets them.
         if let Some(written) = token.lifetime.as_ref()
@@ -278,9 +281,7 @@ impl Interpreter<'_> {
             let wrong = Wrong::new("clients go on using a token for a minute");
             self.error(&written.span, wrong.help("write \"60s\" or more"));
         }
-        for key in token.verify_keys.iter().flat_map(|list| &list.value) {
-            self.warn_if_readable(Some(key));
-        }
+        self.warn_if_any_exposed(token.verify_keys.as_ref(), Content::Secret);
         token::Settings {
             lifetime,
             refresh_lifetime: self.duration(

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::exposure::Content;
 use crate::config::file::File;
 use crate::document::{Interpreter, Text, Wrong};
 use crate::identity::Secret;
@@ -62,7 +63,7 @@ impl Interpreter<'_> {
                 return None;
             }
             (None, Some(file)) => {
-                self.warn_if_readable(Some(file));
+                self.warn_if_exposed(Some(file), Content::Secret);
                 (file, read_secret(&self.folder.join(&file.value)))
             }
             (Some(text), None) => (text, self.referred(key, text)),
@@ -123,7 +124,8 @@ impl Interpreter<'_> {
             .collect()
     }
 
-    /// A literal password makes the configuration itself a secret.
+    /// A literal password makes the configuration itself a secret. Nobody else may change it, nor whom
+    /// it trusts.
     pub(super) fn look_at_file(&mut self, file: &File, path: &Path) {
         let ldap = file.auth.value.ldap.as_ref();
         let store = file.limits.value.store.as_ref();
@@ -140,14 +142,27 @@ impl Interpreter<'_> {
             let wrong = Wrong::new("every user of this machine can read the password in this file");
             self.warning(&text.span, wrong.help("chmod o-r the configuration"));
         }
-    }
-
-    pub(super) fn warn_if_readable(&mut self, file: Option<&Text>) {
-        let readable = |text: &&Text| is_readable_by_others(&self.folder.join(&text.value));
-        if let Some(text) = file.filter(readable) {
-            let wrong = Wrong::new("every user of this machine can read this file");
-            self.warning(&text.span, wrong.help(format!("chmod o-r {}", text.value)));
+        self.warn_if_file_exposed(path, Content::Trusted);
+        let auth = &file.auth.value;
+        match auth.keys.as_ref().and_then(|keys| keys.value.file.as_ref()) {
+            Some(keys) => self.warn_if_exposed(Some(keys), Content::Secret),
+            None => self.warn_if_file_exposed(&self.folder.join("keys.toml"), Content::Secret),
         }
+        if let Some(htpasswd) = &auth.htpasswd {
+            self.warn_if_exposed(htpasswd.value.file.as_ref(), Content::Secret);
+        }
+        let clients = &file.tls.value.client_certificates.value;
+        let store = store.and_then(|store| store.value.ca.as_ref());
+        let ldap = ldap.and_then(|ldap| ldap.value.ca.as_ref());
+        for authorities in [
+            clients.ca.as_ref(),
+            file.upstream.value.ca.as_ref(),
+            ldap,
+            store,
+        ] {
+            self.warn_if_exposed(authorities, Content::Trusted);
+        }
+        self.warn_if_any_exposed(clients.crl.as_ref(), Content::Trusted);
     }
 }
 

@@ -186,6 +186,7 @@ fn examine(path: &Path) -> Result<Examined> {
     let (rules, built) = build(&config)?;
     found.extend(built);
     found.extend(ends(&config, now));
+    found.extend(config.certificate_faults(now));
     let found = in_order(found);
     let (accesses, denies) = config.policy.sizes();
     let counts = [

@@ -10,6 +10,7 @@ use crate::whole_file;
 mod checked;
 mod ending;
 mod file;
+mod fitness;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod meaning;

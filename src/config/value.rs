@@ -1,5 +1,6 @@
 //! Values that are written as text: durations, addresses, URLs. Pure; the caller knows the place.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -208,6 +209,24 @@ pub(super) fn page_origin(text: &str) -> Result<Box<str>, Wrong> {
     })
 }
 
+/// Returns true if an authority is an IP address that only its own network or machine can reach.
+pub(super) fn is_private_address(authority: &str) -> bool {
+    let host = match host_and_port(authority) {
+        Ok((host, _)) => host,
+        Err(_wrong) => return false,
+    };
+    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(ip)) => {
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()
+        }
+        Ok(IpAddr::V6(ip)) => {
+            let is_local = ip.is_unique_local() || ip.is_unicast_link_local();
+            is_local || ip.is_loopback() || ip.is_unspecified()
+        }
+        Err(_a_name) => false,
+    }
+}
+
 /// A host name as requests name it, without a port, in lower case.
 pub(super) fn host_name(text: &str) -> Result<Box<str>, Wrong> {
     let bare = text.strip_suffix('.').unwrap_or(text);
@@ -264,8 +283,8 @@ pub(super) fn host_and_port(text: &str) -> Result<(Box<str>, Option<u16>), Wrong
 #[cfg(test)]
 mod tests {
     use super::{
-        StoreUrl, UpstreamUrl, host_name, interval, public_authority, size, store, syslog,
-        time_to_live, upstream,
+        StoreUrl, UpstreamUrl, host_name, interval, is_private_address, public_authority, size,
+        store, syslog, time_to_live, upstream,
     };
     use crate::audit::SyslogAddress;
     use proptest::prelude::*;
@@ -441,6 +460,34 @@ mod tests {
         }
         for text in ["http://r", "r.example.com", "https://r/x", "https://u@r"] {
             assert!(public_authority(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_a_network_of_ones_own_are_private() {
+        for text in [
+            "https://10.0.0.5",
+            "https://172.31.0.1:8443",
+            "https://192.168.1.10",
+            "https://127.0.0.1:5000",
+            "https://169.254.0.1",
+            "https://[::1]:8443",
+            "https://[fd00::1]",
+            "https://[fe80::1]",
+            "https://[::ffff:10.0.0.5]",
+        ] {
+            let authority = public_authority(text).unwrap();
+            assert!(is_private_address(&authority), "{text}");
+        }
+        for text in [
+            "https://registry.example.com",
+            "https://localhost:8443",
+            "https://172.32.0.1",
+            "https://203.0.113.7",
+            "https://[2001:db8::1]",
+        ] {
+            let authority = public_authority(text).unwrap();
+            assert!(!is_private_address(&authority), "{text}");
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod certificate;
 mod ending;
+mod fitness;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 pub mod issue;
@@ -35,12 +36,13 @@ use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 pub use certificate::read_certificate;
 use certificate::{next_update, standing};
 pub use ending::Ending;
+pub use fitness::{faults_of_authorities, faults_of_own};
 pub use settings::{ClientCertificateMode, ClientCertificates, Settings, TlsVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use verify::{ClientVerifier, ServerVerifier};
-pub use words::{REMEDY, certificate as certificate_in_words, explained, in_words};
+pub use words::{OWN_REMEDY, REMEDY, certificate as certificate_in_words, explained, in_words};
 
 use crate::whole_file;
 

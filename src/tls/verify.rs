@@ -155,9 +155,22 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
+/// `openssl x509 -req -signkey` without extensions.
+#[cfg(test)]
+pub(super) const VERSION_1: &str = "-----BEGIN CERTIFICATE-----
+MIIBHTCBwwIUSjSx+AJkkaSk5ROGmoTyziyXGekwCgYIKoZIzj0EAwIwEDEOMAwG
+A1UEAwwFYWxpY2UwIBcNMjYxMTI4MDMxMzQzWhgPMjA4MTA4MzEwMzEzNDNaMBAx
+DjAMBgNVBAMMBWFsaWNlMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE7tignku1
+Pqjwj5zLCHhz1o8AZhBgyHwe7vm81vfFYn6AxAEbDAU67A9pwg2s1lgwHN5tFqEM
+aLDbd41wi20rMjAKBggqhkjOPQQDAgNJADBGAiEAhvn4NDOHhWUAdMeXPP2cPkjW
+vgWdabdggkweN4/qxeUCIQC8pcxtSoNrQCX53jVDUXjpEuGQlj98CG4aAaDK5cQm
+YQ==
+-----END CERTIFICATE-----
+";
+
 #[cfg(test)]
 mod tests {
-    use super::{ClientVerifier, ServerVerifier};
+    use super::{ClientVerifier, ServerVerifier, VERSION_1};
     use crate::tls::{in_words, provider};
     use rcgen::{
         BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
@@ -238,18 +251,6 @@ mod tests {
             assert_eq!(verdict(&named, &named, "localhost"), words);
         }
     }
-
-    /// `openssl x509 -req -signkey` without extensions.
-    const VERSION_1: &str = "-----BEGIN CERTIFICATE-----
-MIIBHTCBwwIUSjSx+AJkkaSk5ROGmoTyziyXGekwCgYIKoZIzj0EAwIwEDEOMAwG
-A1UEAwwFYWxpY2UwIBcNMjYxMTI4MDMxMzQzWhgPMjA4MTA4MzEwMzEzNDNaMBAx
-DjAMBgNVBAMMBWFsaWNlMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE7tignku1
-Pqjwj5zLCHhz1o8AZhBgyHwe7vm81vfFYn6AxAEbDAU67A9pwg2s1lgwHN5tFqEM
-aLDbd41wi20rMjAKBggqhkjOPQQDAgNJADBGAiEAhvn4NDOHhWUAdMeXPP2cPkjW
-vgWdabdggkweN4/qxeUCIQC8pcxtSoNrQCX53jVDUXjpEuGQlj98CG4aAaDK5cQm
-YQ==
------END CERTIFICATE-----
-";
 
     #[test]
     fn what_is_wrong_with_a_clients_certificate_is_said_in_words() {

@@ -15,9 +15,13 @@ pub const REMEDY: &str = "name as `ca` the authority that issued the server's ce
     -newkey rsa:2048 -nodes -days 365 -subj /CN=HOST -addext subjectAltName=DNS:HOST -keyout \
     server.key -out server.pem (IP:ADDRESS instead of DNS:HOST for an address)";
 
+/// What to do about our own certificate, if clients will refuse it.
+pub const OWN_REMEDY: &str = "clients want one of X.509 version 3 that names the host as subjectAltName, is for \
+    server authentication and is no authority itself; for trials `portcullis certs server` makes it";
+
 /// Faults for which the TLS library has no name that it exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum Unfit {
+pub(super) enum Unfit {
     #[error(
         "the certificate is that of an authority (it says CA:TRUE), not of a server or a client"
     )]

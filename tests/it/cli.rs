@@ -3,7 +3,7 @@
 use std::process::{Command, Output, Stdio};
 
 use crate::support::folder::Folder;
-use crate::support::lab::{PROGRAM, htpasswd};
+use crate::support::lab::{Lab, PROGRAM, htpasswd};
 use crate::support::pki::{Pki, ends_in};
 
 fn run(folder: &Folder, arguments: &[&str]) -> Output {
@@ -98,6 +98,126 @@ fn a_good_configuration_checks() {
     let json = run(&folder, &["check", "--config", "portcullis.toml", "--json"]);
     assert_eq!(code(&json), 0);
     serde_json::from_slice::<serde_json::Value>(&json.stdout).unwrap();
+}
+
+fn chmod(folder: &Folder, name: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(folder.join(name), mode).unwrap();
+}
+
+#[test]
+fn files_that_others_can_read_or_change_are_told_of() {
+    let folder = configured();
+    folder.write("keys.toml", "");
+    let told = both(&check(&folder));
+    assert!(!told.contains("this file"), "{told}");
+    for (name, mode, message) in [
+        (
+            "server.key",
+            0o604,
+            "every user of this machine can read this file",
+        ),
+        ("server.key", 0o620, "can change this file"),
+        (
+            "server.pem",
+            0o646,
+            "every user of this machine can change this file",
+        ),
+        (
+            "htpasswd",
+            0o644,
+            "every user of this machine can read this file",
+        ),
+        ("htpasswd", 0o660, "can change this file"),
+        (
+            "keys.toml",
+            0o666,
+            "every user of this machine can read and change this file",
+        ),
+        (
+            "portcullis.toml",
+            0o662,
+            "every user of this machine can change this file",
+        ),
+        (
+            ".",
+            0o777,
+            "every user of this machine can replace this file",
+        ),
+    ] {
+        chmod(&folder, name, mode);
+        let output = check(&folder);
+        let told = both(&output);
+        assert!(told.contains(message), "{name} {mode:o}: {told}");
+        assert!(told.contains("chmod "), "{told}");
+        assert_eq!(code(&output), 0, "{told}");
+        chmod(&folder, name, if name == "." { 0o700 } else { 0o600 });
+    }
+}
+
+#[test]
+fn what_is_wrong_with_certificates_is_said_without_asking_anybody() {
+    let folder = configured();
+    let pki = Pki::new();
+    let named = CONFIG
+        .replace(
+            "http://127.0.0.1:5000\"",
+            "https://registry.internal\"\nca = \"ca.pem\"",
+        )
+        .replace(
+            "[server]\n",
+            "[server]\npublic_url = \"https://10.0.0.5\"\n",
+        );
+    folder.write("portcullis.toml", &named);
+    // The registry's own, for other hosts, named as its authority.
+    folder.write("ca.pem", pki.server().certificate);
+    let told = both(&check(&folder));
+    for part in [
+        "crane, kaniko and others refuse to fetch a token from a private address",
+        "the certificate is not for 10.0.0.5 but for localhost",
+        "no server can be verified by this: the certificate is not for registry.internal",
+        "openssl req -x509",
+        "subjectAltName",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    folder.write("ca.pem", &pki.ca);
+    let told = both(&check(&folder));
+    assert!(!told.contains("no server can be verified"), "{told}");
+    let own = Pki::self_signed();
+    folder.write("server.pem", own.certificate);
+    folder.write("server.key", own.key);
+    let told = both(&check(&folder));
+    assert!(
+        told.contains("CA:TRUE") && told.contains("certs server"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn the_start_warns_of_what_check_does() {
+    let lab = Lab::builder()
+        .upstream("http://127.0.0.1:9")
+        .server("public_url = \"https://[fd00::1]\"")
+        .token("signing_key = \"exposed.pem\"")
+        .file("exposed.pem", key_pem())
+        .start()
+        .await;
+    let log = lab.process.log();
+    assert!(
+        log.contains("every user of this machine can read this file"),
+        "{log}"
+    );
+    assert!(
+        log.contains("fetch a token from a private address"),
+        "{log}"
+    );
+}
+
+/// A P-256 key.
+fn key_pem() -> String {
+    rcgen::KeyPair::generate().unwrap().serialize_pem()
 }
 
 #[test]

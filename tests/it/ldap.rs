@@ -556,14 +556,17 @@ async fn a_disabled_account_ends_with_its_tokens_and_a_lock_by_guesses_ends_none
         slapd.modify(&format!("{erin}delete: {attribute}\n"));
         assert_eq!(statuses().await, (404, 200), "after {attribute} {value}");
     }
-    let output = std::process::Command::new(crate::support::lab::PROGRAM)
-        .args(["check", "--online", "--user", "erin", "--config"])
-        .arg(lab.folder.join("portcullis.toml"))
-        .output()
-        .unwrap();
-    let told = String::from_utf8(output.stdout).unwrap();
-    let unknown = "unknown, absent or not readable by the service account: userAccountControl";
-    assert!(told.contains(unknown), "{told}");
+    for user in [&["--user", "erin"][..], &[]] {
+        let output = std::process::Command::new(crate::support::lab::PROGRAM)
+            .args(["check", "--online", "--config"])
+            .arg(lab.folder.join("portcullis.toml"))
+            .args(user)
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        let unknown = "unknown, absent or not readable by the service account: userAccountControl";
+        assert!(told.contains(unknown), "{user:?}: {told}");
+    }
 }
 
 #[tokio::test]

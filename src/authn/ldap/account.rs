@@ -94,6 +94,26 @@ pub(super) fn described(entry: &SearchEntry, now: Timestamp) -> String {
     format!("{state}{known}; unknown, absent or not readable by the service account: {unknown}")
 }
 
+/// Attributes that some entries show and that none does, in words.
+pub(super) fn readable(entries: &[SearchEntry]) -> String {
+    let is_shown = |attribute: &&str| {
+        let mut shown = entries
+            .iter()
+            .filter_map(|one| values(one, attribute).next());
+        shown.next().is_some()
+    };
+    let (known, unknown): (Vec<_>, Vec<_>) = attributes().partition(is_shown);
+    let list = |names: Vec<&str>| match names.as_slice() {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    };
+    let (count, known, unknown) = (entries.len(), list(known), list(unknown));
+    format!(
+        "of {count} entries some show {known}; unknown, absent or not readable by the service \
+         account: {unknown}"
+    )
+}
+
 impl Reading {
     /// Whether a value ends the account; `None` if it cannot be read.
     fn ends(self, value: &str, now: Timestamp) -> Option<bool> {
@@ -128,7 +148,7 @@ mod tests {
 
     use ldap3::SearchEntry;
 
-    use super::{described, ended};
+    use super::{described, ended, readable};
 
     fn entry(attribute: &str, value: &str) -> SearchEntry {
         SearchEntry {
@@ -202,5 +222,16 @@ mod tests {
         assert!(told.starts_with(begin), "{told}");
         assert!(told.contains(": userAccountControl, "), "{told}");
         assert!(!told.contains(", shadowExpire"), "{told}");
+    }
+
+    #[test]
+    fn what_no_entry_shows_is_told() {
+        let told = readable(&[entry("uid", "a"), entry("SHADOWEXPIRE", "1")]);
+        assert!(
+            told.starts_with("of 2 entries some show shadowExpire; "),
+            "{told}"
+        );
+        assert!(told.contains(": userAccountControl, "), "{told}");
+        assert!(readable(&[]).starts_with("of 0 entries some show none; "));
     }
 }

@@ -13,12 +13,18 @@ use super::entry::{STATE, fingerprint, values};
 use super::groups::Groups;
 use super::journal::Journal;
 use super::name::{self, UserFilter};
-use super::ODD;
 use super::server::Server;
 use crate::authn::outcome::{Rejected, Rejection};
 use crate::authn::person::Person;
 use crate::identity::{Name, Origin, Password};
 use crate::limit::Place;
+use crate::telemetry::LogLimit;
+
+/// Of lines about answers that are odd, which any name that is typed may bring about.
+pub(super) static ODD: LogLimit = LogLimit::new();
+
+/// Entries that are looked at to see what can be read.
+const SAMPLE: usize = 50;
 
 /// A question about a user.
 #[derive(Clone)]
@@ -70,6 +76,9 @@ impl UserSearch {
                     let nobody = name::nobody(user, &self.base);
                     bind(server, &nobody, password, until).await?;
                 }
+                if journal.is_kept() {
+                    self.sample(server, journal).await;
+                }
                 return Ok(Err(rejection.into()));
             }
         };
@@ -99,6 +108,17 @@ impl UserSearch {
             groups,
             fingerprint: fingerprint(&entry),
         }))
+    }
+
+    /// Notes which attributes of accounts the service account can read, as far as some entries show. A
+    /// server may refuse such a search.
+    async fn sample(&self, server: &Server, journal: &mut Journal) {
+        let filter = format!("({}=*)", self.filter.attribute());
+        let attributes: Vec<&str> = account::attributes().map(|name| -> &str { name }).collect();
+        let found = server.search(&self.base, &filter, &attributes, SAMPLE);
+        if let Ok(found) = found.await {
+            journal.note("accounts", || account::readable(&found.entries));
+        }
     }
 
     /// The one entry of a user.

@@ -102,12 +102,22 @@ impl Interpreter<'_> {
         self.each_once(server.listen.as_ref());
         let trusted_proxies = self.list(server.trusted_proxies.as_ref(), network);
         self.not_everybody(server.trusted_proxies.as_ref());
+        let public_authority = self.text(server.public_url.as_ref(), value::public_authority);
+        if let (Some(written), Some(authority)) = (&server.public_url, &public_authority)
+            && value::is_private_address(authority)
+        {
+            let wrong = Wrong::new(
+                "crane, kaniko and others refuse to fetch a token from a private address",
+            );
+            let help = "give this server a name in DNS, and write https://NAME";
+            self.warning(&written.span, wrong.help(help));
+        }
         transport::Settings {
             listen: match server.listen {
                 Some(_) => listen,
                 None => vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 443))],
             },
-            public_authority: self.text(server.public_url.as_ref(), value::public_authority),
+            public_authority,
             cors_origins: self.list(server.cors_origins.as_ref(), value::page_origin),
             max_connections: self.count(server.max_connections.as_ref(), 10_000),
             max_connections_per_source: server

@@ -12,7 +12,7 @@ use tokio::net::UnixDatagram;
 use crate::support::folder::Folder;
 use crate::support::http::Client;
 use crate::support::lab::PROGRAM;
-use crate::support::process::{Process, free_port};
+use crate::support::process::{Process, free_port, on_path, skip};
 use crate::support::{Lab, PATIENCE, eventually, within};
 
 /// The lines of the next message that is no sign of life.
@@ -163,4 +163,56 @@ async fn sockets_that_do_not_fit_the_configuration_are_told() {
         let log = lab.process.log();
         assert!(log.contains(&address) && log.contains(cause), "{log}");
     }
+}
+
+/// The nice value of a thread (proc_pid_stat(5)); its name stands in brackets before.
+fn niceness(stat: &str) -> i32 {
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_whitespace().nth(16).unwrap().parse().unwrap()
+}
+
+/// As the shipped unit would run it: a call that it does not allow fails.
+#[tokio::test]
+async fn the_units_filter_of_system_calls_allows_logins_and_reloads() {
+    if !on_path("systemd-analyze") || !on_path("python3") {
+        return skip("systemd or python3 is not installed");
+    }
+    let more = "[admin]\nlisten = \"127.0.0.1:0\"\nsocket = \"admin.sock\"\n";
+    let mut lab = Lab::builder().more(more).start().await;
+    lab.process.signal(Signal::TERM);
+    lab.process.wait().await;
+    let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut command = Command::new(conf.join("under-filter"));
+    command.arg(conf.join("portcullis.service"));
+    command.arg(PROGRAM).args(["serve", "--config"]);
+    command.arg(lab.folder.join("portcullis.toml"));
+    lab.process = Process::start(&mut command, &lab.folder.join("portcullis.log"));
+    lab.process.listens(lab.address).await.unwrap();
+    let proc = std::path::PathBuf::from(format!("/proc/{}", lab.process.id()));
+    let status = std::fs::read_to_string(proc.join("status")).unwrap();
+    assert!(status.contains("Seccomp:\t2"), "{status}");
+
+    for _ in 0..2 {
+        assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+        let pushed = lab.user("alice").post("/v2/team-a/app/blobs/uploads/");
+        assert_eq!(pushed.send().await.status, 202);
+        assert_eq!(lab.reload().await, "allowed");
+    }
+    let threads = std::fs::read_dir(proc.join("task")).unwrap();
+    let threads = threads.map(|thread| {
+        let stat = thread.unwrap().path().join("stat");
+        std::fs::read_to_string(stat).unwrap()
+    });
+    let hashing: Vec<_> = threads.filter(|stat| stat.contains("(hashing-")).collect();
+    assert!(!hashing.is_empty());
+    for stat in hashing {
+        assert!(niceness(&stat) > 0, "{stat}");
+    }
+    lab.process.signal(Signal::TERM);
+    assert!(lab.process.wait().await.success());
+    let log = lab.process.log();
+    assert!(
+        !log.contains("not permitted") && !log.contains("ERROR"),
+        "{log}"
+    );
 }

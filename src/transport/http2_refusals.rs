@@ -263,7 +263,8 @@ mod tests {
     #[test]
     fn frames_may_be_sent_in_any_pieces() {
         let refused = frame(HEADERS, END_STREAM | 4, b"\x48\x03431");
-        let body = [&b"\0\0\x05\x01\x05\0\0\0\x01"[..], &[0x88; 70_000]].concat();
+        let filling = vec![0x88; 70_000];
+        let body = [&b"\0\0\x05\x01\x05\0\0\0\x01"[..], &filling].concat();
         let all = [
             &refused[..],
             &frame(0, 0, &body),

@@ -9,13 +9,14 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::files::{self, TrailFile};
+use super::files::{self, TrailFile, Unreadable};
 use super::journal::chain::{ChainKey, FIRST, Link};
 use super::journal::chain_file::{self, ChainEnd};
 use super::journal::sign::{CHECKPOINT_EVERY, PublicKey};
@@ -201,6 +202,11 @@ fn verify_once(
         known: &known,
     };
     let (opened, unreadable) = TrailFile::open_all(files);
+    // A file that was there when it was named may have been pruned meanwhile.
+    let is_gone = |file: &Unreadable| {
+        file.source.kind() == ErrorKind::NotFound && !files::siblings(&file.path).is_empty()
+    };
+    let (gone, unreadable): (Vec<_>, Vec<_>) = unreadable.into_iter().partition(is_gone);
     if let Some(first) = unreadable.into_iter().next() {
         return Err(first.into());
     }
@@ -211,6 +217,11 @@ fn verify_once(
         trail.file(file, progress)?;
     }
     trail.beginning(proofs.from, &ends)?;
+    if let Some(first) = gone.into_iter().next()
+        && !matches!(trail.verified.begins, Begins::Pruned { .. })
+    {
+        return Err(first.into());
+    }
     trail.end(&ends)
 }
 

@@ -197,6 +197,27 @@ fn a_trail_may_begin_where_it_was_pruned_and_not_later() {
     );
 }
 
+#[test]
+fn what_is_pruned_after_the_files_were_named_is_not_missing() {
+    let folder = Folder::new();
+    let mut chain = Chain::default().records(4);
+    let named = |first: u64, chain: &Chain| {
+        let rest = text(&chain.lines()[2..]);
+        let files = [
+            folder.0.path().join("audit.jsonl.1"),
+            folder.write("audit.jsonl", &rest),
+        ];
+        let result = verify(&files, &Proofs::default(), &|_bytes| {});
+        result
+            .map(|verified| verified.begins)
+            .map_err(|error| format!("{first}: {error}"))
+    };
+    let refused = named(1, &chain).unwrap_err();
+    assert!(refused.contains("the beginning is missing"), "{refused}");
+    chain.add("prune", ",\"first\":3");
+    assert_eq!(named(3, &chain), Ok(Begins::Pruned { by: 5 }));
+}
+
 /// A clock that was set says nothing about the chain.
 #[test]
 fn times_that_go_back_or_jump_ahead_break_nothing() {

@@ -16,7 +16,7 @@ use super::response::{json, limited, unstored};
 use crate::access::{Admission, MAX_FORM, Refusal, issue};
 use crate::audit::{Outcome, Purpose, Record};
 use crate::identity::Identity;
-use crate::registry::Call;
+use crate::registry::{Call, RepoName};
 use crate::request::RequestContext;
 use crate::upstream::{
     Answer, CONTENT_DIGEST, Fault, Forward, RequestBody, Session, Unanswered, UpstreamError,
@@ -117,6 +117,7 @@ async fn fetch(
     } = *admission;
     let named = permit.call().digest().cloned();
     let repository = permit.call().repository().cloned();
+    let no_tags = matches!(permit.call(), Call::Tags { page, .. } if page.n == Some(0));
     let with = accompanying(context, &who, session);
     let upstream = &context.rules.upstream;
     let forwarded = upstream.forward(permit, with, RequestBody::Empty);
@@ -137,9 +138,20 @@ async fn fetch(
         }
         if let Some(repository) = repository {
             proxy.repositories.note(repository.as_str());
+            if no_tags {
+                return Ok(Done::Whole(empty_page(&repository, record)));
+            }
         }
     }
     Ok(Done::Streaming(answer))
+}
+
+/// A page of no tags, where no more were asked for (OCI distribution 1.1, "Listing Tags"). Registries of
+/// before answer with all that they have.
+fn empty_page(repository: &RepoName, record: &mut Record) -> Response<AnswerBody> {
+    let page = format!("{{\"name\":\"{repository}\",\"tags\":[]}}");
+    record.add_bytes_out(u64::try_from(page.len()).unwrap_or(u64::MAX));
+    json(StatusCode::OK, page)
 }
 
 /// What goes upstream with a permit.

@@ -729,14 +729,17 @@ async fn pages_of_tags_and_tags_of_a_push_are_bounded() {
         ("?n=1000", "?n=1000"),
         ("?n=1001", "?n=1000"),
         ("?n=99999999999999999999&last=v1", "?n=1000&last=v1"),
-        ("?n=0", "?n=0"),
         ("?n=", ""),
+        ("?n=0", "?n=0"),
+        ("?n=000", "?n=0"),
     ] {
         let path = "/v2/team-a/app/tags/list";
         let answer = ada.get(&format!("{path}{asked}")).send().await;
         assert_eq!(answer.status, 200, "{asked}");
         let line = format!("GET {path}{sent} HTTP/1.1");
         assert_eq!(upstream.take()[0].line(), line, "{asked}");
+        let none = "{\"name\":\"team-a/app\",\"tags\":[]}";
+        assert_eq!(answer.text() == none, sent == "?n=0", "{answer:?}");
     }
     for absurd in ["-1", "+1", "1.5", "0x10", "x"] {
         let path = format!("/v2/team-a/app/tags/list?n={absurd}");

@@ -17,8 +17,8 @@ pub(crate) use self::rights::Readers;
 use self::rights::{Given, Rights};
 use super::terminal::print_error;
 
-/// Time that an edit waits for another one in the same folder.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long an edit waits for another one of the same file.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Fails if one of `paths` is there and is to stay, before any of them is written.
 pub(crate) fn expect_free(paths: &[&Path], existing: Existing) -> Result<()> {
@@ -73,13 +73,7 @@ pub(crate) fn edit(
     change: impl FnOnce(Option<&[u8]>) -> Result<Vec<u8>>,
 ) -> Result<()> {
     let place = Place::of(path)?;
-    if !place.lock(LOCK_WAIT) {
-        print_error(&format!(
-            "warning: another process has held the lock of {} for {} seconds; going on without it",
-            place.folder().display(),
-            LOCK_WAIT.as_secs()
-        ));
-    }
+    let _lock = place.lock(LOCK_PATIENCE)?;
     let cannot = || format!("cannot read {}", place.path().display());
     let old = place.open().with_context(cannot)?;
     let text = old.as_ref().map(place::read).transpose();
@@ -152,17 +146,6 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
-
-    #[test]
-    fn a_reader_of_the_folder_delays_an_edit_and_does_not_prevent_it() {
-        let folder = tempdir().unwrap();
-        let place = Place::of(&folder.path().join("keys.toml")).unwrap();
-        let reader = File::open(folder.path()).unwrap();
-        rustix::fs::flock(&reader, rustix::fs::FlockOperation::LockShared).unwrap();
-        assert!(!place.lock(Duration::from_millis(1)));
-        drop(reader);
-        assert!(place.lock(Duration::from_millis(1)));
-    }
 
     #[test]
     fn keeps_what_is_there_unless_told() {
@@ -256,6 +239,38 @@ mod tests {
         assert_eq!(fs::read_to_string(&link).unwrap(), "three");
         symlink("circle", folder.path().join("circle")).unwrap();
         assert!(edit(&folder.path().join("circle"), None, |_| Ok(Vec::new())).is_err());
+    }
+
+    #[test]
+    fn a_lock_is_nothing_that_a_reader_can_hold() {
+        use rustix::fs::{FlockOperation, flock};
+
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
+        fs::write(&path, "one").unwrap();
+        let by_a_reader = [folder.path(), &path].map(|open| fs::File::open(open).unwrap());
+        for file in &by_a_reader {
+            flock(file, FlockOperation::LockExclusive).unwrap();
+        }
+        let own = folder.path().join(".keys.toml.lock");
+        edit(&path, None, |_| {
+            assert_eq!(fs::metadata(&own).unwrap().mode() & 0o777, 0o600);
+            Ok(b"two".to_vec())
+        })
+        .unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert!(!own.exists(), "it goes away");
+
+        let place = Place::of(&path).unwrap();
+        let held = place.lock(LOCK_PATIENCE).unwrap();
+        let error = place.lock(Duration::ZERO).err().unwrap().to_string();
+        for part in ["keys.toml is being changed", ".keys.toml.lock", "fuser"] {
+            assert!(error.contains(part), "{error}");
+        }
+        drop(held);
+        // What a command that was killed left is nobody's.
+        fs::write(&own, "").unwrap();
+        assert!(place.lock(Duration::ZERO).is_ok());
     }
 
     #[test]

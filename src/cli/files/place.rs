@@ -6,13 +6,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process;
 use std::time::{Duration, Instant};
+use std::{process, thread};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, linkat, openat, renameat,
-    renameat_with, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, linkat, openat, renameat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -33,6 +33,20 @@ pub(crate) enum Existing {
     Keep,
     /// The new one takes its place in one step.
     Replace,
+}
+
+/// A lock on a file's edits; its own file goes away with it.
+pub(super) struct Lock<'a> {
+    folder: &'a File,
+    name: OsString,
+    _file: File,
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        // Before the lock ends: who waits for it sees that the name leads elsewhere, and tries again.
+        unlinkat(self.folder, &self.name, AtFlags::empty()).unwrap_or_default();
+    }
 }
 
 pub(super) struct Place {
@@ -73,18 +87,57 @@ impl Place {
         parent(&self.path)
     }
 
-    /// Waits for other edits in this folder, which take moments. Any reader of the folder can lock it as
-    /// well, and must not keep a key from being revoked: false if the wait was in vain. Then, as on network
-    /// file systems without such locks, only the last of two edits counts.
-    pub(super) fn lock(&self, wait: Duration) -> bool {
+    /// Waits for other edits of this file, up to `patience`. The lock stands on a file of its own, which
+    /// only its owner can open: on the folder, or on the file itself, every reader could hold one. Some
+    /// network file systems know no such locks; then only the last of two edits counts.
+    pub(super) fn lock(&self, patience: Duration) -> Result<Lock<'_>> {
+        let name = OsString::from(format!(".{}.lock", self.name.to_string_lossy()));
+        let path = self.folder().join(&name);
         let begun = Instant::now();
         loop {
-            match flock(&self.folder, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) if begun.elapsed() < wait => {
-                    std::thread::sleep(POLL_INTERVAL);
+            let file = self.lock_file(&name).with_context(|| {
+                let path = path.display();
+                format!(
+                    "cannot lock {path}; if it is there and no other command is at work, remove it"
+                )
+            })?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if begun.elapsed() >= patience => bail!(
+                    "{} is being changed by another command, which has held {} for {patience:?}: wait \
+                     for it, or find it with `fuser {}` and end it",
+                    self.path.display(),
+                    path.display(),
+                    path.display(),
+                ),
+                Err(Errno::WOULDBLOCK) => thread::sleep(POLL_INTERVAL),
+                // One that was removed meanwhile locks nobody out.
+                Ok(()) if !self.is_named(&file, &name)? => {}
+                Ok(()) | Err(_) => {
+                    return Ok(Lock {
+                        folder: &self.folder,
+                        name,
+                        _file: file,
+                    });
                 }
-                locked => return locked != Err(Errno::WOULDBLOCK),
             }
+        }
+    }
+
+    fn lock_file(&self, name: &OsStr) -> io::Result<File> {
+        let how = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(openat(&self.folder, name, how | OFlags::CLOEXEC, mode)?.into())
+    }
+
+    /// Whether a name in the folder still leads to an open file.
+    fn is_named(&self, file: &File, name: &OsStr) -> io::Result<bool> {
+        match statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => {
+                let own = fstat(file)?;
+                Ok((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino))
+            }
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -15,6 +15,7 @@ use portcullis::authn::keys::{RobotKey, check_key_name, digest, key_pattern, new
 use portcullis::config::{Config, time_to_live};
 use portcullis::identity::{CertificateField, Secret};
 use portcullis::policy::Pattern;
+use portcullis::whole_file::{MAX_CONFIG, read_text};
 use portcullis::{report, tls};
 use serde_json::{Value, json};
 
@@ -85,6 +86,10 @@ struct Create {
     #[arg(long)]
     kube_secret: bool,
 
+    /// The Secret's namespace; without it that of the `kubectl` that applies it
+    #[arg(long, value_name = "NS", value_parser = namespace, requires = "kube_secret")]
+    namespace: Option<String>,
+
     /// The host that clients name, for the two above; by default that of `public_url`, or else the
     /// first name of the server certificate, with the port that is listened on
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -104,6 +109,16 @@ fn name(text: &str) -> Result<String, String> {
 
 fn pattern(text: &str) -> Result<String, String> {
     key_pattern(text).map(|_| text.to_owned())
+}
+
+/// A label of RFC 1123, as Kubernetes wants it of a namespace.
+fn namespace(text: &str) -> Result<String, String> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let fits = text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-');
+    if fits && (1..=63).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err("a namespace has at most 63 small letters and digits, and - between them".to_owned())
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -179,7 +194,9 @@ impl Create {
         })?;
         let told = match host {
             None => format!("{}\n", key.expose()),
-            Some(host) if self.kube_secret => kube_secret(self.name(), &host, &key),
+            Some(host) if self.kube_secret => {
+                kube_secret(self.name(), self.namespace.as_deref(), &host, &key)
+            }
             Some(host) => format!("{:#}\n", docker_config(self.name(), &host, &key)),
         };
         print(&told).with_context(|| {
@@ -285,7 +302,11 @@ fn revoke(config: &Config, name: &str) -> Result<()> {
         let known = parsed(old, config)?;
         let key = known.iter().find(|key| &*key.name == name);
         let key = key.with_context(|| format!("there is no key `{name}` in {shown}"))?;
-        let new = text::without(old, key.line);
+        let new = match text::without(old, key.line) {
+            // An empty file is taken for one that is being written.
+            nothing if nothing.is_empty() => text::HEAD.to_owned(),
+            some => some,
+        };
         let left = parsed(&new, config)?;
         let others = known.iter().filter(|key| &*key.name != name);
         if !others
@@ -311,14 +332,24 @@ fn docker_config(name: &str, host: &str, key: &Secret<String>) -> Value {
 }
 
 /// The same for `imagePullSecrets`.
-fn kube_secret(name: &str, host: &str, key: &Secret<String>) -> String {
+fn kube_secret(name: &str, namespace: Option<&str>, host: &str, key: &Secret<String>) -> String {
     let config = STANDARD.encode(docker_config(name, host, key).to_string());
-    // Names of objects have lower case letters, digits, `-` and `.` (RFC 1123).
-    let object = name.to_ascii_lowercase().replace('_', "-");
+    let object = object_name(name);
+    let namespace = namespace.map(|namespace| format!("  namespace: \"{namespace}\"\n"));
+    let namespace = namespace.unwrap_or_default();
     format!(
-        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: \"{object}\"\n\
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: \"{object}\"\n{namespace}\
          type: kubernetes.io/dockerconfigjson\ndata:\n  .dockerconfigjson: {config}\n"
     )
+}
+
+/// A key's name as Kubernetes takes it for an object: a subdomain of RFC 1123, whose labels have small
+/// letters, digits and, between them, `-`. A key's name has a letter or digit at both ends.
+fn object_name(key: &str) -> String {
+    let small = key.to_ascii_lowercase().replace('_', "-");
+    let labels = small.split('.').map(|label| label.trim_matches('-'));
+    let labels: Vec<_> = labels.filter(|label| !label.is_empty()).collect();
+    labels.join(".")
 }
 
 /// One line of the list.
@@ -353,7 +384,7 @@ fn list(config: &Config, as_json: bool, now: Timestamp) -> Result<()> {
 
 fn rows(config: &Config) -> Result<Vec<Row>> {
     let file = &config.auth.keys;
-    let text = match std::fs::read_to_string(file) {
+    let text = match read_text(file, MAX_CONFIG) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         other => other.with_context(|| format!("cannot read {}", file.display()))?,
     };
@@ -449,7 +480,9 @@ mod tests {
     use jiff::Timestamp;
     use portcullis::config::Config;
 
-    use super::{Action, Create, Key, aligned, docker_config, kube_secret, revoke, rows};
+    use super::{
+        Action, Create, Key, aligned, docker_config, kube_secret, object_name, revoke, rows,
+    };
     use tempfile::{TempDir, tempdir};
 
     #[derive(Debug, Parser)]
@@ -576,6 +609,10 @@ ci = ["pull", "push"]
             "--name ci --role guest --repository a --expires 90",
             "--name ci --role guest --repository a --expires 0s",
             "--name ci --role guest --repository a --docker-config --kube-secret",
+            "--name ci --role guest --repository a --namespace prod",
+            "--name ci --role guest --repository a --kube-secret --namespace Prod",
+            "--name ci --role guest --repository a --kube-secret --namespace a.b",
+            "--name ci --role guest --repository a --kube-secret --namespace a-",
         ] {
             assert!(create(wrong).is_err(), "{wrong}");
         }
@@ -596,14 +633,27 @@ ci = ["pull", "push"]
     #[test]
     fn what_clients_need_is_written_as_they_read_it() {
         let key = portcullis::identity::Secret::new("pcl_x".to_owned());
+        assert!(!kube_secret("ci", None, "r", &key).contains("namespace"));
+        for (name, object) in [
+            ("ci", "ci"),
+            ("Team_CI", "team-ci"),
+            ("a._b", "a.b"),
+            ("a_.-_.b", "a.b"),
+            ("a..b", "a.b"),
+            ("a-.b", "a.b"),
+            ("1__2", "1--2"),
+        ] {
+            assert_eq!(object_name(name), object);
+        }
         let docker = docker_config("ci", "r.example.com", &key);
         // echo -n ci:pcl_x | base64
         assert_eq!(docker["auths"]["r.example.com"]["auth"], "Y2k6cGNsX3g=");
-        insta::assert_snapshot!(kube_secret("Team_ci", "r.example.com", &key), @r#"
+        insta::assert_snapshot!(kube_secret("Team_ci", Some("prod"), "r.example.com", &key), @r#"
         apiVersion: v1
         kind: Secret
         metadata:
           name: "team-ci"
+          namespace: "prod"
         type: kubernetes.io/dockerconfigjson
         data:
           .dockerconfigjson: eyJhdXRocyI6eyJyLmV4YW1wbGUuY29tIjp7ImF1dGgiOiJWR1ZoYlY5amFUcHdZMnhmZUE9PSJ9fX0=

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use portcullis::authn::keys::write_digest;
 
 /// The beginning of a new file.
-const HEAD: &str = "\
+pub(super) const HEAD: &str = "\
 # Robot keys, written by `portcullis key`. A key itself stands nowhere, only its SHA-256.
 # Changes are in force at the next use of a key. The lines may be edited.
 ";

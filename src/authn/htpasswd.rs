@@ -23,9 +23,10 @@ use std::sync::{Arc, LazyLock};
 use super::Rejection;
 use super::fingerprint::Fingerprint;
 use crate::identity::{Name, Origin, Password};
+use crate::whole_file;
 
 pub use bounds::{BCRYPT_PASSWORD, MAX_COST, SOUND_COST};
-pub use edit::{only, removed, replaced};
+pub use edit::{removed, replaced};
 pub use finding::{Finding, LineError, LineWarning, Problem, Weakness, check_user};
 
 use hash::{Effort, Hash};
@@ -75,6 +76,9 @@ impl Users {
         file: &Path,
     ) -> Result<(Self, Vec<LineWarning>, Vec<LineError>), Vec<LineError>> {
         let file = Arc::from(file);
+        if whole_file::is_utf16(text) {
+            return Err(vec![LineError::of_file(&file, Problem::Utf16)]);
+        }
         let (mut entries, mut seen) = (HashMap::new(), HashMap::new());
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
         for line in lines(text) {
@@ -90,7 +94,7 @@ impl Users {
         }
         if entries.is_empty() {
             if errors.is_empty() {
-                errors.push(LineError::no_users(&file));
+                errors.push(LineError::of_file(&file, Problem::NoUsers));
             }
             return Err(errors);
         }

@@ -1,6 +1,5 @@
 //! `portcullis passwd`: the users of an htpasswd file, without a password in any argument.
 
-use std::fs;
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,10 +8,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use portcullis::authn::Rejection;
 use portcullis::authn::htpasswd::{
-    BCRYPT_PASSWORD, MAX_COST, Problem, SOUND_COST, Users, Weakness, check_user, hash_password,
-    only, removed, replaced,
+    BCRYPT_PASSWORD, LineError, MAX_COST, Problem, SOUND_COST, Users, Weakness, check_user,
+    hash_password, removed, replaced,
 };
 use portcullis::identity::{Malformed, Password};
+use portcullis::whole_file::{self, MAX_USERS};
 use zeroize::Zeroizing;
 
 use super::files::edit;
@@ -88,7 +88,9 @@ impl Passwd {
         } else {
             ask(&format!("Password of {user}: "))?
         };
-        match verify(&self.file, user, &password)? {
+        let verified = verify(&self.file, user, &password)?;
+        warn_of_flaws(&self.file)?;
+        match verified {
             Ok(()) => {
                 writeln!(io::stdout(), "the password of user `{user}` is right")?;
                 Ok(ExitCode::SUCCESS)
@@ -124,7 +126,9 @@ fn set(file: &Path, user: &str, password: &Password, cost: u32) -> anyhow::Resul
     let hash = hash_password(password, cost)?;
     let mut change = Change::Added;
     edit(file, None, |text| {
-        let (new, found) = replaced(text.unwrap_or_default(), user, &hash);
+        let text = text.unwrap_or_default();
+        expect_utf8(text, file)?;
+        let (new, found) = replaced(text, user, &hash);
         if found > 0 {
             change = Change::Changed;
         }
@@ -136,6 +140,7 @@ fn set(file: &Path, user: &str, password: &Password, cost: u32) -> anyhow::Resul
 fn delete(file: &Path, user: &str) -> anyhow::Result<()> {
     edit(file, None, |text| {
         let text = text.ok_or_else(|| anyhow!("there is no file {}", file.display()))?;
+        expect_utf8(text, file)?;
         let (new, found) = removed(text, user);
         if found == 0 {
             bail!("there is no user `{user}` in {}", file.display());
@@ -145,30 +150,50 @@ fn delete(file: &Path, user: &str) -> anyhow::Result<()> {
 }
 
 fn verify(file: &Path, user: &str, password: &Password) -> anyhow::Result<Result<(), Rejection>> {
-    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = read(file)?;
     if removed(&text, user).1 == 0 {
         return Ok(Err(Rejection::UnknownUser));
     }
-    // Other lines do not matter here.
-    match Users::parse(&only(&text, user), file) {
-        Ok((users, _warnings)) => Ok(users.verify(user, password)),
+    // As a server reads it: damaged lines are skipped.
+    match Users::salvage(&text, file) {
+        Ok((users, _warnings, _errors)) => Ok(users.verify(user, password)),
         Err(errors) => Err(anyhow!("{}", join(&errors))),
     }
 }
 
+/// A line of ours in the midst of UTF-16 would be no line.
+fn expect_utf8(text: &[u8], file: &Path) -> anyhow::Result<()> {
+    if whole_file::is_utf16(text) {
+        let file = file.display();
+        bail!("{file} is UTF-16; save it as UTF-8: iconv -f UTF-16 -t UTF-8 {file} > {file}.utf-8");
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let text = whole_file::read(file, MAX_USERS);
+    text.with_context(|| format!("cannot read {}", file.display()))
+}
+
 /// Warns of what keeps a server from reading the file or one of its lines.
 fn warn_of_flaws(file: &Path) -> anyhow::Result<()> {
-    let said = match Users::parse(&fs::read(file)?, file) {
-        Err(errors) => format!("no server will accept the file:\n{}", join(&errors)),
-        Ok((_, mut found)) => {
-            found.retain(|found| matches!(found.cause, Weakness::Skipped(_)));
-            join(&found)
-        }
-    };
+    let said = flaws(file)?;
     if !said.is_empty() {
         writeln!(io::stderr(), "warning: {said}")?;
     }
     Ok(())
+}
+
+fn flaws(file: &Path) -> anyhow::Result<String> {
+    Ok(match Users::salvage(&read(file)?, file) {
+        Err(errors) => format!("no server will accept the file:\n{}", join(&errors)),
+        Ok((_, mut found, errors)) => {
+            found.retain(|found| matches!(found.cause, Weakness::Skipped(_)));
+            found.extend(errors.into_iter().map(LineError::into_warning));
+            found.sort_by_key(|found| found.line);
+            join(&found)
+        }
+    })
 }
 
 fn join(findings: &[impl ToString]) -> String {
@@ -227,7 +252,7 @@ mod tests {
     use portcullis::identity::Password;
     use tempfile::{TempDir, tempdir};
 
-    use super::{Change, Passwd, delete, password, set, verify};
+    use super::{Change, Passwd, delete, flaws, password, set, verify};
 
     fn htpasswd(folder: &TempDir) -> PathBuf {
         folder.path().join("htpasswd")
@@ -307,6 +332,43 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         // Other people's broken lines are not in the way of a question about one user.
         assert_eq!(verify(&file, "alice", &secret("new")).unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_damaged_line_is_told_with_its_number_and_stays() {
+        let folder = tempdir().unwrap();
+        let file = htpasswd(&folder);
+        let damaged = "# staff\nbob:hunter2\nno colon\n";
+        fs::write(&file, damaged).unwrap();
+        set(&file, "alice", &secret("one"), 10).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().starts_with(damaged));
+        assert_eq!(verify(&file, "alice", &secret("one")).unwrap(), Ok(()));
+        // Known to the file, and nobody logs in by it, as at a server.
+        let bob = verify(&file, "bob", &secret("hunter2")).unwrap();
+        assert_eq!(bob, Err(Rejection::WrongPassword));
+        let said = flaws(&file).unwrap();
+        for part in [
+            "htpasswd:2:5: user `bob`",
+            "htpasswd:3:1",
+            "the line is skipped",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!said.contains("no server"), "{said}");
+        let utf16: Vec<_> = "\u{feff}bob:x"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        fs::write(&file, &utf16).unwrap();
+        let error = set(&file, "alice", &secret("one"), 10)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("UTF-16") && error.contains("iconv"),
+            "{error}"
+        );
+        assert!(flaws(&file).unwrap().contains("UTF-16"));
+        assert_eq!(fs::read(&file).unwrap(), utf16);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::document;
 pub use crate::document::{Diagnostic, Errors, Warning};
-use crate::whole_file;
+use crate::whole_file::{self, BYTE_ORDER_MARK};
 
 mod checked;
 mod ending;
@@ -35,7 +35,24 @@ impl Config {
     /// it can be understood, beside the errors. With errors it must not be put in force.
     pub fn inspect(path: &Path) -> (Option<Self>, Vec<Diagnostic>) {
         match whole_file::read_text(path, whole_file::MAX_CONFIG) {
-            Ok(text) => Self::understand(&text, path, &|name| std::env::var(name).ok()),
+            Ok(text) => {
+                let env = |name: &str| std::env::var(name).ok();
+                let plain = text.strip_prefix(BYTE_ORDER_MARK);
+                let (config, mut found) = Self::understand(plain.unwrap_or(&text), path, &env);
+                if plain.is_some() {
+                    let mark = "the file begins with a byte order mark (BOM), which other programs trip over";
+                    let remedy = format!(
+                        r"take it out: sed -i '1s/^\xEF\xBB\xBF//' {}",
+                        path.display()
+                    );
+                    found.push(
+                        Diagnostic::about_file(path, mark)
+                            .with_help(remedy)
+                            .as_warning(),
+                    );
+                }
+                (config, found)
+            }
             Err(error) => {
                 let message = format!("the configuration cannot be read: {error}");
                 let found = Diagnostic::about_file(path, message)

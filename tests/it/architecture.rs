@@ -183,6 +183,7 @@ const USES: &[(&str, &[&str])] = &[
             "tls",
             "transport",
             "upstream",
+            "whole_file",
         ],
     ),
     ("main", &[]),

@@ -42,16 +42,6 @@ pub fn removed(text: &[u8], user: &str) -> (Vec<u8>, usize) {
     (new, found)
 }
 
-/// The text with all lines but the user's emptied, so that findings keep their line numbers.
-pub fn only(text: &[u8], user: &str) -> Vec<u8> {
-    rewritten(text, |body, end, out| {
-        if belongs_to(body, user) {
-            out.extend(body);
-        }
-        out.extend(end);
-    })
-}
-
 fn rewritten(text: &[u8], mut write: impl FnMut(&[u8], &[u8], &mut Vec<u8>)) -> Vec<u8> {
     let (bom, text) = split_bom(text);
     let mut out = bom.to_vec();
@@ -84,7 +74,7 @@ fn usual_end(text: &[u8]) -> &'static [u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::{only, removed, replaced};
+    use super::{removed, replaced};
 
     const FILE: &[u8] =
         b"\xef\xbb\xbf# staff\r\nalice:OLD\r\n\nbroken\nbob:X\nali:Y\nalice:AGAIN\n#alice:Z";
@@ -113,10 +103,5 @@ mod tests {
             let (new, found) = replaced(before.as_bytes(), "zoe", "NEW");
             assert_eq!((new.as_slice(), found), (after.as_bytes(), 0), "{before:?}");
         }
-    }
-
-    #[test]
-    fn the_lines_of_one_user_keep_their_numbers() {
-        assert_eq!(only(FILE, "bob"), b"\xef\xbb\xbf\r\n\r\n\n\nbob:X\n\n\n");
     }
 }

@@ -71,15 +71,15 @@ impl LineError {
         }
     }
 
-    /// A file in which no user stands.
-    pub(super) fn no_users(file: &Arc<Path>) -> Self {
+    /// What is wrong with a file as a whole.
+    pub(super) fn of_file(file: &Arc<Path>, cause: Problem) -> Self {
         Self {
             file: Arc::clone(file),
             line: 1,
             column: 1,
             user: None,
-            cause: Problem::NoUsers,
-            remedy: Problem::NoUsers.remedy(file, "USER"),
+            cause,
+            remedy: cause.remedy(file, "USER"),
         }
     }
 }
@@ -131,6 +131,9 @@ pub enum Problem {
     /// An end of the hash is missing, or a character of it is wrong.
     #[error("the {0} hash is damaged: its length or a character is wrong")]
     Malformed(&'static str),
+    /// A byte order mark before or in the name.
+    #[error("a byte order mark (BOM) stands in the user name, where two files were joined perhaps")]
+    Mark,
     /// `$1$`
     #[error("MD5 crypt ($1$) is not accepted")]
     Md5Crypt,
@@ -155,6 +158,9 @@ pub enum Problem {
     /// A field or white space after the hash.
     #[error("something follows after the hash")]
     Trailing,
+    /// Another encoding of the whole file.
+    #[error("the file is UTF-16, not UTF-8")]
+    Utf16,
     /// None of the hashes known, or no hash at all.
     #[error("this is no known kind of hash, and plain passwords are not accepted")]
     Unknown,
@@ -202,6 +208,7 @@ impl Problem {
             Self::RoundsTooMany(_) | Self::RoundsTooFew(_) => Offset::Hash("$5$rounds=".len()),
             Self::Trailing => Offset::AfterHash,
             Self::Duplicate(_)
+            | Self::Mark
             | Self::NoColon
             | Self::NotUtf8
             | Self::NoUsers
@@ -211,7 +218,8 @@ impl Problem {
             | Self::UserEmpty
             | Self::UserSpace
             | Self::UserTooLong
-            | Self::UserUnfit(_) => Offset::User,
+            | Self::UserUnfit(_)
+            | Self::Utf16 => Offset::User,
         }
     }
 
@@ -233,7 +241,15 @@ impl Problem {
             | Self::Yescrypt => run_passwd(file, user),
             Self::Duplicate(_) => "remove one of the two lines".to_owned(),
             Self::NoColon => "write USER:HASH, or begin a comment with #".to_owned(),
+            Self::Mark => {
+                let file = quoted(&file.to_string_lossy());
+                format!(r"take it out: sed -i 's/\xEF\xBB\xBF//g' {file}")
+            }
             Self::NotUtf8 => "save the file as UTF-8".to_owned(),
+            Self::Utf16 => {
+                let file = quoted(&file.to_string_lossy());
+                format!("save it as UTF-8: iconv -f UTF-16 -t UTF-8 {file}")
+            }
             Self::UserControl
             | Self::UserComment
             | Self::UserColon
@@ -274,9 +290,8 @@ pub fn check_user(user: &str) -> Result<(), Problem> {
     match user {
         "" => Err(Problem::UserEmpty),
         long if long.len() > MAX_USER => Err(Problem::UserTooLong),
-        odd if odd.contains(|c: char| c.is_control() || c == '\u{feff}') => {
-            Err(Problem::UserControl)
-        }
+        marked if marked.contains('\u{feff}') => Err(Problem::Mark),
+        odd if odd.contains(char::is_control) => Err(Problem::UserControl),
         odd if odd.contains(':') => Err(Problem::UserColon),
         odd if odd.trim() != odd => Err(Problem::UserSpace),
         odd if odd.starts_with('#') => Err(Problem::UserComment),

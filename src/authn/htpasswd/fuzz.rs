@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::hash::{Effort, Hash};
 use super::line::{is_comment, lines, split_bom, split_end};
-use super::{Users, check_user, only, removed, replaced};
+use super::{Users, check_user, removed, replaced};
 use crate::authn::Rejection;
 use crate::identity::Password;
 
@@ -87,9 +87,6 @@ fn edited(text: &[u8], user: &str) {
     let (gone, had) = removed(text, user);
     assert_eq!((own(text, user).len(), own(&gone, user).len()), (had, 0));
     assert_eq!(others(&gone, user), others(text, user));
-    let kept = only(text, user);
-    assert_eq!(own(&kept, user), own(text, user));
-    assert!(others(&kept, user).is_empty());
 }
 
 /// The lines of a file with their numbers, without their ends.

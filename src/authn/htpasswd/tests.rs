@@ -442,7 +442,7 @@ fn odd_names_are_refused() {
     assert_eq!(super::check_user("al:ice"), Err(super::Problem::UserColon));
     // In the first line it would be the file's.
     let marked = super::check_user("\u{feff}alice");
-    assert_eq!(marked, Err(super::Problem::UserControl));
+    assert_eq!(marked, Err(super::Problem::Mark));
     assert_eq!(super::check_user("alice"), Ok(()));
 }
 

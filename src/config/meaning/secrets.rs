@@ -1,6 +1,5 @@
 //! Passwords, and from where they may come.
 
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use super::exposure::Content;
 use crate::config::file::File;
 use crate::document::{Interpreter, Text, Wrong};
 use crate::identity::Secret;
-use crate::whole_file::{MAX_SECRET, read_text};
+use crate::whole_file::{BYTE_ORDER_MARK, MAX_SECRET, read_text};
 
 /// A key's name and what is written there.
 pub(super) type Written<'a> = (&'static str, Option<&'a Text>);
@@ -168,10 +167,14 @@ impl Interpreter<'_> {
 
 fn read_secret(path: &Path) -> Result<Secret<String>, Wrong> {
     match read_text(path, MAX_SECRET).map(Zeroizing::new) {
-        Ok(text) => filled_secret(text.trim_end_matches(['\r', '\n'])),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(Wrong::new("the password in this file is not text"))
+        // It would be a part of the password, which no editor shows.
+        Ok(text) if text.starts_with(BYTE_ORDER_MARK) => {
+            let wrong =
+                Wrong::new("a byte order mark (BOM) stands before the password in this file");
+            let path = path.display();
+            Err(wrong.help(format!(r"take it out: sed -i '1s/^\xEF\xBB\xBF//' {path}")))
         }
+        Ok(text) => filled_secret(text.trim_end_matches(['\r', '\n'])),
         Err(error) => Err(Wrong::new(format!("the password cannot be read: {error}"))),
     }
 }

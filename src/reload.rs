@@ -7,14 +7,20 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::admin::Admin;
-use crate::audit::{AuditError, ChainKey, Event, Outcome, Plan, Record, Signer, SyslogAddress};
+use crate::audit::{
+    AuditError, ChainKey, Event, Outcome, Plan, Prepared, Record, Signer, SyslogAddress,
+};
 use crate::authn::htpasswd::{LineError, LineWarning, Users};
 use crate::authn::keys::Keyring;
 use crate::authn::ldap::Directory;
@@ -24,7 +30,7 @@ use crate::identity::{Claim, Robot, Subject};
 use crate::limit::lockout::Setting;
 use crate::policy::PullLimits;
 use crate::proxy::Proxy;
-use crate::state::{Rules, Shown};
+use crate::state::{Retained, Rules, Shown};
 use crate::store::{Counts, Store, StoreUrl};
 use crate::telemetry;
 use crate::tls::{self, TlsError};
@@ -77,6 +83,26 @@ pub enum BuildError {
     User(#[from] LineError),
 }
 
+/// How long a reload waits for files. A disk that has to start is faster.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs what opens files on a thread of its own, for which neither the runtime nor the end of the process
+/// waits: a file system may hang for ever. `None` if the work has panicked.
+pub async fn beside_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Option<T>> {
+    let (done, result) = oneshot::channel();
+    let runtime = Handle::current();
+    thread::Builder::new()
+        .name("files".to_owned())
+        .spawn(move || {
+            let _runtime = runtime.enter();
+            // Nobody may wait any more.
+            drop(done.send(work()));
+        })?;
+    Ok(result.await.ok())
+}
+
 /// Parts of what survives a reload, on which rules are built.
 pub struct RetainedParts<'a> {
     /// Verified credentials and the threads that hash.
@@ -87,6 +113,8 @@ pub struct RetainedParts<'a> {
     pub store: Option<&'a Arc<Store>>,
     /// Counts of requests to stores.
     pub store_counts: &'a Arc<Counts>,
+    /// The robot keys in force, if there are any.
+    pub robots: Option<&'a Keyring>,
     /// The signing key for configurations that name none (PKCS #8).
     pub spare_key: &'a [u8],
 }
@@ -117,9 +145,12 @@ pub fn build(
     let keys = keys(config, parts.spare_key)
         .map_err(|error| errors.push(error))
         .ok();
-    let robots = Keyring::open(&config.auth.keys, &config.roles)
-        .map_err(|found| errors.push(found.into()))
-        .ok();
+    let (file, roles) = (&config.auth.keys, &config.roles);
+    let robots = match parts.robots {
+        Some(in_force) => in_force.reopen(file, roles),
+        None => Keyring::open(file, roles),
+    };
+    let robots = robots.map_err(|found| errors.push(found.into())).ok();
     // Errors of the upstream are reported also if the signing key is unusable.
     let spare = match &keys {
         Some(_) => None,
@@ -421,8 +452,22 @@ pub fn watch_keys(proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
     }
 }
 
-async fn apply(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) -> Result<u64, String> {
-    let retained = proxy.retained();
+/// What a configuration has become, before any of it is in force.
+struct Built {
+    config: Config,
+    rules: Rules,
+    trail: Prepared,
+    /// Keys that have changed and need a restart.
+    waiting: Vec<&'static str>,
+}
+
+/// Reads and builds all that a configuration names.
+fn read(
+    path: &Path,
+    server: &transport::Settings,
+    retained: &Retained,
+    in_force: &Rules,
+) -> Result<Built, String> {
     let (mut config, warnings) = Config::load(path).map_err(|errors| errors.to_string())?;
     if let Some(failed) = config.run_policy_tests(Timestamp::now()).first() {
         return Err(failed.to_string());
@@ -430,32 +475,64 @@ async fn apply(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) -> Res
     for warning in warnings {
         tracing::warn!(%warning, "configuration");
     }
-    let in_force = proxy.rules();
-    let (server, mut waiting) = handles.server.reloaded(config.server);
-    if handles.admin.socket_waits(config.admin.socket.as_deref()) {
-        waiting.push("admin.socket");
-    }
+    let (server, waiting) = server.reloaded(config.server);
     config.server = server;
     let parts = RetainedParts {
         memory: &retained.memory,
         pool: &retained.pool,
         store: in_force.store.as_ref(),
         store_counts: &retained.store_counts,
+        robots: Some(&in_force.robots),
         spare_key: &retained.spare_key,
     };
     let generation = in_force.generation.saturating_add(1);
     let (rules, warnings) = build(&config, &parts, generation).map_err(first_of)?;
-    let admin = handles.admin.prepare(config.admin.listen);
-    let admin = admin.map_err(|error| format!("admin.listen: {error}"))?;
     let plan = audit_plan(&config).map_err(|error| error.to_string())?;
-    let prepared = retained
-        .audit
-        .prepare(plan)
-        .map_err(|error| error.to_string())?;
+    let trail = retained.audit.prepare(plan);
+    let trail = trail.map_err(|error| error.to_string())?;
     for warning in warnings {
         tracing::warn!(%warning, "htpasswd");
     }
-    retained.audit.adopt(prepared).await;
+    Ok(Built {
+        config,
+        rules,
+        trail,
+        waiting,
+    })
+}
+
+async fn apply(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) -> Result<u64, String> {
+    let retained = proxy.retained();
+    let in_force = Arc::clone(&proxy.rules());
+    let work = {
+        let (path, server) = (path.to_owned(), handles.server.clone());
+        let (retained, in_force) = (Arc::clone(retained), Arc::clone(&in_force));
+        move || read(&path, &server, &retained, &in_force)
+    };
+    let built = timeout(READ_TIMEOUT, beside_runtime(work)).await;
+    let Built {
+        config,
+        rules,
+        trail,
+        mut waiting,
+    } = match built {
+        Ok(Ok(Some(built))) => built?,
+        Ok(Ok(None)) => return Err("reading the configuration has failed".to_owned()),
+        Ok(Err(error)) => return Err(format!("no thread can be started: {error}")),
+        Err(_elapsed) => {
+            return Err(format!(
+                "the files of the configuration were not read within {READ_TIMEOUT:?}: a file system \
+                 does not answer"
+            ));
+        }
+    };
+    if handles.admin.socket_waits(config.admin.socket.as_deref()) {
+        waiting.push("admin.socket");
+    }
+    let generation = rules.generation;
+    let admin = handles.admin.prepare(config.admin.listen);
+    let admin = admin.map_err(|error| format!("admin.listen: {error}"))?;
+    retained.audit.adopt(trail).await;
     if let Some(store) = &rules.store {
         store.start(&retained.audit).await;
     }

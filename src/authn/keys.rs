@@ -7,21 +7,23 @@
 //! nothing is remembered and a revoked key ends at once.
 //!
 //! The file is looked at whenever a key is used or the status is asked for, and read again when it is
-//! another one. If it cannot
-//! be read then, the keys known so far stay in force and the log says so.
+//! another one. If it cannot be read then, or is empty, perhaps because it is being written, the keys
+//! known so far stay in force and the log says so. A thread of its own looks at it: whoever asks waits
+//! for the next look, and for nothing while the file system hangs.
 
 mod file;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -43,6 +45,11 @@ const RANDOM: usize = 33;
 const CHECKSUM: usize = 6;
 /// No file of keys is longer.
 const MAX_FILE: u64 = 16 << 20;
+/// How long a look at the file may take before nobody waits for it.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an empty file may be one that is being written, at a reload.
+const SETTLING: Duration = Duration::from_secs(1);
+const SETTLING_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A new key. It is nowhere else.
 pub fn new_key() -> io::Result<Secret<String>> {
@@ -121,11 +128,31 @@ fn letter(number: u32) -> char {
 /// The keys of one file, as they are now.
 pub struct Keyring {
     path: PathBuf,
-    roles: Roles,
-    read: Mutex<Reading>,
+    looks: Arc<Looks>,
+}
+
+/// Meeting point of those who ask and the thread that looks at the file.
+struct Looks {
+    latest: Mutex<Latest>,
+    asked: Condvar,
+    answered: Condvar,
+}
+
+struct Latest {
+    reading: Reading,
+    /// Somebody waits for a look that has not begun.
+    wanted: bool,
+    /// Looks that have begun, and those that are done.
+    begun: u64,
+    done: u64,
+    /// The last one takes too long: nobody waits for it.
+    hangs: bool,
+    /// Nobody asks any more.
+    ended: bool,
 }
 
 /// What was read last.
+#[derive(Clone)]
 struct Reading {
     seen: Stamp,
     keys: Arc<Keys>,
@@ -157,6 +184,7 @@ enum Stamp {
         device: u64,
         inode: u64,
         size: u64,
+        is_regular: bool,
         modified: (i64, i64),
         changed: (i64, i64),
     },
@@ -191,65 +219,167 @@ impl KeyChange {
 impl Keyring {
     /// Reads the file. None at all is a file without keys: `portcullis key create` makes it.
     pub fn open(path: &Path, roles: &Roles) -> Result<Self, Errors> {
-        let (seen, text, keys) = read(path, roles)?;
+        Self::from_read(path, roles, read(path, roles)?)
+    }
+
+    /// Reads the file that a new configuration names. An empty one in the place of keys in force is
+    /// waited for, as it may be being written, and then an error.
+    pub fn reopen(&self, path: &Path, roles: &Roles) -> Result<Self, Errors> {
+        let has_keys = path == self.path && !self.looks.latest.lock().reading.keys.0.is_empty();
+        let begun = Instant::now();
+        loop {
+            let found = read(path, roles)?;
+            if !(has_keys && found.0.is_empty_file()) {
+                return Self::from_read(path, roles, found);
+            }
+            if begun.elapsed() >= SETTLING {
+                return Err(Diagnostic::about_file(path, EMPTY).into());
+            }
+            thread::sleep(SETTLING_INTERVAL);
+        }
+    }
+
+    fn from_read(path: &Path, roles: &Roles, found: Found) -> Result<Self, Errors> {
+        let (seen, text, keys) = found;
+        let looks = Arc::new(Looks {
+            latest: Mutex::new(Latest {
+                reading: Reading {
+                    seen,
+                    keys: Arc::new(keys),
+                    text,
+                    trouble: None,
+                },
+                wanted: false,
+                begun: 0,
+                done: 0,
+                hangs: false,
+                ended: false,
+            }),
+            asked: Condvar::new(),
+            answered: Condvar::new(),
+        });
+        let (at, roles, its) = (path.to_owned(), roles.clone(), Arc::clone(&looks));
+        let thread = thread::Builder::new().name("robot-keys".to_owned());
+        let started = thread.spawn(move || its.look_when_asked(&at, &roles));
+        started.map_err(|error| {
+            let message = format!("no thread can be started to watch the robot keys: {error}");
+            Errors::from(Diagnostic::about_file(path, message))
+        })?;
         Ok(Self {
             path: path.to_owned(),
-            roles: roles.clone(),
-            read: Mutex::new(Reading {
-                seen,
-                keys: Arc::new(keys),
-                text,
-                trouble: None,
-            }),
+            looks,
         })
     }
 
     /// The keys as the file has them now.
     pub fn current(&self) -> Arc<Keys> {
-        Arc::clone(&self.renewed().keys)
+        self.looks.renewed().keys
     }
 
     /// Which state of the file that is.
     pub fn state(&self) -> KeyringState {
-        let last = self.renewed();
+        let last = self.looks.renewed();
         KeyringState {
             file: self.path.clone(),
             keys: last.keys.0.len(),
             text: last.text,
-            trouble: last.trouble.clone(),
+            trouble: last.trouble,
         }
     }
+}
 
-    fn renewed(&self) -> MutexGuard<'_, Reading> {
-        let now = stamp(&self.path);
-        let mut last = self.read.lock();
-        if last.seen != now {
-            // Remembered also when it cannot be read, so that it is told once and not at each use.
-            last.seen = now;
-            match read(&self.path, &self.roles) {
-                Ok((seen, text, keys)) => {
-                    let (before, after) = (last.keys.0.len(), keys.0.len());
-                    tracing::info!(before, after, "robot keys read again");
-                    *last = Reading {
-                        seen,
-                        keys: Arc::new(keys),
-                        text,
-                        trouble: None,
-                    };
-                }
-                Err(errors) => {
-                    tracing::error!(
-                        %errors,
-                        "robot keys cannot be read, the old ones stay in force: NOTHING THAT WAS \
-                         REVOKED OR CHANGED IN THE FILE IS IN FORCE"
-                    );
-                    // Without the lines that are quoted.
-                    let first = errors.diagnostics().iter().find(|one| !one.is_warning());
-                    last.trouble = Some(first.map_or("", Diagnostic::message).into());
-                }
+impl Drop for Keyring {
+    fn drop(&mut self) {
+        self.looks.latest.lock().ended = true;
+        self.looks.asked.notify_one();
+    }
+}
+
+impl Looks {
+    /// What a look finds that begins from now on; what is known already if the file system hangs.
+    fn renewed(&self) -> Reading {
+        let mut latest = self.latest.lock();
+        let own = latest.begun.saturating_add(1);
+        latest.wanted = true;
+        self.asked.notify_one();
+        let begun = Instant::now();
+        while latest.done < own && !latest.hangs {
+            let left = LOOK_TIMEOUT.saturating_sub(begun.elapsed());
+            let waited = self.answered.wait_for(&mut latest, left);
+            if waited.timed_out() && latest.done < own && !latest.hangs {
+                latest.hangs = true;
+                tracing::error!(
+                    "the file of robot keys does not answer, the old ones stay in force: NOTHING \
+                     THAT WAS REVOKED OR CHANGED IN THE FILE IS IN FORCE"
+                );
             }
         }
-        last
+        let mut reading = latest.reading.clone();
+        if latest.hangs {
+            reading.trouble = Some("the file system does not answer".into());
+        }
+        reading
+    }
+
+    /// Looks at the file as long as somebody may ask.
+    fn look_when_asked(&self, path: &Path, roles: &Roles) {
+        let mut latest = self.latest.lock();
+        while !latest.ended {
+            if !latest.wanted {
+                self.asked.wait(&mut latest);
+                continue;
+            }
+            latest.wanted = false;
+            latest.begun = latest.begun.saturating_add(1);
+            let mut reading = latest.reading.clone();
+            MutexGuard::unlocked(&mut latest, || reading.renew(path, roles));
+            latest.reading = reading;
+            latest.done = latest.begun;
+            if std::mem::take(&mut latest.hangs) {
+                tracing::info!("the file of robot keys answers again");
+            }
+            self.answered.notify_all();
+        }
+    }
+}
+
+impl Reading {
+    fn renew(&mut self, path: &Path, roles: &Roles) {
+        let now = stamp(path);
+        if self.seen == now {
+            return;
+        }
+        // Remembered also when it cannot be read, so that it is told once and not at each use.
+        self.seen = now;
+        let read = if now.is_empty_file() && !self.keys.0.is_empty() {
+            Err(Diagnostic::about_file(path, EMPTY).into())
+        } else {
+            read(path, roles)
+        };
+        match read {
+            // Written in between: the next look will see more.
+            Ok((seen, _, _)) if seen.is_empty_file() && !self.keys.0.is_empty() => {}
+            Ok((seen, text, keys)) => {
+                let (before, after) = (self.keys.0.len(), keys.0.len());
+                tracing::info!(before, after, "robot keys read again");
+                *self = Self {
+                    seen,
+                    keys: Arc::new(keys),
+                    text,
+                    trouble: None,
+                };
+            }
+            Err(errors) => {
+                tracing::error!(
+                    %errors,
+                    "robot keys cannot be read, the old ones stay in force: NOTHING THAT WAS \
+                     REVOKED OR CHANGED IN THE FILE IS IN FORCE"
+                );
+                // Without the lines that are quoted.
+                let first = errors.diagnostics().iter().find(|one| !one.is_warning());
+                self.trouble = Some(first.map_or("", Diagnostic::message).into());
+            }
+        }
     }
 }
 
@@ -322,11 +452,23 @@ fn stamp(path: &Path) -> Stamp {
 }
 
 impl Stamp {
+    fn is_empty_file(self) -> bool {
+        matches!(
+            self,
+            Self::File {
+                size: 0,
+                is_regular: true,
+                ..
+            }
+        )
+    }
+
     fn of(file: &std::fs::Metadata) -> Self {
         Self::File {
             device: file.dev(),
             inode: file.ino(),
             size: file.size(),
+            is_regular: file.is_file(),
             modified: (file.mtime(), file.mtime_nsec()),
             changed: (file.ctime(), file.ctime_nsec()),
         }
@@ -341,13 +483,20 @@ impl Stamp {
     }
 }
 
+/// What stands in a file: its stamp, the SHA-256 of its text if there is one, and the keys.
+type Found = (Stamp, Option<[u8; 32]>, Keys);
+
+/// Why an empty file is none without keys.
+const EMPTY: &str = "the file of robot keys is empty, perhaps while it is being written; to have no keys, \
+     remove it or leave a comment in it";
+
 /// Reads a file, with the stamp and SHA-256 of exactly what was read.
-fn read(path: &Path, roles: &Roles) -> Result<(Stamp, Option<[u8; 32]>, Keys), Errors> {
+fn read(path: &Path, roles: &Roles) -> Result<Found, Errors> {
     let failed = |error: io::Error| {
         let message = format!("the robot keys cannot be read: {error}");
         Errors::from(Diagnostic::about_file(path, message))
     };
-    let file = match File::open(path) {
+    let file = match whole_file::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok((Stamp::Absent, None, Keys::default()));
@@ -368,12 +517,13 @@ fn read(path: &Path, roles: &Roles) -> Result<(Stamp, Option<[u8; 32]>, Keys), E
 mod tests {
     use std::fs;
     use std::path::PathBuf;
+    use std::time::Instant;
 
     use jiff::Timestamp;
     use tempfile::TempDir;
 
-    use super::write_digest;
     use super::{KeyChange, Keyring, checksum, digest, is_meant, is_whole, new_key};
+    use super::{LOOK_TIMEOUT, write_digest};
     use crate::authn::{Outcome, Rejection};
     use crate::identity::Password;
     use crate::policy::Roles;
@@ -433,6 +583,64 @@ mod tests {
             Outcome::Reject(rejected) => Err(rejected.why),
             Outcome::Fail(failure) => panic!("{failure:?}"),
         }
+    }
+
+    #[test]
+    fn an_empty_file_is_one_that_is_being_written() {
+        let file = KeyFile::new();
+        let key = new_key().unwrap();
+        let text = entry("ci", key.expose(), "");
+        fs::write(&file.path, &text).unwrap();
+        let keyring = file.open();
+        let tried = |keyring: &Keyring| verify(keyring, "ci", key.expose(), "10.0.0.1");
+        fs::write(&file.path, "").unwrap();
+        assert_eq!(tried(&keyring), Ok(()));
+        let trouble = keyring.state().trouble.unwrap();
+        assert!(
+            trouble.contains("empty") && trouble.contains("remove it"),
+            "{trouble}"
+        );
+        let roles = Roles::from([("guest".into(), vec![Action::Pull])]);
+        assert!(keyring.reopen(&file.path, &roles).is_err());
+        // As soon as there is something in it, it counts.
+        fs::write(&file.path, &text).unwrap();
+        assert_eq!(keyring.state().trouble, None);
+        assert_eq!(tried(&keyring.reopen(&file.path, &roles).unwrap()), Ok(()));
+        fs::write(&file.path, "# none\n").unwrap();
+        assert_eq!(tried(&keyring), Err(Rejection::UnknownKey));
+        fs::write(&file.path, "").unwrap();
+        assert_eq!(keyring.reopen(&file.path, &roles).unwrap().state().keys, 0);
+    }
+
+    #[test]
+    fn a_file_system_that_hangs_holds_up_nobody_twice() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let file = KeyFile::new();
+        let key = new_key().unwrap();
+        file.write(&entry("ci", key.expose(), ""));
+        // By this way even a pipe is opened, which waits for a writer.
+        let root = PathBuf::from("/proc/self/root");
+        let path = root.join(file.path.strip_prefix("/").unwrap());
+        let roles = Roles::from([("guest".into(), vec![Action::Pull])]);
+        let keyring = Keyring::open(&path, &roles).unwrap();
+        let tried = || verify(&keyring, "ci", key.expose(), "10.0.0.1");
+        assert_eq!(tried(), Ok(()));
+        fs::remove_file(&file.path).unwrap();
+        mknodat(CWD, &file.path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert_eq!(tried(), Ok(()));
+        let begun = Instant::now();
+        assert_eq!(tried(), Ok(()));
+        assert!(begun.elapsed() < LOOK_TIMEOUT / 2, "it waited again");
+        let trouble = keyring.state().trouble.unwrap();
+        assert!(trouble.contains("does not answer"), "{trouble}");
+        // The look ends, and the next one finds what is there then.
+        drop(fs::OpenOptions::new().write(true).open(&file.path).unwrap());
+        file.write("# none\n");
+        while keyring.state().trouble.is_some() {
+            std::thread::yield_now();
+        }
+        assert_eq!(tried(), Err(Rejection::UnknownKey));
     }
 
     #[test]
@@ -537,7 +745,7 @@ mod tests {
         file.write("[[key]\n");
         assert_eq!(tried(), Ok(()));
         assert_eq!(tried(), Ok(()));
-        file.write("");
+        file.write("# none\n");
         assert_eq!(tried(), Err(Rejection::UnknownKey));
         file.write(&entry("ci", key.expose(), ""));
         assert_eq!(tried(), Ok(()));
@@ -563,8 +771,8 @@ mod tests {
             !trouble.is_empty() && !trouble.contains("sha256"),
             "{trouble}"
         );
-        file.write("");
-        assert_eq!(keyring.state().text, Some(digest("")));
+        file.write("# none\n");
+        assert_eq!(keyring.state().text, Some(digest("# none\n")));
         assert_eq!(keyring.state().trouble, None);
     }
 

@@ -367,6 +367,7 @@ fn build(config: &Config) -> Result<(Option<Rules>, Vec<Diagnostic>)> {
         pool: &pool,
         store: None,
         store_counts: &Arc::default(),
+        robots: None,
         spare_key: &reload::spare_key()?,
     };
     let (rules, mut found) = match reload::build(config, &parts, 1) {

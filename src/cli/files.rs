@@ -248,7 +248,7 @@ mod tests {
         let folder = tempdir().unwrap();
         let path = folder.path().join("keys.toml");
         fs::write(&path, "one").unwrap();
-        let by_a_reader = [folder.path(), &path].map(|open| fs::File::open(open).unwrap());
+        let by_a_reader = [folder.path(), &path].map(|open| File::open(open).unwrap());
         for file in &by_a_reader {
             flock(file, FlockOperation::LockExclusive).unwrap();
         }

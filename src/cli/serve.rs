@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -36,6 +37,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     config: ConfigFile,
 }
+
+/// Time for tasks that are left at the end.
+const LAST_TASKS: Duration = Duration::from_secs(1);
 
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode> {
@@ -72,7 +76,10 @@ impl Serve {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(serve(config, path, sockets))
+        let ended = runtime.block_on(serve(Arc::new(config), path, sockets));
+        // What hangs is not waited for.
+        runtime.shutdown_timeout(LAST_TASKS);
+        ended
     }
 }
 
@@ -107,21 +114,32 @@ fn prepare_process(config: &Config) {
     }
 }
 
-async fn serve(config: Config, path: PathBuf, sockets: AssignedSockets) -> Result<ExitCode> {
+async fn serve(config: Arc<Config>, path: PathBuf, sockets: AssignedSockets) -> Result<ExitCode> {
     // Signals first: from here on SIGHUP must not end the process.
     let mut signals = Signals::listen()?;
     let memory = Arc::new(AuthnState::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
     let store_counts = Arc::default();
     let spare_key = reload::spare_key()?;
-    let parts = RetainedParts {
-        memory: &memory,
-        pool: &pool,
-        store: None,
-        store_counts: &store_counts,
-        spare_key: &spare_key,
+    let build = {
+        let (config, memory, pool) = (Arc::clone(&config), Arc::clone(&memory), Arc::clone(&pool));
+        let (store_counts, spare_key) = (Arc::clone(&store_counts), spare_key.clone());
+        move || {
+            let parts = RetainedParts {
+                memory: &memory,
+                pool: &pool,
+                store: None,
+                store_counts: &store_counts,
+                robots: None,
+                spare_key: &spare_key,
+            };
+            reload::build(&config, &parts, 1)
+        }
     };
-    let (rules, warnings) = match reload::build(&config, &parts, 1) {
+    let Some(built) = signals.unless_stopped(build).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let (rules, warnings) = match built {
         Ok(built) => built,
         Err(errors) => {
             for error in errors {
@@ -145,14 +163,20 @@ async fn serve(config: Config, path: PathBuf, sockets: AssignedSockets) -> Resul
     let public = listeners(sockets.server, &sockets.missing)?;
     let socket = config.admin.socket.as_deref().map(AdminSocket::bind);
     let socket = socket.transpose()?;
-    let plan = match reload::audit_plan(&config) {
-        Ok(plan) => plan,
+    let open = {
+        let config = Arc::clone(&config);
+        move || reload::audit_plan(&config).map(Audit::open)
+    };
+    let Some(opened) = signals.unless_stopped(open).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let audit = match opened {
+        Ok(audit) => audit?,
         Err(error) => {
             tracing::error!(%error, "cannot start");
             return Ok(WRONG_CONFIGURATION.into());
         }
     };
-    let audit = Audit::open(plan)?;
     record_event(&audit, Event::Start).await;
     if let Some(store) = &rules.store {
         store.start(&audit).await;
@@ -177,7 +201,7 @@ async fn serve(config: Config, path: PathBuf, sockets: AssignedSockets) -> Resul
     let serving = tokio::spawn(transport::serve(
         public,
         Arc::clone(&proxy),
-        config.server,
+        config.server.clone(),
         stopping,
     ));
     let alive = tokio::spawn(supervisor::watchdog());
@@ -248,7 +272,7 @@ async fn reload_and_notify(proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &
 }
 
 /// Opens the audit file again, as logrotate asks other servers by SIGUSR1.
-async fn reopen(proxy: &Arc<Proxy>) {
+async fn reopen(proxy: Arc<Proxy>) {
     match proxy.retained().audit.reopen().await {
         Ok(()) => tracing::info!("audit file opened again"),
         Err(error) => tracing::error!(%error, "audit file not opened again, the old one goes on"),
@@ -273,6 +297,18 @@ impl Signals {
         })
     }
 
+    /// Does what opens files; `None` if the process is to stop before it is done.
+    async fn unless_stopped<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>> {
+        tokio::select! {
+            done = reload::beside_runtime(work) => done?.context("the start has failed").map(Some),
+            _ = self.interrupt.recv() => Ok(None),
+            _ = self.terminate.recv() => Ok(None),
+        }
+    }
+
     /// Reloads at each SIGHUP and opens the audit file again at each SIGUSR1, until SIGTERM or SIGINT.
     /// Several SIGHUP during a reload cause one more.
     async fn until_stop(&mut self, proxy: &Arc<Proxy>, handles: &ProcessHandles, path: &Path) {
@@ -283,7 +319,8 @@ impl Signals {
                     _ = self.interrupt.recv() => return,
                     _ = self.terminate.recv() => return,
                 },
-                _ = self.reopen.recv() => reopen(proxy).await,
+                // In a task: opening a file may take for ever.
+                _ = self.reopen.recv() => drop(tokio::spawn(reopen(Arc::clone(proxy)))),
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
             }

@@ -181,6 +181,7 @@ fn serve(folder: &Path, upstream: SocketAddr) -> SocketAddr {
         pool: &pool,
         store: None,
         store_counts: &store_counts,
+        robots: None,
         spare_key: &spare_key,
     };
     let built = reload::build(&config, &parts, 1);

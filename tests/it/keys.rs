@@ -431,6 +431,27 @@ async fn broken_keys_keep_the_old_ones_in_force_and_refuse_a_reload() {
 }
 
 #[tokio::test]
+async fn an_emptied_file_is_none_without_keys() {
+    let lab = Lab::start().await;
+    let robot = lab.anonymous().basic("ci", &ci(&lab));
+    assert_eq!(status(&robot, "/v2/").await, 200);
+    let good = lab.folder.read("keys.toml");
+    // As an editor that writes in place leaves it for a moment.
+    lab.folder.write("keys.toml", "");
+    assert_eq!(status(&robot, "/v2/").await, 200);
+    assert_eq!(lab.reload().await, "error");
+    assert_eq!(status(&robot, "/v2/").await, 200);
+    let log = lab.process.log();
+    assert!(log.contains("the file of robot keys is empty"), "{log}");
+    lab.folder.write("keys.toml", &good);
+    assert_eq!(lab.reload().await, "allowed");
+    assert_eq!(status(&robot, "/v2/").await, 200);
+    assert!(key(&lab, "revoke ci").status.success());
+    assert_eq!(status(&robot, "/v2/").await, 401);
+    assert_eq!(lab.reload().await, "allowed");
+}
+
+#[tokio::test]
 async fn what_others_guess_does_not_keep_a_key_out() {
     let lab = Lab::builder()
         .more("[limits]\nfailed_logins = { count = 2, per = \"60s\" }\n")

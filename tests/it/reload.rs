@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
+use rustix::process::Signal;
 
 use crate::support::http::{Client, Outgoing};
 use crate::support::image::{Image, begin_upload, digest, finish_upload, noise, under_way};
 use crate::support::lab::htpasswd;
-use crate::support::process::free_port;
-use crate::support::{Http, Lab, PATIENCE, password, within};
+use crate::support::process::{Process, free_port};
+use crate::support::{Http, Lab, PATIENCE, eventually, password, within};
 
 #[tokio::test]
 async fn new_users_and_rules_are_in_force() {
@@ -140,7 +141,7 @@ async fn health_and_metrics_move_to_another_address() {
     assert!(lives(two).await);
     assert_eq!(lab.reload().await, "allowed");
     assert!(lives(two).await);
-    crate::support::eventually("the old address's end", || {
+    eventually("the old address's end", || {
         std::net::TcpStream::connect(("127.0.0.1", one)).err()
     })
     .await;
@@ -148,7 +149,7 @@ async fn health_and_metrics_move_to_another_address() {
     lab.folder
         .replace("portcullis.toml", config.replace(&at(one), ""));
     assert_eq!(lab.reload().await, "allowed");
-    crate::support::eventually("the end of all", || {
+    eventually("the end of all", || {
         std::net::TcpStream::connect(("127.0.0.1", two)).err()
     })
     .await;
@@ -163,7 +164,7 @@ async fn the_log_changes_its_format_and_says_what_needs_a_restart() {
     let config = config + "\n[log]\nformat = \"json\"\n";
     lab.folder.replace("portcullis.toml", config);
     assert_eq!(lab.reload().await, "allowed");
-    let line = crate::support::eventually("the warning", || {
+    let line = eventually("the warning", || {
         let log = lab.process.log();
         let line = log.lines().find(|line| line.contains("needs a restart"));
         line.map(str::to_owned)
@@ -186,7 +187,7 @@ async fn the_time_for_a_body_stays_one_until_a_restart() {
     let config = lab.config().replace(old, "body_timeout = \"10m\"");
     lab.folder.replace("portcullis.toml", config);
     assert_eq!(lab.reload().await, "allowed");
-    crate::support::eventually("the warning", || {
+    eventually("the warning", || {
         let log = lab.process.log();
         let warns = |line: &str| line.contains("restart") && line.contains("server.body_timeout");
         log.lines().any(warns).then_some(())
@@ -221,7 +222,7 @@ async fn a_new_host_name_is_in_force_at_once_and_told() {
     assert_eq!(called("old.example.com").await, 421);
     assert_eq!(called("new.example.com").await, 200);
     let told = "`server.public_url` has changed and is in force";
-    crate::support::eventually("a line in the log", || {
+    eventually("a line in the log", || {
         lab.process.log().contains(told).then_some(())
     })
     .await;
@@ -297,7 +298,7 @@ async fn under_load_no_request_is_dropped() {
         assert_ne!(lab.reload().await, "allowed");
         lab.folder.replace("portcullis.toml", &config);
         let so_far = served.load(Ordering::Relaxed);
-        crate::support::eventually("more requests", || {
+        eventually("more requests", || {
             (served.load(Ordering::Relaxed) > so_far + 10).then_some(())
         })
         .await;
@@ -357,7 +358,7 @@ async fn a_storm_of_signals_ends_with_the_last_configuration() {
             "htpasswd",
             users.clone() + &htpasswd(&[(name.as_str(), "pw")]),
         );
-        lab.process.signal(rustix::process::Signal::HUP);
+        lab.process.signal(Signal::HUP);
     }
     // Signals may be folded into one, but the last one counts.
     let last = lab.anonymous().basic("storm29", "pw");
@@ -385,9 +386,91 @@ async fn the_registry_is_asked_on_demand() {
     };
     assert_eq!(check().0, Some(0));
     let registry = &mut lab.registry_mut().process;
-    registry.signal(rustix::process::Signal::KILL);
+    registry.signal(Signal::KILL);
     registry.wait().await;
     let (code, text) = check();
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("cannot connect to the registry"), "{text}");
+}
+
+/// Puts a pipe in the place of a file: opened as a file, it waits for a writer for ever.
+fn pipe(lab: &Lab, name: &str) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    drop(std::fs::remove_file(lab.folder.join(name)));
+    let mode = Mode::RUSR | Mode::WUSR;
+    mknodat(CWD, lab.folder.join(name), FileType::Fifo, mode, 0).unwrap();
+}
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_file_holds_up_nobody() {
+    let mut lab = Lab::start().await;
+    for name in ["htpasswd", "keys.toml", "server.pem", "server.key"] {
+        let before = std::fs::read(lab.folder.join(name)).ok();
+        pipe(&lab, name);
+        assert_eq!(lab.reload().await, "error", "{name}");
+        assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+        let key = format!("pcl_{}", "0".repeat(39));
+        let robot = lab.anonymous().basic("ci", &key).get("/v2/");
+        assert_eq!(robot.send().await.status, 401, "{name}");
+        std::fs::remove_file(lab.folder.join(name)).unwrap();
+        if let Some(before) = before {
+            lab.folder.write(name, before);
+        }
+    }
+    let log = lab.process.log();
+    assert!(log.contains("put a regular file in its place"), "{log}");
+    assert_eq!(lab.reload().await, "allowed");
+
+    // Nor does a start wait for it.
+    pipe(&lab, "keys.toml");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command
+        .args(["serve", "--config"])
+        .arg(lab.folder.join("portcullis.toml"));
+    let mut second = Process::start(&mut command, &lab.folder.join("second.log"));
+    assert_eq!(second.wait().await.code(), Some(78));
+    lab.process.signal(Signal::TERM);
+    assert!(lab.process.wait().await.success());
+}
+
+/// Waits until a process opens a file beside its runtime.
+async fn opens_a_file(process: &Process) {
+    let tasks = format!("/proc/{}/task", process.id());
+    eventually("a thread that opens files", || {
+        let mut tasks = std::fs::read_dir(&tasks).ok()?.flatten();
+        let is_opening = |task: std::fs::DirEntry| {
+            let name = std::fs::read_to_string(task.path().join("comm"));
+            name.is_ok_and(|name| name.trim() == "files")
+        };
+        tasks.any(is_opening).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_system_that_hangs_keeps_neither_clients_waiting_nor_the_process_from_its_end() {
+    let mut lab = Lab::start().await;
+    pipe(&lab, "hanging");
+    // By this way even a pipe is opened.
+    let hanging = format!("/proc/self/root{}", lab.folder.join("hanging").display());
+    let config = lab.config();
+    let config = config.replace("file = \"htpasswd\"", &format!("file = \"{hanging}\""));
+    lab.folder.replace("portcullis.toml", config);
+    lab.process.signal(Signal::HUP);
+    opens_a_file(&lab.process).await;
+    for _ in 0..8 {
+        assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+    }
+    lab.process.signal(Signal::TERM);
+    assert!(lab.process.wait().await.success());
+
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command
+        .args(["serve", "--config"])
+        .arg(lab.folder.join("portcullis.toml"));
+    let mut second = Process::start(&mut command, &lab.folder.join("second.log"));
+    opens_a_file(&second).await;
+    second.signal(Signal::TERM);
+    assert!(second.wait().await.success());
 }

@@ -1,7 +1,7 @@
 //! `portcullis certs`: a trial CA, its certificates, and the time that certificates have left.
 //!
-//! For trials, tests and small sites. It keeps the CA's key in a file and no list of what it
-//! issued; a company with a CA of its own uses that.
+//! For trials, tests and small sites. It keeps the CA's key in a file, and no list of what it issued
+//! but of what it revoked; a company with a CA of its own uses that.
 
 mod show;
 
@@ -13,14 +13,18 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Subcommand, ValueHint};
-use jiff::Timestamp;
-use portcullis::tls::issue::{Authority, Client, Pair, Validity};
+use jiff::{Timestamp, ToSpan};
+use portcullis::tls::issue::{Authority, Client, Pair, Validity, token_key};
 
 use super::files::{self, Existing, Readers};
 
 const CA_YEARS: u16 = 10;
 /// With the day before the first, 825: clients of Apple refuse more, from whatever CA.
 const LEAF_DAYS: u32 = 824;
+/// Of a revocation list.
+const LIST_DAYS: u32 = 365;
+/// The file of the revocation list.
+const LIST: &str = "clients.crl";
 
 /// Make a trial CA and certificates, show when certificates end.
 #[derive(Debug, clap::Args)]
@@ -82,6 +86,41 @@ enum Action {
         #[arg(long)]
         force: bool,
     },
+    /// Makes the list of revoked certificates, at first an empty one, or renews it: clients.crl.
+    ///
+    /// It is named in `tls.client_certificates.crl`. After its end no client certificate is accepted:
+    /// run this again before, and reload the server.
+    Crl {
+        /// Where ca.pem and ca.key are and clients.crl goes.
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Lifetime in days.
+        #[arg(long, default_value_t = LIST_DAYS, value_parser = clap::value_parser!(u32).range(1..))]
+        days: u32,
+    },
+    /// Puts a certificate on the list of revoked ones, clients.crl; a server refuses it from its
+    /// next reload on.
+    #[command(allow_missing_positional = true)]
+    Revoke {
+        /// Where ca.pem and ca.key are, and clients.crl.
+        #[arg(default_value = "certs", value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// The NAME of NAME.pem there, or the path of a certificate.
+        #[arg(required = true)]
+        name: PathBuf,
+        /// Lifetime of the list in days.
+        #[arg(long, default_value_t = LIST_DAYS, value_parser = clap::value_parser!(u32).range(1..))]
+        days: u32,
+    },
+    /// Makes a key for `token.signing_key`.
+    TokenKey {
+        /// Where it goes.
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Replaces the key that is there; all tokens that it signed are worthless afterwards.
+        #[arg(long)]
+        force: bool,
+    },
     /// Shows names and end of certificates; exit code 1 if one has ended.
     Show(show::Args),
 }
@@ -124,6 +163,13 @@ impl Certs {
                 let pair = open(&dir)?.client(&client, Validity::days(now, days)?)?;
                 keep(&dir, stem, &pair, existing(force), out)?;
             }
+            Action::Crl { dir, days } => revoke(&dir, None, now, days, out)?,
+            Action::Revoke { dir, name, days } => revoke(&dir, Some(&name), now, days, out)?,
+            Action::TokenKey { file, force } => {
+                let key = token_key()?;
+                files::write(&file, key.as_bytes(), Readers::Server, existing(force))?;
+                writeln!(out, "wrote {}", file.display())?;
+            }
             Action::Show(args) => return args.run(now, out),
         }
         Ok(ExitCode::SUCCESS)
@@ -154,6 +200,56 @@ fn ca(
         dir.join("ca.pem").display()
     )?;
     Ok(())
+}
+
+/// Writes the revocation list anew, with one more certificate if one is named.
+fn revoke(
+    dir: &Path,
+    name: Option<&Path>,
+    now: Timestamp,
+    days: u32,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let authority = open(dir)?;
+    let until = now.checked_add((i64::from(days) * 24).hours())?;
+    let certificate = name.map(|name| certificate_of(dir, name)).transpose()?;
+    let list = dir.join(LIST);
+    files::edit(&list, None, |old| {
+        let old = old.map(str::from_utf8).transpose();
+        let old = old.with_context(|| format!("{} is not in PEM", list.display()))?;
+        let revoked = authority.revoke(old, certificate.as_deref(), now, until)?;
+        if revoked.is_repeat {
+            writeln!(out, "it was revoked before")?;
+        }
+        let ends = until.strftime("%F");
+        writeln!(
+            out,
+            "wrote {}: {} revoked, good until {ends}",
+            list.display(),
+            revoked.count
+        )?;
+        Ok(revoked.pem.into_bytes())
+    })?;
+    writeln!(
+        out,
+        "a server that has it in tls.client_certificates.crl reads it at a reload (SIGHUP)"
+    )?;
+    Ok(())
+}
+
+/// A certificate by the name of its files, or by its path.
+fn certificate_of(dir: &Path, name: &Path) -> Result<String> {
+    let mut file = name.as_os_str().to_owned();
+    file.push(".pem");
+    let named = dir.join(file);
+    let path = if named.exists() { &named } else { name };
+    fs::read_to_string(path).with_context(|| {
+        format!(
+            "neither {} nor {} can be read",
+            named.display(),
+            name.display()
+        )
+    })
 }
 
 fn open(dir: &Path) -> Result<Authority> {

@@ -24,7 +24,7 @@ pub enum IssueError {
     /// A text that does not fit into a certificate.
     #[error("{0} is not plain ASCII")]
     Ascii(String),
-    /// A CA whose certificate or key cannot be used.
+    /// A CA, a certificate or a revocation list that cannot be used.
     #[error("{0}")]
     Authority(&'static str),
     /// A certificate that would outlive its CA.
@@ -119,7 +119,7 @@ pub struct Client<'a> {
 
 /// A CA that can issue.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    pub(super) issuer: Issuer<'static, KeyPair>,
     pair: Pair,
     until: Date,
 }
@@ -217,6 +217,11 @@ impl Authority {
     pub fn pair(&self) -> &Pair {
         &self.pair
     }
+}
+
+/// A key that signs tokens (PKCS #8 in PEM; ES256, RFC 7518, section 3.4).
+pub fn token_key() -> Result<Zeroizing<String>> {
+    Ok(generate()?.serialize_pem().into())
 }
 
 fn generate() -> Result<KeyPair> {

@@ -10,6 +10,7 @@ mod fitness;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 pub mod issue;
+mod revoke;
 mod settings;
 mod verify;
 mod words;

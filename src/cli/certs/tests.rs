@@ -232,3 +232,61 @@ fn force_renews() {
     assert_ne!(fs::read(folder.path().join("server.pem")).unwrap(), before);
     assert!(openssl(&folder, "verify -CAfile ca.pem server.pem").0);
 }
+
+#[test]
+fn a_list_revokes_what_it_is_told_and_keeps_it() {
+    let folder = made();
+    let valid = |stem: &str| {
+        let check = "verify -x509_strict -crl_check -CAfile ca.pem -CRLfile clients.crl";
+        openssl(&folder, &format!("{check} {stem}.pem"))
+    };
+    let revoked = |line: &str| certs(&folder, line).map_err(|error| format!("{error:#}"));
+    certs(&folder, "client DIR --name bob").unwrap();
+    certs(&folder, "crl DIR --days 10").unwrap();
+    let (good, text) = openssl(
+        &folder,
+        "crl -in clients.crl -CAfile ca.pem -verify -noout -text",
+    );
+    assert!(
+        good && text.contains("verify OK") && text.contains("No Revoked"),
+        "{text}"
+    );
+    assert!(valid("bob").0 && valid("first.last").0);
+    revoked("revoke DIR bob").unwrap();
+    assert!(valid("first.last").0);
+    let (good, text) = valid("bob");
+    assert!(!good && text.contains("certificate revoked"), "{text}");
+    // By its path; twice; and renewed.
+    revoked("revoke DIR DIR/first.last.pem").unwrap();
+    revoked("revoke DIR bob").unwrap();
+    certs(&folder, "crl DIR").unwrap();
+    let (_, text) = openssl(&folder, "crl -in clients.crl -noout -text -crlnumber");
+    assert_eq!(text.matches("Serial Number: ").count(), 2, "{text}");
+    assert!(text.contains("crlNumber=0x05"), "{text}");
+    assert!(!valid("bob").0 && !valid("first.last").0);
+    for (line, why) in [
+        ("revoke DIR nobody", "can be read"),
+        ("revoke DIR ca", "that of a CA"),
+    ] {
+        let error = revoked(line).unwrap_err();
+        assert!(error.contains(why), "{line}: {error}");
+    }
+    let other = made();
+    let of_other = format!("revoke DIR {}/first.last.pem", other.path().display());
+    let error = revoked(&of_other).unwrap_err();
+    assert!(error.contains("another CA"), "{error}");
+}
+
+#[test]
+fn a_token_key_signs_tokens() {
+    let folder = tempdir().unwrap();
+    certs(&folder, "token-key DIR/token.key").unwrap();
+    let (good, text) = openssl(&folder, "pkey -in token.key -noout -text");
+    assert!(good && text.contains("prime256v1"), "{text}");
+    let path = folder.path().join("token.key");
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    let key = portcullis::tls::private_key(&path).unwrap();
+    assert!(portcullis::token::Keys::new(key.secret_der()).is_ok());
+    assert!(certs(&folder, "token-key DIR/token.key").is_err());
+    certs(&folder, "token-key DIR/token.key --force").unwrap();
+}

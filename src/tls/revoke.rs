@@ -1,0 +1,161 @@
+//! The revocation list of a trial CA (RFC 5280, section 5): values in, PEM out, no files.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, KeyIdMethod, RevokedCertParams,
+    SerialNumber,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::num_bigint::BigUint;
+use x509_parser::prelude::{
+    CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Extension,
+};
+
+use super::issue::{Authority, IssueError};
+
+/// A certificate's serial number, and since when it is revoked.
+type Revoked = (Vec<u8>, Timestamp);
+
+/// A revocation list.
+pub struct Revocations {
+    /// The list in PEM.
+    pub pem: String,
+    /// Certificates on it.
+    pub count: usize,
+    /// Whether the certificate that was to be added was on it already.
+    pub is_repeat: bool,
+}
+
+impl Authority {
+    /// Revokes what the list before did and, if one is given, one more certificate. Until `until` the
+    /// list is good; afterwards no certificate of this CA is.
+    pub fn revoke(
+        &self,
+        before: Option<&str>,
+        certificate: Option<&str>,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Revocations, IssueError> {
+        let der = CertificateDer::from_pem_slice(self.pair().certificate.as_bytes())
+            .map_err(|_cause| unusable("the CA's certificate is not in PEM"))?;
+        let (_, ca) = X509Certificate::from_der(&der)
+            .map_err(|_cause| unusable("the CA's certificate cannot be parsed"))?;
+        let (mut revoked, number) = match before {
+            Some(list) => read(list, &ca)?,
+            None => (Vec::new(), BigUint::from(1_u8)),
+        };
+        let mut is_repeat = false;
+        if let Some(certificate) = certificate {
+            let serial = serial(certificate, &ca)?;
+            is_repeat = revoked.iter().any(|(known, _)| *known == serial);
+            if !is_repeat {
+                revoked.push((serial, now));
+            }
+        }
+        let count = revoked.len();
+        // The library's moments, whose type is not ours to name.
+        let at = |moment: Timestamp| {
+            let time = moment.to_zoned(TimeZone::UTC);
+            let (month, day) = (time.month().unsigned_abs(), time.day().unsigned_abs());
+            let seconds = moment.as_second().rem_euclid(24 * 60 * 60).unsigned_abs();
+            rcgen::date_time_ymd(i32::from(time.year()), month, day) + Duration::from_secs(seconds)
+        };
+        let revoked = revoked
+            .into_iter()
+            .map(|(serial, since)| RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: at(since),
+                reason_code: None,
+                invalidity_date: None,
+            });
+        let list = CertificateRevocationListParams {
+            this_update: at(now),
+            next_update: at(until),
+            crl_number: SerialNumber::from(number.to_bytes_be()),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: key_identifier(&ca).map_or_else(
+                || CertificateParams::default().key_identifier_method,
+                |id| KeyIdMethod::PreSpecified(id.to_vec()),
+            ),
+        };
+        Ok(Revocations {
+            pem: list.signed_by(&self.issuer)?.pem()?,
+            count,
+            is_repeat,
+        })
+    }
+}
+
+/// What a list of this CA revokes, and the number of the list that follows it.
+fn read(list: &str, ca: &X509Certificate<'_>) -> Result<(Vec<Revoked>, BigUint), IssueError> {
+    let der = CertificateRevocationListDer::from_pem_slice(list.as_bytes())
+        .map_err(|_cause| unusable("the revocation list is not in PEM"))?;
+    let (_, list) = CertificateRevocationList::from_der(&der)
+        .map_err(|_cause| unusable("the revocation list cannot be parsed"))?;
+    if list.issuer().as_raw() != ca.subject().as_raw() || !is_by(list.extensions(), ca) {
+        return Err(unusable(
+            "the revocation list is that of another CA: remove it, and a new one begins",
+        ));
+    }
+    let revoked = list.iter_revoked_certificates().map(|one| {
+        let since = Timestamp::from_second(one.revocation_date.timestamp());
+        let since = since.map_err(|_cause| unusable("the revocation list is beyond the calendar"));
+        Ok((one.raw_serial().to_vec(), since?))
+    });
+    let number = list.crl_number().map_or(BigUint::from(0_u8), Clone::clone);
+    Ok((revoked.collect::<Result<_, IssueError>>()?, number + 1_u8))
+}
+
+/// The serial number of a certificate that this CA issued.
+fn serial(certificate: &str, ca: &X509Certificate<'_>) -> Result<Vec<u8>, IssueError> {
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+        .map_err(|_cause| unusable("the certificate is not in PEM"))?;
+    let (_, certificate) = X509Certificate::from_der(&der)
+        .map_err(|_cause| unusable("the certificate cannot be parsed"))?;
+    if certificate.issuer().as_raw() != ca.subject().as_raw()
+        || !is_by(certificate.extensions(), ca)
+    {
+        return Err(unusable("the certificate was issued by another CA"));
+    }
+    if certificate.is_ca() {
+        return Err(unusable(
+            "the certificate is that of a CA, which no list of its own can revoke",
+        ));
+    }
+    Ok(certificate.raw_serial().to_vec())
+}
+
+/// Whether the issuer's key is this CA's, where it is named: trial CAs bear one name.
+fn is_by(extensions: &[X509Extension<'_>], ca: &X509Certificate<'_>) -> bool {
+    let mut named = extensions
+        .iter()
+        .filter_map(|one| match one.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(of) => of.key_identifier.as_ref(),
+            _ => None,
+        });
+    match (named.next(), key_identifier(ca)) {
+        (Some(named), Some(own)) => named.0 == own,
+        (None, _) | (_, None) => true,
+    }
+}
+
+/// How the CA's certificate names its key.
+fn key_identifier<'a>(ca: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+    let mut named = ca
+        .extensions()
+        .iter()
+        .filter_map(|one| match one.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+            _ => None,
+        });
+    named.next()
+}
+
+fn unusable(why: &'static str) -> IssueError {
+    IssueError::Authority(why)
+}

@@ -10,7 +10,6 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use x509_parser::num_bigint::BigUint;
 use x509_parser::prelude::{
     CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Extension,
 };
@@ -44,9 +43,9 @@ impl Authority {
             .map_err(|_cause| unusable("the CA's certificate is not in PEM"))?;
         let (_, ca) = X509Certificate::from_der(&der)
             .map_err(|_cause| unusable("the CA's certificate cannot be parsed"))?;
-        let (mut revoked, number) = match before {
+        let mut revoked = match before {
             Some(list) => read(list, &ca)?,
-            None => (Vec::new(), BigUint::from(1_u8)),
+            None => Vec::new(),
         };
         let mut is_repeat = false;
         if let Some(certificate) = certificate {
@@ -57,27 +56,31 @@ impl Authority {
             }
         }
         let count = revoked.len();
-        // The library's moments, whose type is not ours to name.
+        // A moment of the library, whose type is not ours to name.
         let at = |moment: Timestamp| {
             let time = moment.to_zoned(TimeZone::UTC);
             let (month, day) = (time.month().unsigned_abs(), time.day().unsigned_abs());
-            let seconds = moment.as_second().rem_euclid(24 * 60 * 60).unsigned_abs();
-            rcgen::date_time_ymd(i32::from(time.year()), month, day) + Duration::from_secs(seconds)
+            let second = moment.as_second().rem_euclid(24 * 60 * 60).unsigned_abs();
+            let midnight = rcgen::date_time_ymd(i32::from(time.year()), month, day);
+            let of_day = Duration::from_secs(second).try_into().ok();
+            let moment = of_day.and_then(|of_day| midnight.checked_add(of_day));
+            moment.ok_or(unusable("the revocation list would be beyond the calendar"))
         };
-        let revoked = revoked
-            .into_iter()
-            .map(|(serial, since)| RevokedCertParams {
+        let revoked = revoked.into_iter().map(|(serial, since)| {
+            Ok(RevokedCertParams {
                 serial_number: SerialNumber::from(serial),
-                revocation_time: at(since),
+                revocation_time: at(since)?,
                 reason_code: None,
                 invalidity_date: None,
-            });
+            })
+        });
         let list = CertificateRevocationListParams {
-            this_update: at(now),
-            next_update: at(until),
-            crl_number: SerialNumber::from(number.to_bytes_be()),
+            this_update: at(now)?,
+            next_update: at(until)?,
+            // Grows from list to list (section 5.2.3).
+            crl_number: now.as_microsecond().unsigned_abs().into(),
             issuing_distribution_point: None,
-            revoked_certs: revoked.collect(),
+            revoked_certs: revoked.collect::<Result<_, IssueError>>()?,
             key_identifier_method: key_identifier(&ca).map_or_else(
                 || CertificateParams::default().key_identifier_method,
                 |id| KeyIdMethod::PreSpecified(id.to_vec()),
@@ -91,8 +94,8 @@ impl Authority {
     }
 }
 
-/// What a list of this CA revokes, and the number of the list that follows it.
-fn read(list: &str, ca: &X509Certificate<'_>) -> Result<(Vec<Revoked>, BigUint), IssueError> {
+/// What a list of this CA revokes.
+fn read(list: &str, ca: &X509Certificate<'_>) -> Result<Vec<Revoked>, IssueError> {
     let der = CertificateRevocationListDer::from_pem_slice(list.as_bytes())
         .map_err(|_cause| unusable("the revocation list is not in PEM"))?;
     let (_, list) = CertificateRevocationList::from_der(&der)
@@ -107,8 +110,7 @@ fn read(list: &str, ca: &X509Certificate<'_>) -> Result<(Vec<Revoked>, BigUint),
         let since = since.map_err(|_cause| unusable("the revocation list is beyond the calendar"));
         Ok((one.raw_serial().to_vec(), since?))
     });
-    let number = list.crl_number().map_or(BigUint::from(0_u8), Clone::clone);
-    Ok((revoked.collect::<Result<_, IssueError>>()?, number + 1_u8))
+    revoked.collect()
 }
 
 /// The serial number of a certificate that this CA issued.
@@ -132,12 +134,13 @@ fn serial(certificate: &str, ca: &X509Certificate<'_>) -> Result<Vec<u8>, IssueE
 
 /// Whether the issuer's key is this CA's, where it is named: trial CAs bear one name.
 fn is_by(extensions: &[X509Extension<'_>], ca: &X509Certificate<'_>) -> bool {
-    let mut named = extensions
-        .iter()
-        .filter_map(|one| match one.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(of) => of.key_identifier.as_ref(),
-            _ => None,
-        });
+    let mut named = extensions.iter().filter_map(|one| {
+        if let ParsedExtension::AuthorityKeyIdentifier(of) = one.parsed_extension() {
+            of.key_identifier.as_ref()
+        } else {
+            None
+        }
+    });
     match (named.next(), key_identifier(ca)) {
         (Some(named), Some(own)) => named.0 == own,
         (None, _) | (_, None) => true,
@@ -146,13 +149,13 @@ fn is_by(extensions: &[X509Extension<'_>], ca: &X509Certificate<'_>) -> bool {
 
 /// How the CA's certificate names its key.
 fn key_identifier<'a>(ca: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
-    let mut named = ca
-        .extensions()
-        .iter()
-        .filter_map(|one| match one.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
-            _ => None,
-        });
+    let mut named = ca.extensions().iter().filter_map(|one| {
+        if let ParsedExtension::SubjectKeyIdentifier(id) = one.parsed_extension() {
+            Some(id.0)
+        } else {
+            None
+        }
+    });
     named.next()
 }
 

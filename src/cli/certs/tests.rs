@@ -260,9 +260,8 @@ fn a_list_revokes_what_it_is_told_and_keeps_it() {
     revoked("revoke DIR DIR/first.last.pem").unwrap();
     revoked("revoke DIR bob").unwrap();
     certs(&folder, "crl DIR").unwrap();
-    let (_, text) = openssl(&folder, "crl -in clients.crl -noout -text -crlnumber");
+    let (_, text) = openssl(&folder, "crl -in clients.crl -noout -text");
     assert_eq!(text.matches("Serial Number: ").count(), 2, "{text}");
-    assert!(text.contains("crlNumber=0x05"), "{text}");
     assert!(!valid("bob").0 && !valid("first.last").0);
     for (line, why) in [
         ("revoke DIR nobody", "can be read"),

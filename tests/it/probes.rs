@@ -80,7 +80,7 @@ async fn a_probe_leaves_no_record_and_any_other_request_does() {
     assert_eq!(warnings(&lab), warned, "{}", lab.process.log());
 }
 
-/// A ClientHello whose only extension is a server name (RFC 6066 section 3).
+/// A `ClientHello` whose only extension is a server name (RFC 6066 section 3).
 fn hello(server_name: &str) -> Vec<u8> {
     let sized = |content: Vec<u8>| {
         let length = u16::try_from(content.len()).unwrap().to_be_bytes();

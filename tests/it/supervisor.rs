@@ -165,7 +165,7 @@ async fn sockets_that_do_not_fit_the_configuration_are_told() {
     }
 }
 
-/// The nice value of a thread (proc_pid_stat(5)); its name stands in brackets before.
+/// The nice value of a thread (`proc_pid_stat(5)`); its name stands in brackets before.
 fn niceness(stat: &str) -> i32 {
     let (_, fields) = stat.rsplit_once(')').unwrap();
     fields.split_whitespace().nth(16).unwrap().parse().unwrap()

@@ -145,10 +145,10 @@ pub fn build(
     let keys = keys(config, parts.spare_key)
         .map_err(|error| errors.push(error))
         .ok();
-    let (file, roles) = (&config.auth.keys, &config.roles);
+    let file = &config.auth.keys;
     let robots = match parts.robots {
-        Some(in_force) => in_force.reopen(file, roles),
-        None => Keyring::open(file, roles),
+        Some(in_force) => in_force.reopen(file, &config.roles),
+        None => Keyring::open(file, &config.roles),
     };
     let robots = robots.map_err(|found| errors.push(found.into())).ok();
     // Errors of the upstream are reported also if the signing key is unusable.

@@ -121,7 +121,7 @@ async fn serve(config: Arc<Config>, path: PathBuf, sockets: AssignedSockets) -> 
     let pool = Arc::new(Pool::default());
     let store_counts = Arc::default();
     let spare_key = reload::spare_key()?;
-    let build = {
+    let work = {
         let (config, memory, pool) = (Arc::clone(&config), Arc::clone(&memory), Arc::clone(&pool));
         let (store_counts, spare_key) = (Arc::clone(&store_counts), spare_key.clone());
         move || {
@@ -136,7 +136,7 @@ async fn serve(config: Arc<Config>, path: PathBuf, sockets: AssignedSockets) -> 
             reload::build(&config, &parts, 1)
         }
     };
-    let Some(built) = signals.unless_stopped(build).await? else {
+    let Some(built) = signals.unless_stopped(work).await? else {
         return Ok(ExitCode::SUCCESS);
     };
     let (rules, warnings) = match built {
@@ -163,19 +163,9 @@ async fn serve(config: Arc<Config>, path: PathBuf, sockets: AssignedSockets) -> 
     let public = listeners(sockets.server, &sockets.missing)?;
     let socket = config.admin.socket.as_deref().map(AdminSocket::bind);
     let socket = socket.transpose()?;
-    let open = {
-        let config = Arc::clone(&config);
-        move || reload::audit_plan(&config).map(Audit::open)
-    };
-    let Some(opened) = signals.unless_stopped(open).await? else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    let audit = match opened {
-        Ok(audit) => audit?,
-        Err(error) => {
-            tracing::error!(%error, "cannot start");
-            return Ok(WRONG_CONFIGURATION.into());
-        }
+    let audit = match open_audit(&mut signals, &config).await? {
+        Ok(audit) => audit,
+        Err(code) => return Ok(code),
     };
     record_event(&audit, Event::Start).await;
     if let Some(store) = &rules.store {
@@ -222,6 +212,23 @@ async fn serve(config: Arc<Config>, path: PathBuf, sockets: AssignedSockets) -> 
     spans::finish(spans).await;
     log_end(cut);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the audit trail; the exit code where the process is to end instead.
+async fn open_audit(
+    signals: &mut Signals,
+    config: &Arc<Config>,
+) -> Result<Result<Arc<Audit>, ExitCode>> {
+    let config = Arc::clone(config);
+    let open = move || reload::audit_plan(&config).map(Audit::open);
+    match signals.unless_stopped(open).await? {
+        None => Ok(Err(ExitCode::SUCCESS)),
+        Some(Ok(audit)) => Ok(Ok(audit?)),
+        Some(Err(error)) => {
+            tracing::error!(%error, "cannot start");
+            Ok(Err(WRONG_CONFIGURATION.into()))
+        }
+    }
 }
 
 fn log_addresses(listeners: &Listeners) {

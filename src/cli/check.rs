@@ -45,6 +45,10 @@ pub(crate) struct Check {
     #[arg(long)]
     json: bool,
 
+    /// Take warnings for errors
+    #[arg(long)]
+    strict: bool,
+
     /// Ask the registry, the directory and the store as well whether they answer
     #[arg(long)]
     online: bool,
@@ -77,6 +81,7 @@ impl Check {
             found.extend(self.unreadable(config)?);
             found = in_order(found);
         }
+        let mut found = self.weighed(found);
         let mut directory_says = None;
         let mut blobs = None;
         let fits = found.iter().all(Diagnostic::is_warning);
@@ -103,6 +108,7 @@ impl Check {
                 found.push(config.error_at("auth", "there is no directory to look for users in"));
             }
         }
+        let found = self.weighed(found);
         let good = found.iter().all(Diagnostic::is_warning);
         let same = changes.as_ref().is_none_or(Changes::is_empty);
         if self.json {
@@ -145,6 +151,15 @@ impl Check {
             (false, true) => ExitCode::FAILURE,
             (false, false) => WRONG_CONFIGURATION.into(),
         })
+    }
+
+    /// Findings as bad as they are taken for.
+    fn weighed(&self, found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        if self.strict {
+            found.into_iter().map(Diagnostic::as_error).collect()
+        } else {
+            found
+        }
     }
 
     /// Files that the server cannot read. Without root the checks above have tried that.

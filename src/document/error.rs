@@ -84,6 +84,13 @@ impl Diagnostic {
         self
     }
 
+    /// The same, as something that cannot.
+    #[must_use]
+    pub fn as_error(mut self) -> Self {
+        self.severity = Severity::Error;
+        self
+    }
+
     /// How bad it is.
     pub fn severity(&self) -> Severity {
         self.severity

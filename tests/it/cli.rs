@@ -296,6 +296,12 @@ fn what_ends_soon_is_a_warning() {
         "{text}"
     );
     assert!(!text.contains("good.crl exp"), "{text}");
+    // What a pipeline asks for: no warning passes.
+    let strict = run(&folder, &["check", "--config", "portcullis.toml", "--strict"]);
+    let text = shown(&folder, &strict);
+    assert_eq!(code(&strict), 78, "{text}");
+    assert!(text.contains("error: server.pem expires on 2"), "{text}");
+    assert!(!text.contains("warning"), "{text}");
 }
 
 /// What the user reads, without what differs from run to run.

@@ -2,7 +2,9 @@
 //! taken over, at once and with its place. Leaves nothing behind.
 
 mod against;
+mod named_files;
 mod readers;
+pub(super) mod server;
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ use super::config_file::{ConfigFile, WRONG_CONFIGURATION};
 use super::service::Service;
 use super::terminal::{error_colours, print, print_error};
 use against::Changes;
+use named_files::key_of;
+use server::error_of_server;
 
 /// Time before its end from which a certificate or revocation list earns a warning.
 const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -291,17 +295,6 @@ fn ask_registry(config: &Config, rules: &Rules) -> Result<Option<Diagnostic>> {
     })
 }
 
-/// A server that does not answer; with what to do where its certificate is why.
-pub(super) fn error_of_server(config: &Config, key: &str, message: String) -> Diagnostic {
-    let is_certificate = message.contains("the certificate");
-    let found = config.error_at(key, message);
-    if is_certificate {
-        found.with_help(tls::REMEDY)
-    } else {
-        found
-    }
-}
-
 /// Looks where clients would read a blob from, and whether they may: what was seen, and what is wrong
 /// with it.
 fn follow_blob(config: &Config, rules: &Rules) -> Result<(String, Option<Diagnostic>)> {
@@ -464,59 +457,6 @@ fn place(config: &Config, error: BuildError) -> Vec<Diagnostic> {
         }
     };
     vec![config.error_at(&key, message)]
-}
-
-/// The key that names a file.
-fn key_of(config: &Config, path: &Path) -> String {
-    let clients = &config.tls.client_certificates;
-    if let Some(number) = clients.crl.iter().position(|crl| crl == path) {
-        return format!("tls.client_certificates.crl.{number}");
-    }
-    if let Some(number) = config.token.verify_keys.iter().position(|key| key == path) {
-        return format!("token.verify_keys.{number}");
-    }
-    let named = named(config).into_iter();
-    let mut found = named.filter_map(|(key, named)| (named? == path).then_some(key));
-    found.next().unwrap_or_default().to_owned()
-}
-
-/// Files that are opened when the rules are built, but for revocation lists.
-fn named(config: &Config) -> [(&'static str, Option<&PathBuf>); 11] {
-    let clients = &config.tls.client_certificates;
-    [
-        ("tls.certificate", Some(&config.tls.certificate)),
-        ("tls.private_key", Some(&config.tls.private_key)),
-        ("tls.client_certificates.ca", clients.ca.as_ref()),
-        ("upstream.ca", config.upstream.ca.as_ref()),
-        (
-            "auth.ldap.ca",
-            config.auth.ldap.as_ref().and_then(|ldap| ldap.ca.as_ref()),
-        ),
-        (
-            "limits.store.ca",
-            config.store.as_ref().and_then(|store| store.ca.as_ref()),
-        ),
-        ("auth.htpasswd.file", config.auth.htpasswd.as_ref()),
-        ("audit.key_file", config.audit.key_file.as_ref()),
-        ("audit.signing_key", config.audit.signing_key.as_ref()),
-        (
-            "audit.syslog.ca",
-            config
-                .audit
-                .syslog
-                .as_ref()
-                .and_then(|syslog| syslog.ca.as_ref()),
-        ),
-        ("token.signing_key", config.token.signing_key.as_ref()),
-    ]
-}
-
-/// All files that have to be there to be read.
-fn named_files(config: &Config) -> impl Iterator<Item = &Path> {
-    let named = named(config).into_iter().filter_map(|(_, path)| path);
-    let lists = &config.tls.client_certificates.crl;
-    let all = named.chain(lists).chain(&config.token.verify_keys);
-    all.map(PathBuf::as_path)
 }
 
 fn about_user(user: Option<&str>, cause: &impl std::fmt::Display) -> String {

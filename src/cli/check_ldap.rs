@@ -8,7 +8,7 @@ use portcullis::authn::ldap::{Diagnosis, Directory};
 use portcullis::config::{Config, Diagnostic};
 use serde_json::{Value, json};
 
-use super::check::error_of_server;
+use super::check::server::error_of_server;
 
 /// Answers of all servers of the directory.
 pub(super) struct Answers(Vec<Diagnosis>);

@@ -297,7 +297,10 @@ fn what_ends_soon_is_a_warning() {
     );
     assert!(!text.contains("good.crl exp"), "{text}");
     // What a pipeline asks for: no warning passes.
-    let strict = run(&folder, &["check", "--config", "portcullis.toml", "--strict"]);
+    let strict = run(
+        &folder,
+        &["check", "--config", "portcullis.toml", "--strict"],
+    );
     let text = shown(&folder, &strict);
     assert_eq!(code(&strict), 78, "{text}");
     assert!(text.contains("error: server.pem expires on 2"), "{text}");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use portcullis::config::{Config, Diagnostic};
 
-use super::{key_of, named_files};
+use super::named_files::{key_of, named_files};
 use crate::cli::service::Service;
 
 /// Files that the server could not read or write, for lack of rights.

@@ -8,9 +8,9 @@
 //! | `/metrics` | OpenMetrics |
 //! | `/status`, `/status.json` | one page for people, the same for machines |
 //!
-//! Nothing here changes anything yet, and no secret is shown; [`change`] decides where something may be
-//! changed. What a page in the operator's browser could
-//! read is given to requests for hosts that [`host`] accepts.
+//! Nothing here changes anything yet, and no secret is shown; `change` decides where something may be
+//! changed. What a page in the operator's browser could read is given to requests for hosts that `host`
+//! accepts.
 //!
 //! A directory outage is shown but does not affect readiness: callers who need no directory (keys,
 //! tokens of files, certificates, anonymous pulls) are served, and it is down for every replica.

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Subcommand, ValueHint};
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp};
 use portcullis::tls::issue::{Authority, Client, Pair, Validity, token_key};
 
 use super::files::{self, Existing, Readers};
@@ -211,7 +211,9 @@ fn revoke(
     out: &mut dyn Write,
 ) -> Result<()> {
     let authority = open(dir)?;
-    let until = now.checked_add((i64::from(days) * 24).hours())?;
+    let until = now.checked_add(SignedDuration::from_secs(
+        i64::from(days).saturating_mul(24 * 60 * 60),
+    ))?;
     let certificate = name.map(|name| certificate_of(dir, name)).transpose()?;
     let list = dir.join(LIST);
     files::edit(&list, None, |old| {

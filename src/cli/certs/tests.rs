@@ -131,7 +131,7 @@ fn show_fails_for_what_has_ended_or_will() {
     assert_eq!(code("show --json --within 30 DIR/server.pem"), good);
     assert_eq!(code("show --within 900 DIR/server.pem"), bad);
 
-    let later = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 1000);
+    let later = Timestamp::now() + SignedDuration::from_hours(24 * 1000);
     let shown = show::read(&folder.path().join("server.pem"), later).unwrap();
     let text = serde_json::to_string(&shown).unwrap();
     assert!(text.contains("\"days_left\":-1"), "{text}");

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 /// Exit code where the configuration is wrong (`EX_CONFIG` of sysexits.h).
 pub(super) const WRONG_CONFIGURATION: u8 = 78;
 
+/// Where it is unless something else is said.
+const USUAL: &str = "/etc/portcullis/portcullis.toml";
+
 /// Where the configuration is.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfigFile {
@@ -14,7 +17,15 @@ pub(super) struct ConfigFile {
         long,
         value_name = "FILE",
         env = "PORTCULLIS_CONFIG",
-        default_value = "/etc/portcullis/portcullis.toml"
+        default_value = USUAL
     )]
     pub(super) config: PathBuf,
+}
+
+impl ConfigFile {
+    /// Where it is without the option.
+    pub(super) fn usual() -> PathBuf {
+        let named = std::env::var_os("PORTCULLIS_CONFIG");
+        named.map_or_else(|| PathBuf::from(USUAL), PathBuf::from)
+    }
 }

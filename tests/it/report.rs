@@ -181,7 +181,11 @@ async fn many_files_torn_lines_and_standard_input_make_one_report() {
     assert_eq!(json(&piped)["records"], half + 1);
     let missing = run(&lab, &["audit", "report", "nowhere"]);
     assert_eq!(code(&missing), 1);
-    assert_eq!(code(&run(&lab, &["audit", "report"])), 2);
+    for words in ["report", "verify", "tail"] {
+        let nothing = ["audit", words, "--config", "nowhere.toml"];
+        let output = run(&lab, &nothing);
+        assert_eq!(code(&output), 78, "{output:?}");
+    }
 }
 
 fn torn_lines(report: &Value) -> (u64, &str) {

@@ -573,6 +573,24 @@ async fn what_rotation_leaves_is_read_whole_and_what_cannot_be_read_is_a_failure
         let tail = run(&["tail", "--json", "-n", "1000"], files);
         assert_eq!(String::from_utf8(tail.stdout).unwrap(), written);
     }
+    // Without names all of the configuration's trail is read.
+    let of_configuration = |words: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        let config = lab.folder.join("portcullis.toml");
+        command.env("PORTCULLIS_CONFIG", config);
+        command.arg("audit").args(words).output().unwrap()
+    };
+    let verified = of_configuration(&["verify", "--json"]);
+    let verified: Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!(
+        (&verified["good"], &verified["records"]),
+        (&true.into(), &count.into())
+    );
+    let report = of_configuration(&["report", "--json"]);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["records"], count);
+    let tail = of_configuration(&["tail", "--json", "-n", "1000"]);
+    assert_eq!(String::from_utf8(tail.stdout).unwrap(), written);
     lab.folder
         .write("audit.jsonl.2.xz", b"\xfd7zXZ\0".as_slice());
     lab.folder.write("audit.jsonl.3", "no record\n");

@@ -3,6 +3,7 @@
 mod prune;
 mod report;
 mod tail;
+mod trail;
 mod verify;
 
 use std::process::ExitCode;

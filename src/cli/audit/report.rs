@@ -8,15 +8,16 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::ValueHint;
 use jiff::{SignedDuration, Timestamp};
-use portcullis::audit::{TrailFile, siblings};
+use portcullis::audit::TrailFile;
 use portcullis::config::{Config, time_to_live};
 use portcullis::report::terminal::escape_controls;
 use portcullis::report::{
     Configured, Found, Gathered, JSON_KEYS, Period, Summary, Terms, TextLook, size,
 };
 
-use super::super::files::{self, Existing, Readers};
-use crate::cli::config_file::WRONG_CONFIGURATION;
+use super::trail;
+use crate::cli::config_file::{ConfigFile, WRONG_CONFIGURATION};
+use crate::cli::files::{self, Existing, Readers};
 use crate::cli::terminal::{self, error_colours, print, print_error};
 
 /// Time between two lines of progress.
@@ -30,11 +31,13 @@ const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_KEYS)]
 pub(crate) struct Report {
-    /// Files of the trail, also rotated ones; `-` is standard input; by default those of --config
-    #[arg(value_name = "FILE", required_unless_present = "config", value_hint = ValueHint::FilePath)]
+    /// Files of the trail, also rotated ones; `-` is standard input; by default all of the
+    /// configuration's trail
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
 
-    /// A configuration: its users, keys, certificates and password hashes are looked at as well
+    /// A configuration: its users, keys, certificates and password hashes are looked at as well.
+    /// Without FILE by default $PORTCULLIS_CONFIG or /etc/portcullis/portcullis.toml
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
 
@@ -102,7 +105,9 @@ fn span(text: &str) -> Result<SignedDuration, String> {
 impl Report {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let config = match self.config.as_deref().map(Config::load).transpose() {
+        let usual = || self.files.is_empty().then(ConfigFile::usual);
+        let config = self.config.clone().or_else(usual);
+        let config = match config.as_deref().map(Config::load).transpose() {
             Ok(loaded) => loaded.map(|(config, _warnings)| config),
             Err(errors) => {
                 print_error(&errors.render(error_colours()));
@@ -150,10 +155,7 @@ impl Report {
             .cloned()
             .partition(|path| path == Path::new("-"));
         if let (true, Some(config)) = (self.files.is_empty(), config) {
-            paths = siblings(&config.audit.file);
-            if paths.is_empty() {
-                paths.push(config.audit.file.clone());
-            }
+            paths = trail::of(config);
         }
         let (files, unreadable) = TrailFile::open_all(&paths);
         let mut unread: Vec<_> = unreadable.iter().map(ToString::to_string).collect();

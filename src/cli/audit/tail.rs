@@ -1,25 +1,24 @@
 //! `portcullis audit tail`: the last records, and those that follow.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::ValueHint;
 use clap::builder::PossibleValuesParser;
 use ipnet::IpNet;
 use portcullis::audit::{Event, Outcome, TrailFile};
 use portcullis::policy::Pattern;
 use portcullis::report::tail::{self, Columns, Follow, Form, Reading};
 
-use super::super::terminal;
+use super::trail::Trail;
+use crate::cli::config_file::WRONG_CONFIGURATION;
+use crate::cli::terminal;
 
 /// Show the last records of a trail, and those that come
 #[derive(Debug, clap::Args)]
 pub(crate) struct Tail {
-    /// Files of the trail, also rotated and compressed ones, in any order
-    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    trail: Trail,
 
     /// Go on with what is written from now on, also when the file is rotated
     #[arg(short, long)]
@@ -100,7 +99,14 @@ impl From<Filter> for tail::Filter {
 impl Tail {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let (files, unreadable) = TrailFile::open_all(&self.files);
+        let files = match self.trail.find() {
+            Ok((files, _config)) => files,
+            Err(errors) => {
+                terminal::print_error(&errors.render(terminal::error_colours()));
+                return Ok(WRONG_CONFIGURATION.into());
+            }
+        };
+        let (files, unreadable) = TrailFile::open_all(&files);
         if let Some(first) = unreadable.into_iter().next() {
             return Err(first.into());
         }

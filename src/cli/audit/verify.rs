@@ -15,7 +15,9 @@ use portcullis::audit::{ChainKey, PublicKey, is_beside};
 use portcullis::tls;
 use serde_json::json;
 
-use crate::cli::terminal::{print, print_error};
+use super::trail::Trail;
+use crate::cli::config_file::WRONG_CONFIGURATION;
+use crate::cli::terminal::{error_colours, print, print_error};
 
 /// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -26,11 +28,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Exit code 1 and the first such place if there is one. A trail may begin where `audit prune` has cut it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
-    /// The trail and its rotated files, in any order, also compressed ones (gzip, zstd)
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    trail: Trail,
 
-    /// A key file of the chain (`audit.key_file`); once for each key it has had
+    /// A key file of the chain besides the `audit.key_file` of the configuration, if it is read; once
+    /// for each key it has had
     #[arg(long, value_name = "FILE")]
     key_file: Vec<PathBuf>,
 
@@ -50,10 +52,19 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(self) -> Result<ExitCode> {
+        let (mut files, config) = match self.trail.find() {
+            Ok(found) => found,
+            Err(errors) => {
+                print_error(&errors.render(error_colours()));
+                return Ok(WRONG_CONFIGURATION.into());
+            }
+        };
+        let configured = config.and_then(|config| config.audit.key_file);
         let proofs = Proofs {
             keys: self
                 .key_file
                 .iter()
+                .chain(&configured)
                 .map(|path| chain_key(path))
                 .collect::<Result<_>>()?,
             public: self
@@ -63,7 +74,6 @@ impl Verify {
                 .collect::<Result<_>>()?,
             from: self.from,
         };
-        let mut files = self.files;
         files.retain(|path| !is_beside(path));
         if files.is_empty() {
             bail!("none of the files given is a part of a trail");

@@ -119,8 +119,8 @@ pub struct RetainedParts<'a> {
     pub spare_key: &'a [u8],
 }
 
-/// A signing key for configurations that name none. It is lost with the process, and with it every
-/// token it signed.
+/// A signing key for configurations that name none, where none can be kept. It is lost with the process,
+/// and with it every token it signed.
 pub fn spare_key() -> Result<Zeroizing<Vec<u8>>, KeyError> {
     EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
         .and_then(|pair| pair.to_pkcs8v1())

@@ -18,6 +18,7 @@ mod schema;
 mod serve;
 mod service;
 mod terminal;
+mod token_key;
 
 use std::process::ExitCode;
 

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 use super::config_file::{ConfigFile, WRONG_CONFIGURATION};
 use super::terminal::{error_colours, print_error};
+use super::token_key;
 
 /// Run the proxy.
 #[derive(Debug, clap::Args)]
@@ -120,7 +121,11 @@ async fn serve(config: Arc<Config>, path: PathBuf, sockets: AssignedSockets) -> 
     let memory = Arc::new(AuthnState::new(config.auth.cache_ttl));
     let pool = Arc::new(Pool::default());
     let store_counts = Arc::default();
-    let spare_key = reload::spare_key()?;
+    let of_tokens = Arc::clone(&config);
+    let made = signals.unless_stopped(move || token_key::lasting(&of_tokens));
+    let Some(spare_key) = made.await?.transpose()? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let work = {
         let (config, memory, pool) = (Arc::clone(&config), Arc::clone(&memory), Arc::clone(&pool));
         let (store_counts, spare_key) = (Arc::clone(&store_counts), spare_key.clone());

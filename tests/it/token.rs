@@ -1,5 +1,6 @@
 //! The token service, as docker, containerd and skopeo use it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -696,4 +697,26 @@ async fn a_signing_key_makes_tokens_outlive_a_restart() {
     let mut client = second.anonymous().bearer(&token);
     client.authority = first.authority();
     assert_eq!(client.get("/v2/").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn without_a_signing_key_tokens_outlive_a_restart_too() {
+    let mut lab = Lab::start().await;
+    let token = lab.token("alice", "repository:team-a/app:pull").await;
+    let kept = lab.folder.join("token.key");
+    let mode = std::fs::metadata(&kept).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let status = async |lab: &Lab| {
+        let bearer = lab.anonymous().bearer(&token);
+        bearer.get("/v2/").send().await.status
+    };
+    lab.restart().await;
+    assert_eq!(status(&lab).await, 200);
+    // What is no key is told of, stays as it is, and keeps nobody from logging in.
+    lab.folder.replace("token.key", "no key");
+    lab.restart().await;
+    assert_eq!(status(&lab).await, 401);
+    assert_eq!(lab.user("alice").get("/v2/").send().await.status, 200);
+    assert!(lab.process.log().contains("token.signing_key"));
+    assert_eq!(std::fs::read(&kept).unwrap(), b"no key");
 }

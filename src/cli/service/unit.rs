@@ -189,7 +189,10 @@ mod tests {
         let unit = unit(&[include_str!("../../../conf/portcullis.service")]);
         assert!(unit.is_dynamic);
         assert_eq!(unit.more_groups, ["portcullis-conf"]);
-        assert_eq!(unit.own_folders(), [Path::new("/var/lib/portcullis")]);
+        assert_eq!(
+            unit.own_folders(),
+            ["/var/lib/portcullis", "/run/portcullis"].map(Path::new)
+        );
         let with = unit.configuration().unwrap();
         assert_eq!(with, Path::new("/etc/portcullis/portcullis.toml"));
     }

@@ -37,7 +37,7 @@ pub(crate) struct Report {
     files: Vec<PathBuf>,
 
     /// A configuration: its users, keys, certificates and password hashes are looked at as well.
-    /// Without FILE by default $PORTCULLIS_CONFIG or /etc/portcullis/portcullis.toml
+    /// Without FILE by default that of `serve`
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
 

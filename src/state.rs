@@ -31,15 +31,15 @@ pub struct Rules {
     pub loaded: Timestamp,
     /// When the server certificate ends.
     pub certificate_ends: Timestamp,
-    /// Who may do what.
+    /// Roles, rules and groups.
     pub policy: Arc<Policy>,
-    /// Who is who.
+    /// Back ends that know users.
     pub authenticator: Authenticator,
     /// Robot keys.
     pub robots: Keyring,
     /// How many wrong passwords are too many.
     pub failed_logins: Setting,
-    /// Which client certificates are accepted, and whom they name.
+    /// Client certificates that are accepted, and the users that they name.
     pub certificates: Certificates,
     /// Signing and verifying tokens.
     pub keys: Arc<Keys>,

@@ -27,7 +27,7 @@ const LONGEST_PUSH: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 pub struct Admission {
     /// The proof, for forwarding.
     pub permit: Permit,
-    /// Who is calling.
+    /// The caller.
     pub who: Identity,
     /// The upload session being continued.
     pub session: Option<Session>,
@@ -182,7 +182,7 @@ pub(super) fn verify_token(
     Ok(verified)
 }
 
-/// Who a token stands for, if its credential is still what it was when it was minted.
+/// The caller that a token stands for, if its credential is still what it was when it was minted.
 pub(super) async fn bearer(
     context: &RequestContext,
     verified: &Verified,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::limit::{Bucket, Exceeded, Quotas, Reservation};
 use crate::store::{Lease, Settled, Store, Verdict};
 
-/// Who counts.
+/// The places where pulls are counted.
 pub(super) struct Counters {
     /// This process.
     pub(super) quotas: Arc<Quotas>,

@@ -100,9 +100,9 @@ pub enum Refusal {
     TagBusy,
     /// A tag that exists, for a caller who may only create.
     TagExists {
-        /// Who.
+        /// The caller.
         subject: Subject,
-        /// Which, `repository:tag`.
+        /// `repository:tag`.
         place: Box<str>,
     },
     /// Whether another replica writes the tag cannot be found out.
@@ -111,7 +111,7 @@ pub enum Refusal {
     TooManyRecords,
     /// An anonymous caller, by a token or by empty credentials, where a user is needed.
     Unauthenticated,
-    /// Who is calling cannot be found out at the moment.
+    /// The caller cannot be found out at the moment.
     Undecided(Failure),
     /// An upload session that is not the caller's, or none at all.
     UploadUnknown,
@@ -119,12 +119,12 @@ pub enum Refusal {
     Upstream(UpstreamError),
 }
 
-/// Who may not do what.
+/// A caller, and what it may not do.
 #[derive(Clone, Debug)]
 pub struct Denied {
     /// The decision.
     pub denial: Denial,
-    /// Who.
+    /// The caller.
     pub subject: Subject,
     /// Where, if it is about one repository.
     pub repository: Option<RepoName>,

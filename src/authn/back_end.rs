@@ -26,7 +26,7 @@ pub enum BackEnd {
 pub(super) struct Login<'a> {
     pub(super) user: &'a Name,
     pub(super) password: &'a Password,
-    /// Who asks: hashing and the directory are shared out by it.
+    /// The source: hashing and the directory are shared out by it.
     pub(super) whom: Claimant,
 }
 
@@ -44,7 +44,7 @@ pub struct CredentialStatus {
 }
 
 impl BackEnd {
-    /// Which one it is.
+    /// Its kind, as records name it.
     pub(super) fn method(&self) -> Authentication {
         match self {
             Self::Htpasswd(_) => Authentication::Htpasswd,

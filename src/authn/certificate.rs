@@ -119,7 +119,7 @@ impl Certificates {
         named.is_some_and(|named| !Subject::Person(named).is(user))
     }
 
-    /// Whom a certificate names, with the groups.
+    /// User that a certificate names, with the groups.
     fn named(&self, shown: &ClientCertificate) -> Option<(Name, Vec<Group>)> {
         let user = shown.user(&self.username)?;
         let groups = match self.groups {

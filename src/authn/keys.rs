@@ -162,7 +162,7 @@ struct Reading {
     trouble: Option<Box<str>>,
 }
 
-/// Which state of the file is in force, for whoever has changed it.
+/// State of the file that is in force, for commands that have changed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyringState {
     /// The file.
@@ -276,7 +276,7 @@ impl Keyring {
         self.looks.renewed().keys
     }
 
-    /// Which state of the file that is.
+    /// State of the file that these are.
     pub fn state(&self) -> KeyringState {
         let last = self.looks.renewed();
         KeyringState {

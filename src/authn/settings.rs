@@ -12,7 +12,7 @@ pub struct Settings {
     pub challenge: Challenge,
     /// How anonymous callers come; always directly where no token is asked for.
     pub anonymous: Anonymous,
-    /// Who is asked, in which order.
+    /// Back ends, in the order in which they are asked.
     pub order: Vec<BackEndKind>,
     /// `[auth.htpasswd] file`; there whenever `order` names it.
     pub htpasswd: Option<PathBuf>,
@@ -24,7 +24,7 @@ pub struct Settings {
     pub cache_ttl: Duration,
 }
 
-/// Who knows passwords.
+/// A back end that knows passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackEndKind {
     /// A file.

@@ -21,7 +21,7 @@ pub enum Expected {
 pub struct PolicyTest {
     /// Where it stands.
     pub place: Place,
-    /// Who asks.
+    /// The caller.
     pub user: Subject,
     /// The groups a back end would name.
     pub groups: Vec<Box<str>>,

@@ -49,7 +49,7 @@ pub struct ClientCertificate {
     pub accepted: Accepted,
 }
 
-/// Which generation of the rules has accepted a certificate, and when; 0 for none.
+/// Generation of the rules that accepted a certificate, and when; 0 for none.
 #[derive(Debug, Default)]
 pub struct Accepted {
     generation: AtomicU64,

@@ -163,7 +163,7 @@ impl Presented {
         }
     }
 
-    /// Whom `Basic` credentials name that are otherwise malformed, for the audit record only.
+    /// User named by `Basic` credentials that are otherwise malformed, for the audit record only.
     pub fn claimed(headers: &HeaderMap) -> Option<Claim> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (value, None) = (values.next()?, values.next()) else {

@@ -27,7 +27,7 @@ const LOOK_ALIKES: &str = "\u{2d0}\u{2f8}\u{589}\u{5c3}\u{703}\u{704}\u{1361}\u{
     \u{2044}\u{2215}\u{2571}\u{27cb}\u{29f8}\u{2cc6}\u{31d3}\
     \u{2216}\u{2572}\u{27cd}\u{29f5}\u{29f9}\u{31d4}";
 
-/// Who spells a name.
+/// The origin of a name's spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A directory: without a colon, compared by its fold.

@@ -71,6 +71,6 @@ pub struct Peer {
     pub certificate: PeerCertificate,
     /// What the handshake settled.
     pub tls: Arc<TlsSession>,
-    /// Who is told once somebody has proved who they are.
+    /// Function that is told once this peer has proved who it is.
     pub witness: Arc<dyn Witness>,
 }

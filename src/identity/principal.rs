@@ -45,7 +45,7 @@ pub enum Grant {
     Catalog,
     /// Act on one repository.
     Repository {
-        /// Which.
+        /// Its name.
         name: RepoName,
         /// How; [`Action::Push`] covers [`Action::Overwrite`], which has no word in a scope.
         actions: Vec<Action>,
@@ -227,12 +227,12 @@ impl Identity {
         Self::verified_key(name, confinement)
     }
 
-    /// Who it is.
+    /// The caller.
     pub fn subject(&self) -> &Subject {
         &self.subject
     }
 
-    /// Who it is, as records write it; `None` for anonymous callers.
+    /// The caller as records write it; `None` for anonymous ones.
     pub fn user(&self) -> Option<&str> {
         self.subject.as_str()
     }

@@ -63,7 +63,7 @@ impl Robot {
     }
 }
 
-/// Who a caller is.
+/// A caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// Nobody in particular.
@@ -203,7 +203,7 @@ impl Hash for Counted {
     }
 }
 
-/// Whom a caller claims to be, fit for a record: what is shaped like a secret is not there.
+/// A caller as claimed, fit for a record: what is shaped like a secret is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     user: Box<str>,

@@ -8,7 +8,7 @@ use super::{Decision, Place, Policy, Verdict};
 use crate::identity::Identity;
 use crate::registry::{Action, RepoName};
 
-/// Which table of the configuration a rule stands in.
+/// Table of the configuration that a rule stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleKind {
     /// `[[access]]`

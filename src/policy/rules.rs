@@ -23,7 +23,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Whom a rule is about.
+/// Callers that a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
     /// Callers without a user; in an access rule everybody, since logging in takes no right away.

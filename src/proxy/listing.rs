@@ -56,7 +56,7 @@ struct State {
     number: u64,
 }
 
-/// Which page is read, and since when.
+/// Page that is read, and since when.
 #[derive(Clone, Debug)]
 struct Start {
     number: u64,

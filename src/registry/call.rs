@@ -98,31 +98,31 @@ impl UploadId {
 pub enum Call {
     /// `GET /v2/<name>/blobs/<digest>` (end-2), `DELETE` (end-10).
     Blob {
-        /// Whose blob.
+        /// The repository.
         repo: RepoName,
-        /// Which.
+        /// Its digest.
         digest: Digest,
-        /// What is done to it.
+        /// The method.
         verb: BlobVerb,
     },
     /// `GET /v2/_catalog`.
     Catalog(Page),
     /// `/v2/<name>/manifests/<reference>` (end-3, end-7, end-9).
     Manifest {
-        /// Whose manifest.
+        /// The repository.
         repo: RepoName,
-        /// Which.
+        /// Its tag or digest.
         reference: Reference,
-        /// What is done to it.
+        /// The method.
         verb: ManifestVerb,
     },
     /// `GET /v2/` (end-1).
     Ping,
     /// `GET /v2/<name>/referrers/<digest>` (end-12).
     Referrers {
-        /// Whose manifest.
+        /// The repository.
         repo: RepoName,
-        /// Which.
+        /// Its digest.
         digest: Digest,
         /// Only referrers of this type.
         artifact_type: Option<String>,
@@ -142,9 +142,9 @@ pub enum Call {
     },
     /// `GET /v2/<name>/tags/list` (end-8).
     Tags {
-        /// Whose tags.
+        /// The repository.
         repo: RepoName,
-        /// Which page of them.
+        /// The page of them.
         page: Page,
         /// With or without the body.
         read: Read,
@@ -153,9 +153,9 @@ pub enum Call {
     Upload {
         /// Where to.
         repo: RepoName,
-        /// Which session.
+        /// The session.
         id: UploadId,
-        /// What is done to it.
+        /// The method.
         verb: UploadVerb,
         /// The sealed proof of who began it, as handed out in `Location`.
         state: Option<String>,

@@ -26,7 +26,7 @@ pub enum Kind {
 /// The claims of one token. Times are seconds since the epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Who minted it: always ourselves.
+    /// Issuer: always ourselves.
     pub iss: String,
     /// The user; empty for anonymous, `key:NAME` for a robot key.
     pub sub: String,
@@ -92,7 +92,7 @@ pub struct Access {
 }
 
 impl Claims {
-    /// Whom it is for; `None` if no such caller can be. Where nothing says what the user is, `sub`
+    /// Caller that it is for; `None` if no such caller can be. Where nothing says what the user is, `sub`
     /// alone does: no person can be called as robots are.
     pub fn subject(&self) -> Option<Subject> {
         match &self.who {

@@ -13,7 +13,7 @@ pub enum Asked {
     Catalog,
     /// To act on a repository; `*` has been written out.
     Repository {
-        /// Which.
+        /// Its name.
         name: RepoName,
         /// How.
         actions: Vec<Action>,

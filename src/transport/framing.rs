@@ -47,7 +47,7 @@ pub(super) struct Fed {
     pub(super) whole: usize,
     /// So many, with those of a head that is not whole, break no rule.
     pub(super) fine: usize,
-    /// Which rule the next one breaks.
+    /// Rule that the next one breaks.
     pub(super) fault: Option<BadHead>,
 }
 

@@ -102,7 +102,7 @@ fn ask(leave: impl IntoIterator<Item = Arc<Occupant>>) {
 }
 
 impl Seat {
-    /// Who sits there, for its requests to know.
+    /// Its occupant, for its requests to know.
     pub fn occupant(&self) -> &Arc<Occupant> {
         &self.0
     }

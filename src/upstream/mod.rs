@@ -121,7 +121,7 @@ pub struct Forward<'a> {
     pub authority: &'a str,
     /// The client's address, for `X-Forwarded-For`.
     pub address: std::net::IpAddr,
-    /// Who owns the upload session that the answer may hand out; empty for anonymous.
+    /// Owner of the upload session that the answer may hand out; empty for anonymous.
     pub owner: &'a Subject,
     /// The session being continued.
     pub session: Option<Session>,

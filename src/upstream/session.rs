@@ -15,7 +15,7 @@ use crate::identity::Subject;
 /// A session's sealed content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Who began it.
+    /// The caller who began it.
     pub owner: Subject,
     /// When it was begun, in whole seconds.
     pub begun: Timestamp,

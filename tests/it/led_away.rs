@@ -416,7 +416,7 @@ async fn headers_of_requests_cross_by_the_table() {
         ("x-amz-security-token", "x"),
         ("origin", "https://evil.example"),
         ("referer", "https://evil.example"),
-        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-origin"),
         ("baggage", "a=b"),
         ("b3", "0"),
         ("idempotency-key", "1"),

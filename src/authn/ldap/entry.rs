@@ -20,7 +20,7 @@ pub(super) fn values<'a>(
         .flat_map(|(_, values)| values)
 }
 
-/// Which entry it is, and in which state: tokens are good for this state only.
+/// An entry and its state: tokens are good for this state only.
 pub(super) fn fingerprint(entry: &SearchEntry) -> Fingerprint {
     let of = |attribute: &str| -> Vec<u8> {
         let text = entry

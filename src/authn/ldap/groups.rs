@@ -29,7 +29,7 @@ const NOTHING: [&str; 1] = ["1.1"];
 pub(super) struct Groups {
     pub(super) by: LdapGroups,
     pub(super) base: Option<Box<str>>,
-    /// Which of the directory's groups count, as which; without it all do, by their common names.
+    /// Groups of the directory that count, and their names here; without it all do, by their common names.
     pub(super) map: Option<HashMap<Dn, BTreeSet<Arc<str>>>>,
     pub(super) nested: bool,
 }

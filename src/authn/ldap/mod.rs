@@ -265,7 +265,7 @@ fn of_the_file(map: &BTreeMap<Box<str>, Vec<Dn>>) -> HashMap<Dn, BTreeSet<Arc<st
 /// What one server said, for whoever sets it up.
 #[derive(Debug)]
 pub struct Diagnosis {
-    /// Which.
+    /// Its URL.
     pub server: String,
     /// What was asked and answered.
     pub steps: Vec<Step>,

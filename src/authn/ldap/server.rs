@@ -13,7 +13,7 @@ use crate::identity::{Password, Secret};
 /// How many connections wait for the next bind.
 const MOST_IDLE: usize = 8;
 
-/// Who searches.
+/// The account that searches.
 type ServiceAccount = (Box<str>, Secret<String>);
 
 pub(super) struct Server {

@@ -16,7 +16,7 @@ pub struct Settings {
     pub start_tls: bool,
     /// PEM, the authority that issued the servers' certificates.
     pub ca: Option<PathBuf>,
-    /// Who searches, and its password; anonymous otherwise.
+    /// The account that searches, and its password; anonymous otherwise.
     pub bind: Option<(Box<str>, Secret<String>)>,
     /// Below what users are searched.
     pub user_base: Box<str>,

@@ -181,6 +181,7 @@ const USES: &[(&str, &[&str])] = &[
             "supervisor",
             "telemetry",
             "tls",
+            "token",
             "transport",
             "upstream",
             "whole_file",

@@ -203,6 +203,11 @@ pub fn siblings(path: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// The file that a trail is written to, from one of its files.
+pub(super) fn written(path: &Path) -> Option<PathBuf> {
+    Some(path.with_file_name(base(path)?))
+}
+
 /// The name that a trail is written under, from that of one of its files.
 fn base(path: &Path) -> Option<String> {
     let plain = unpacked(path);

@@ -1,13 +1,14 @@
 //! The key that signs tokens where the configuration names none: one that is kept in a file, so that a
 //! restart logs nobody out.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use portcullis::config::Config;
+use portcullis::reload;
 use portcullis::tls::{self, issue};
 use portcullis::token::Keys;
-use portcullis::{reload, tls::TlsError};
 use zeroize::Zeroizing;
 
 use super::files::{self, Existing, Readers};
@@ -39,20 +40,36 @@ fn folder(config: &Config) -> PathBuf {
 }
 
 fn read_or_make(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    if !path.exists() {
+    if path.symlink_metadata().is_err() {
         let key = issue::token_key()?;
-        // Another process that has made it meanwhile is as good.
-        let made = files::write(path, key.as_bytes(), Readers::Owner, Existing::Keep);
-        if !path.exists() {
-            made?;
+        match files::write(path, key.as_bytes(), Readers::Owner, Existing::Keep) {
+            Ok(()) => tracing::info!(
+                file = %path.display(),
+                "made the key for tokens, so that a restart logs nobody out"
+            ),
+            // Another process that has made it meanwhile is as good.
+            Err(_taken) if path.exists() => {}
+            Err(error) => return Err(error),
         }
     }
-    let key = read(path).with_context(|| format!("cannot use {}", path.display()))?;
-    Keys::new(&key).with_context(|| format!("cannot use {}", path.display()))?;
-    Ok(key)
+    usable(path).with_context(|| format!("cannot use {}", path.display()))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+fn usable(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let mode = std::fs::metadata(path)?.mode();
+    ensure!(
+        mode & 0o022 == 0,
+        "others can change it; chmod 600 it or remove it"
+    );
+    if mode & 0o044 != 0 {
+        tracing::warn!(
+            file = %path.display(),
+            "others can read the key for tokens, and make tokens with it: chmod 600 it, or remove it \
+             for a new one"
+        );
+    }
     let key = tls::private_key(path)?;
-    Ok(Zeroizing::new(key.secret_der().to_vec()))
+    let key = Zeroizing::new(key.secret_der().to_vec());
+    Keys::new(&key)?;
+    Ok(key)
 }

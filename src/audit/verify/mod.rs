@@ -9,6 +9,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -182,7 +183,13 @@ fn verify_once(
 ) -> Result<Verified, VerifyError> {
     // Chain files are read before their trails, which a running proxy continues to write.
     let mut ends = Vec::new();
-    for file in files {
+    // That of a file which is gone tells that it is gone.
+    let gone = files.iter().filter_map(|file| files::written(file));
+    let gone: BTreeSet<_> = gone.filter(|file| !file.exists()).collect();
+    for file in files
+        .iter()
+        .chain(gone.iter().filter(|file| !files.contains(file)))
+    {
         let beside = chain_file::path_of(file);
         match chain_file::read(file).map_err(|source| unreadable(&beside, source))? {
             ChainEnd::Missing => {}

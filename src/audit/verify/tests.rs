@@ -157,6 +157,32 @@ fn a_beginning_that_is_cut_off_is_found_unless_it_is_accepted() {
 }
 
 #[test]
+fn the_file_that_is_written_is_missed_by_its_chain_file() {
+    let chain = Chain::default().records(9);
+    let folder = Folder::new();
+    let old = folder.write("audit.jsonl.1", &text(&chain.lines()[..6]));
+    let current = folder.write("audit.jsonl", &text(&chain.lines()[6..]));
+    ChainFile::open(&current)
+        .unwrap()
+        .write(&chain.link)
+        .unwrap();
+    let of = |files: &[&PathBuf]| {
+        let files: Vec<_> = files.iter().map(|file| (*file).clone()).collect();
+        check(&files, &Proofs::default())
+    };
+    assert_eq!(of(&[&old, &current]).unwrap().end_proven, Some(9));
+    // An old file alone is what was asked for.
+    assert_eq!(of(&[&old]).unwrap().end_proven, None);
+    std::fs::remove_file(&current).unwrap();
+    let problem = Problem::CutOff {
+        chain_file: current.with_file_name("audit.jsonl.chain"),
+        expected: 9,
+        found: Some(6),
+    };
+    assert_eq!(of(&[&old]).unwrap_err(), (6, problem));
+}
+
+#[test]
 fn a_trail_may_begin_where_it_was_pruned_and_not_later() {
     let mut chain = Chain::default().records(5);
     chain.add("start", ",\"first\":1");

@@ -263,6 +263,11 @@ impl Audit {
                 tracing::warn!(%error, "the request to cut the audit trail cannot be read");
                 None
             }
+            // It could not be removed then, and is gone now.
+            (Some(u64::MAX), Ok(None)) => {
+                *pruning = None;
+                return;
+            }
             (Some(seq), _) => Some(seq),
         };
         *pruning = recorded;

@@ -9,6 +9,7 @@ use portcullis::config::Config;
 use portcullis::reload;
 use portcullis::tls::{self, issue};
 use portcullis::token::Keys;
+use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
 use super::files::{self, Existing, Readers};
@@ -56,10 +57,18 @@ fn read_or_make(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
 }
 
 fn usable(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let mode = std::fs::metadata(path)?.mode();
+    // Of a link both: what signs tokens is nobody else's to choose.
+    for meta in [path.symlink_metadata()?, path.metadata()?] {
+        let is_ours = meta.uid() == 0 || meta.uid() == geteuid().as_raw();
+        ensure!(
+            is_ours,
+            "it belongs to another user; remove it for a new one"
+        );
+    }
+    let mode = path.metadata()?.mode();
     ensure!(
         mode & 0o022 == 0,
-        "others can change it; chmod 600 it or remove it"
+        "others can change it; remove it for a new one"
     );
     if mode & 0o044 != 0 {
         tracing::warn!(

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::beside;
 use super::chain::{FIRST, Link, short};
 
 /// Bytes of the file, the newline included.
@@ -107,13 +108,9 @@ pub(in crate::audit) struct ChainFile(File);
 impl ChainFile {
     /// Opens or makes the chain file of a trail.
     pub(in crate::audit) fn open(trail: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o640)
-            .open(path_of(trail))?;
-        Ok(Self(file))
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o640);
+        beside::open(&mut options, &path_of(trail)).map(Self)
     }
 
     /// A file that is open.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::beside;
 use super::chain::Link;
 use super::chain_file::{ChainFile, path_of};
 use super::error::AuditError;
@@ -49,7 +50,7 @@ impl Lock {
 
     /// Returns true if another process writes the trail. Makes no lock, and keeps none.
     pub(in crate::audit) fn is_held(trail: &Path) -> io::Result<bool> {
-        let file = match OpenOptions::new().write(true).open(lock_of(trail)) {
+        let file = match beside::open(OpenOptions::new().write(true), &lock_of(trail)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
@@ -111,7 +112,7 @@ impl Lock {
 fn open(trail: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(lock_of(trail))
+    beside::open(&mut options, &lock_of(trail))
 }
 
 /// Makes `FILE.chain` where there is none: a new one names record 0, so that it is not taken for a damaged one.
@@ -135,7 +136,7 @@ fn lock_of(trail: &Path) -> PathBuf {
 mod tests {
     use super::{Lock, lock_of};
     use crate::audit::journal::chain::Link;
-    use crate::audit::journal::chain_file::{ChainEnd, path_of, read};
+    use crate::audit::journal::chain_file::{ChainEnd, ChainFile, path_of, read};
     use rustix::fs::{FlockOperation, flock};
     use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
@@ -169,6 +170,23 @@ mod tests {
             assert!(refused.contains(part), "{refused}");
         }
         std::fs::remove_dir(lock_of(&trail)).unwrap();
+        // Neither another file is written nor a FIFO waited for.
+        let other = folder.path().join("other");
+        for link in [&lock_of(&trail), &path_of(&trail)] {
+            std::os::unix::fs::symlink(&other, link).unwrap();
+        }
+        assert!(Lock::acquire(&trail).is_err());
+        assert!(ChainFile::open(&trail).is_err());
+        assert!(!other.exists());
+        for link in [lock_of(&trail), path_of(&trail)] {
+            std::fs::remove_file(link).unwrap();
+        }
+        let fifo = rustix::fs::FileType::Fifo;
+        let here = rustix::fs::CWD;
+        rustix::fs::mknodat(here, lock_of(&trail), fifo, 0o666.into(), 0).unwrap();
+        assert!(Lock::acquire(&trail).is_err());
+        assert!(Lock::is_held(&trail).is_err());
+        std::fs::remove_file(lock_of(&trail)).unwrap();
         assert!(Lock::acquire(&trail).unwrap().is_some());
     }
 

@@ -2,6 +2,7 @@
 //! process alone.
 
 pub(super) mod batch;
+pub(super) mod beside;
 pub(super) mod chain;
 pub(super) mod chain_file;
 pub(super) mod error;

@@ -1,13 +1,15 @@
 //! The request to cut a trail, `FILE.prune`. The trail has one writer, so the command that cuts it leaves
 //! its wish in this file; the writer records it, and removes the file once the record is on the disk.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
+
+use super::beside;
 
 /// Bytes of the file at most.
 const LONGEST: u64 = 4096;
@@ -46,18 +48,20 @@ impl PruneRequest {
         std::fs::rename(&new, to)
     }
 
-    /// The one beside the trail. Neither a link nor a FIFO is followed or waited for.
+    /// The one beside the trail, if it is from root or from the user of this process: others must not say
+    /// where the trail begins.
     pub(in crate::audit) fn find(trail: &Path) -> io::Result<Option<Self>> {
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let flags = i32::try_from(flags.bits()).unwrap_or_default();
-        let mut options = OpenOptions::new();
-        let file: File = match options.read(true).custom_flags(flags).open(path_of(trail)) {
+        let file = match beside::open(OpenOptions::new().read(true), &path_of(trail)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
+        let meta = file.metadata()?;
+        let is_ours = meta.uid() == 0 || meta.uid() == geteuid().as_raw();
+        if !is_ours || meta.mode() & 0o022 != 0 {
+            return Err(io::Error::other(
+                "it is from another user, or others can change it",
+            ));
         }
         let mut bytes = Vec::new();
         file.take(LONGEST).read_to_end(&mut bytes)?;
@@ -70,5 +74,35 @@ impl PruneRequest {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PruneRequest, path_of};
+    use std::fs::{Permissions, remove_file, rename, set_permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_request_of_others_is_not_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let trail = folder.path().join("audit.jsonl");
+        let request = PruneRequest {
+            first: 3,
+            reason: "to keep 30 days".to_owned(),
+        };
+        assert_eq!(PruneRequest::find(&trail).unwrap(), None);
+        request.leave(&trail).unwrap();
+        assert_eq!(PruneRequest::find(&trail).unwrap(), Some(request));
+        for mode in [0o664, 0o646] {
+            set_permissions(path_of(&trail), Permissions::from_mode(mode)).unwrap();
+            assert!(PruneRequest::find(&trail).is_err(), "{mode:o}");
+        }
+        set_permissions(path_of(&trail), Permissions::from_mode(0o644)).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        rename(path_of(&trail), &elsewhere).unwrap();
+        symlink(&elsewhere, path_of(&trail)).unwrap();
+        assert!(PruneRequest::find(&trail).is_err());
+        remove_file(path_of(&trail)).unwrap();
     }
 }

@@ -232,10 +232,11 @@ impl Trail {
     }
 
     /// Records that the trail begins at a later record, and signs that. Returns the number of the last record;
-    /// `None` if there is no such record yet, or no room.
+    /// `None` if there is no such record, yet or any more, or no room.
     pub(in crate::audit) fn prune(&self, first: u64, reason: &str) -> Option<u64> {
         let mut state = self.state.lock();
-        if first > state.link.last() || state.is_full() {
+        let is_later = first >= state.link.first && first <= state.link.last();
+        if !is_later || state.is_full() {
             return None;
         }
         state.link.first = first;

@@ -20,6 +20,10 @@ use crate::request::Authority;
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// What the request is made for.
 const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+/// What the answer is for.
+const DESTINATION: HeaderName = HeaderName::from_static("sec-fetch-dest");
+/// Bytes of the names of headers that are told back to a browser.
+const MAX_WANTED: usize = 1024;
 /// Headers of requests that a page may set where its browser does not say which it wants to.
 const ALLOWED: HeaderValue = HeaderValue::from_static("authorization, accept, content-type");
 /// Headers of answers that a page may read besides those that every page may.
@@ -68,9 +72,12 @@ pub(super) fn admit_page(
     let is_elsewhere = |site: &HeaderValue| site != "same-origin" && site != "none";
     let follows_a_link = || {
         let mut modes = headers.get_all(MODE).iter();
+        // A frame of the page has the same mode, and another destination.
+        let mut destinations = headers.get_all(DESTINATION).iter();
         head.method == Method::GET
             && modes.all(|mode| mode == "navigate")
             && headers.contains_key(MODE)
+            && destinations.all(|destination| destination == "document")
     };
     let from_elsewhere = headers.get_all(SITE).iter().any(is_elsewhere) && !follows_a_link();
     let changes_from_elsewhere =
@@ -81,14 +88,18 @@ pub(super) fn admit_page(
     Ok(())
 }
 
-/// The answer to a browser that asks whether a page which the configuration names may make a request;
-/// `None` for all other requests.
-pub(super) fn preflight_answer(head: &Parts, origins: &[Box<str>]) -> Option<Response<AnswerBody>> {
-    if head.method != Method::OPTIONS || !head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-        return None;
-    }
-    named(&head.headers, origins)?;
+/// Returns true for the question of a browser whether a page which the configuration names may make a
+/// request.
+pub(super) fn is_asked(head: &Parts, origins: &[Box<str>]) -> bool {
+    head.method == Method::OPTIONS
+        && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && named(&head.headers, origins).is_some()
+}
+
+/// The answer to that question.
+pub(super) fn answer(head: &Parts) -> Response<AnswerBody> {
     let wanted = head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS);
+    let wanted = wanted.filter(|wanted| wanted.len() <= MAX_WANTED);
     let mut response = Response::new(AnswerBody::full(String::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
@@ -100,7 +111,7 @@ pub(super) fn preflight_answer(head: &Parts, origins: &[Box<str>]) -> Option<Res
     headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     let varies = "Access-Control-Request-Method, Access-Control-Request-Headers";
     headers.insert(VARY, HeaderValue::from_static(varies));
-    Some(response)
+    response
 }
 
 /// Lets the page of `origin` read an answer, in place of what the registry says of pages.

@@ -18,12 +18,14 @@ pub(super) fn is_probe(head: &Parts, peer: &Peer) -> bool {
     is_safe && is_bare && is_anonymous && peer.certificate.shown().is_none()
 }
 
-/// The same of what came without TLS: of so much of its head as was read at first.
+/// The same of what came without TLS, if its head came whole.
 pub(super) fn is_plain_probe(head: &[u8]) -> bool {
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
     let mut words = text.lines().next().unwrap_or_default().split(' ');
     let is_safe = matches!(words.next(), Some("get" | "head" | "options"));
-    is_safe && matches!(words.next(), Some("/" | "*")) && !text.contains("authorization:")
+    let is_whole = text.contains("\r\n\r\n");
+    let is_anonymous = is_whole && !text.contains("authorization");
+    is_safe && matches!(words.next(), Some("/" | "*")) && is_anonymous
 }
 
 /// The refusal of a probe that failed its preflight: some balancers ask in HTTP/1.0 without a host,
@@ -44,7 +46,7 @@ mod tests {
     fn a_probe_without_tls_asks_for_nothing_and_shows_nothing() {
         for probe in [
             "GET / HTTP/1.0\r\n\r\n",
-            "OPTIONS / HTTP/1.0\r\n",
+            "OPTIONS / HTTP/1.0\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
             "HEAD / HTTP/1.1\r\nUser-Agent: ELB-HealthChecker/2.0\r\n\r\n",
         ] {
@@ -56,6 +58,9 @@ mod tests {
             "GET /?a HTTP/1.1\r\n\r\n",
             "POST / HTTP/1.1\r\n\r\n",
             "GET / HTTP/1.1\r\nAuthorization: Basic YTpi\r\n\r\n",
+            "GET / HTTP/1.1\r\nAuthorization : Basic YTpi\r\n\r\n",
+            // Where more is to come.
+            "GET / HTTP/1.1\r\nHost: a\r\n",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         ] {
             assert!(!is_plain_probe(other.as_bytes()), "{other}");

@@ -100,8 +100,8 @@ impl Proxy {
     ) -> Response<AnswerBody> {
         let now = Timestamp::now();
         let (head, body) = request.into_parts();
-        if let Some(answer) = cors::preflight_answer(&head, &rules.cors_origins) {
-            return answer;
+        if cors::is_asked(&head, &rules.cors_origins) && preflight(&head, &rules).is_ok() {
+            return cors::answer(&head);
         }
         let route = Route::of(&head.method, &head.uri);
         let purpose = purpose(&route, &head.method);

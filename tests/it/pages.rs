@@ -77,9 +77,13 @@ async fn a_named_page_may_ask_and_read_every_answer() {
         assert_eq!(begun.status, 202);
         assert_readable(&begun);
     }
+    // What is wrong with any request is wrong with a preflight too.
+    let elsewhere = preflight(&lab.anonymous(), UI).header("expect", "something");
+    assert_eq!(elsewhere.send().await.status, 417);
     let lines = lab.audit().records();
     let preflights = lines.iter().filter(|line| line["method"] == "OPTIONS");
-    assert_eq!(preflights.count(), 0, "a preflight decides nothing");
+    let refused = preflights.filter(|line| line["status"] != 417);
+    assert_eq!(refused.count(), 0, "a preflight decides nothing");
 }
 
 #[tokio::test]
@@ -127,6 +131,12 @@ async fn other_pages_get_nothing_and_do_nothing() {
             .header("sec-fetch-site", "cross-site")
             .header("sec-fetch-mode", "no-cors");
         picture.send().await.assert_problem(403, "DENIED");
+        let frame = alice
+            .get("/v2/_catalog")
+            .header("sec-fetch-site", "cross-site")
+            .header("sec-fetch-mode", "navigate")
+            .header("sec-fetch-dest", "iframe");
+        frame.send().await.assert_problem(403, "DENIED");
         let twice = alice
             .get("/v2/_catalog")
             .header("sec-fetch-site", "same-origin")

@@ -22,7 +22,7 @@ use portcullis::registry::{Action, RepoName};
 use serde_json::{Value, json};
 
 use self::judged::{deciding, passed_over, rule_json};
-use super::config_file::{ConfigFile, WRONG_CONFIGURATION};
+use super::config_file::{ConfigFile, load};
 use super::terminal::{error_colours, print, print_error};
 
 /// The policy says no.
@@ -102,12 +102,9 @@ impl Explain {
                 return Ok(USAGE.into());
             }
         };
-        let (config, _) = match Config::load(&self.config.config) {
+        let (config, _warnings) = match load(&self.config.config) {
             Ok(loaded) => loaded,
-            Err(errors) => {
-                print_error(&errors.render(error_colours()));
-                return Ok(WRONG_CONFIGURATION.into());
-            }
+            Err(code) => return Ok(code),
         };
         match question {
             Question::Past(reference) => self.past(&config, &reference),

@@ -20,7 +20,7 @@ use portcullis::{report, tls};
 use serde_json::{Value, json};
 
 use self::running::Taken;
-use super::config_file::{ConfigFile, WRONG_CONFIGURATION};
+use super::config_file::{ConfigFile, load};
 use super::files::edit;
 use super::terminal::{error_colours, print, print_error};
 
@@ -150,12 +150,9 @@ impl Key {
             Action::Create(create) => &create.config.config,
             Action::List { config, .. } | Action::Revoke { config, .. } => &config.config,
         };
-        let config = match Config::load(path) {
-            Ok((config, _)) => config,
-            Err(errors) => {
-                print_error(&errors.render(error_colours()));
-                return Ok(WRONG_CONFIGURATION.into());
-            }
+        let (config, _warnings) = match load(path) {
+            Ok(loaded) => loaded,
+            Err(code) => return Ok(code),
         };
         match self.action {
             Action::Create(create) => create.run(&config, Timestamp::now())?,

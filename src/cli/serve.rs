@@ -28,7 +28,7 @@ use rustix::process::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::config_file::{ConfigFile, WRONG_CONFIGURATION};
+use super::config_file::{ConfigFile, WRONG_CONFIGURATION, load};
 use super::terminal::{error_colours, print_error};
 use super::token_key;
 
@@ -45,12 +45,9 @@ const LAST_TASKS: Duration = Duration::from_secs(1);
 impl Serve {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let path = self.config.config;
-        let (config, warnings) = match Config::load(&path) {
+        let (config, warnings) = match load(&path) {
             Ok(loaded) => loaded,
-            Err(errors) => {
-                print_error(&errors.render(error_colours()));
-                return Ok(WRONG_CONFIGURATION.into());
-            }
+            Err(code) => return Ok(code),
         };
         let failed = config.run_policy_tests(Timestamp::now());
         for failure in &failed {

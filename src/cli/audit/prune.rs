@@ -10,14 +10,13 @@ use jiff::{SignedDuration, Timestamp};
 use portcullis::audit::prune::{Cut, Keep, remove};
 use portcullis::audit::verify::{Proofs, Verified, verify};
 use portcullis::audit::{ChainKey, Plan, Settings, siblings};
-use portcullis::config::Config;
 use portcullis::reload;
 use serde_json::json;
 
 use super::report::{Moment, moment};
 use super::verify::chain_key;
-use crate::cli::config_file::{ConfigFile, WRONG_CONFIGURATION};
-use crate::cli::terminal::{error_colours, print, print_error};
+use crate::cli::config_file::{ConfigFile, load};
+use crate::cli::terminal::{print, print_error};
 
 /// Remove the oldest files of a rotated trail, and record that in the trail
 ///
@@ -102,12 +101,9 @@ impl Prune {
                 plan.key = keys.last().cloned().unwrap_or_default();
                 plan
             }
-            None => match Config::load(&self.config.config) {
+            None => match load(&self.config.config) {
                 Ok((config, _warnings)) => reload::audit_plan(&config)?,
-                Err(errors) => {
-                    print_error(&errors.render(error_colours()));
-                    return Ok(WRONG_CONFIGURATION.into());
-                }
+                Err(code) => return Ok(code),
             },
         };
         if plan.key.name().is_some() {

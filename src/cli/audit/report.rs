@@ -16,9 +16,9 @@ use portcullis::report::{
 };
 
 use super::trail;
-use crate::cli::config_file::{ConfigFile, WRONG_CONFIGURATION};
+use crate::cli::config_file::{ConfigFile, load};
 use crate::cli::files::{self, Existing, Readers};
-use crate::cli::terminal::{self, error_colours, print, print_error};
+use crate::cli::terminal::{self, print, print_error};
 
 /// Time between two lines of progress.
 const PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
@@ -107,12 +107,9 @@ impl Report {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let usual = || self.files.is_empty().then(ConfigFile::usual);
         let config = self.config.clone().or_else(usual);
-        let config = match config.as_deref().map(Config::load).transpose() {
+        let config = match config.as_deref().map(load).transpose() {
             Ok(loaded) => loaded.map(|(config, _warnings)| config),
-            Err(errors) => {
-                print_error(&errors.render(error_colours()));
-                return Ok(WRONG_CONFIGURATION.into());
-            }
+            Err(code) => return Ok(code),
         };
         let (gathered, unread) = self.gather(config.as_ref());
         for problem in &unread {

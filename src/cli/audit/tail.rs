@@ -11,7 +11,6 @@ use portcullis::policy::Pattern;
 use portcullis::report::tail::{self, Columns, Follow, Form, Reading};
 
 use super::trail::Trail;
-use crate::cli::config_file::WRONG_CONFIGURATION;
 use crate::cli::terminal;
 
 /// Show the last records of a trail, and those that come
@@ -101,10 +100,7 @@ impl Tail {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let files = match self.trail.find() {
             Ok((files, _config)) => files,
-            Err(errors) => {
-                terminal::print_error(&errors.render(terminal::error_colours()));
-                return Ok(WRONG_CONFIGURATION.into());
-            }
+            Err(code) => return Ok(code),
         };
         let (files, unreadable) = TrailFile::open_all(&files);
         if let Some(first) = unreadable.into_iter().next() {

@@ -2,12 +2,13 @@
 //! configuration's.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::ValueHint;
 use portcullis::audit::siblings;
-use portcullis::config::{Config, Errors};
+use portcullis::config::Config;
 
-use crate::cli::config_file::ConfigFile;
+use crate::cli::config_file::{ConfigFile, load};
 
 /// Files of the trail.
 #[derive(Debug, clap::Args)]
@@ -22,12 +23,12 @@ pub(super) struct Trail {
 }
 
 impl Trail {
-    /// The files; and the configuration, if it named them.
-    pub(super) fn find(self) -> Result<(Vec<PathBuf>, Option<Config>), Errors> {
+    /// The files; and the configuration, if it named them. The exit code where that is wrong.
+    pub(super) fn find(self) -> Result<(Vec<PathBuf>, Option<Config>), ExitCode> {
         if !self.files.is_empty() {
             return Ok((self.files, None));
         }
-        let (config, _warnings) = Config::load(&self.config.config)?;
+        let (config, _warnings) = load(&self.config.config)?;
         Ok((of(&config), Some(config)))
     }
 }

@@ -16,8 +16,7 @@ use portcullis::tls;
 use serde_json::json;
 
 use super::trail::Trail;
-use crate::cli::config_file::WRONG_CONFIGURATION;
-use crate::cli::terminal::{error_colours, print, print_error};
+use crate::cli::terminal::{print, print_error};
 
 /// Time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -54,10 +53,7 @@ impl Verify {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let (mut files, config) = match self.trail.find() {
             Ok(found) => found,
-            Err(errors) => {
-                print_error(&errors.render(error_colours()));
-                return Ok(WRONG_CONFIGURATION.into());
-            }
+            Err(code) => return Ok(code),
         };
         let configured = config.and_then(|config| config.audit.key_file);
         let proofs = Proofs {

@@ -18,8 +18,7 @@ use serde::{Serialize, Serializer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::cli::config_file::WRONG_CONFIGURATION;
-use crate::cli::terminal::{error_colours, print_error};
+use crate::cli::config_file::load;
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -62,12 +61,9 @@ impl Args {
     pub(super) fn run(self, now: Timestamp, out: &mut dyn Write) -> Result<ExitCode> {
         let mut files = self.files;
         if let Some(path) = &self.config {
-            match Config::load(path) {
+            match load(path) {
                 Ok((config, _warnings)) => files.extend(named_by(config)),
-                Err(errors) => {
-                    print_error(&errors.render(error_colours()));
-                    return Ok(WRONG_CONFIGURATION.into());
-                }
+                Err(code) => return Ok(code),
             }
         }
         let mut shown = Vec::new();

@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::caps::{Caps, announce};
 use super::context::ConnectionContext;
 use super::http1;
-use super::http2_refusals::Noticing;
+use super::http2_refusals::noticing;
 use super::proxy_protocol::{self, Header};
 use super::room::Seat;
 use super::settings::{ProxyProtocol, Settings};
@@ -139,7 +139,7 @@ async fn over_h2(
     let watch = Arc::new(StallWatch::default());
     let (noted, limits) = (Arc::clone(&watch), Arc::clone(&context.limits));
     let (proxy, peer) = (Arc::clone(&context.proxy), Arc::clone(&context.peer));
-    let stream = Noticing::new(stream, move || {
+    let stream = noticing(stream, move || {
         let (tls, whole) = (Some(&*peer.tls.description), Asked::Whole);
         // The engine has answered; the record is ours.
         drop(proxy.refuse_unread(peer.address, tls, BadHead::TooLarge, whole, b""));

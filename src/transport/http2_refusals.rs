@@ -2,11 +2,8 @@
 //! read at all. It answers 431 with nothing but the status, or ends the connection, and tells nobody:
 //! so the frames that it sends are looked at, and each refusal is told to a function.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
+use tokio_util::io::InspectWriter;
 
 /// Bytes in front of a frame's payload (RFC 9113 section 4.1).
 const FRAME_HEAD: usize = 9;
@@ -22,77 +19,18 @@ const COMPRESSION_ERROR: u8 = 9;
 const ENHANCE_YOUR_CALM: u8 = 11;
 const TOO_LARGE: [&[u8]; 2] = [b"header_list_way_too_large", b"too_many_continuations"];
 
-/// A connection on which the engine's own refusals are noticed.
-pub(super) struct Noticing<S, F> {
-    inner: S,
-    frames: Frames,
-    refused: F,
-}
-
-impl<S, F: FnMut()> Noticing<S, F> {
-    /// `refused` is called for each request that is refused for its size.
-    pub(super) fn new(inner: S, refused: F) -> Self {
-        Self {
-            inner,
-            frames: Frames::default(),
-            refused,
+/// A connection on which the engine's own refusals are noticed: `refused` is called for each request that
+/// is refused for its size.
+pub(super) fn noticing<S: AsyncWrite>(
+    stream: S,
+    mut refused: impl FnMut(),
+) -> InspectWriter<S, impl FnMut(&[u8])> {
+    let mut frames = Frames::default();
+    InspectWriter::new(stream, move |sent| {
+        for _ in 0..frames.refusals(sent) {
+            refused();
         }
-    }
-
-    fn sent(&mut self, bytes: &[u8]) {
-        for _ in 0..self.frames.refusals(bytes) {
-            (self.refused)();
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin, F: Unpin> AsyncRead for Noticing<S, F> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin, F: FnMut() + Unpin> AsyncWrite for Noticing<S, F> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
-        self.sent(buf.get(..written).unwrap_or_default());
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs))?;
-        let mut left = written;
-        for buf in bufs {
-            let part = buf.get(..left.min(buf.len())).unwrap_or_default();
-            self.sent(part);
-            left = left.saturating_sub(part.len());
-        }
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
+    })
 }
 
 /// The frames of one direction, as far as they have come.

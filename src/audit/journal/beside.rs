@@ -4,9 +4,16 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+
+/// The name of such a file: that of the trail, and an ending.
+pub(in crate::audit) fn path(trail: &Path, ending: &str) -> PathBuf {
+    let mut name = trail.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
 
 /// Opens such a file.
 pub(in crate::audit) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {

@@ -47,9 +47,7 @@ pub(in crate::audit) enum ChainEnd {
 
 /// The file's name for a trail.
 pub(in crate::audit) fn path_of(trail: &Path) -> PathBuf {
-    let mut name = trail.as_os_str().to_owned();
-    name.push(".chain");
-    name.into()
+    beside::path(trail, ".chain")
 }
 
 /// Returns true if a trail of this kind has a chain file. A device has none.

@@ -127,9 +127,7 @@ fn make_chain_file(trail: &Path) -> io::Result<()> {
 }
 
 fn lock_of(trail: &Path) -> PathBuf {
-    let mut name = trail.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
+    beside::path(trail, ".lock")
 }
 
 #[cfg(test)]

@@ -25,9 +25,7 @@ pub(in crate::audit) struct PruneRequest {
 
 /// The file's name for a trail.
 pub(in crate::audit) fn path_of(trail: &Path) -> PathBuf {
-    let mut name = trail.as_os_str().to_owned();
-    name.push(".prune");
-    name.into()
+    beside::path(trail, ".prune")
 }
 
 impl PruneRequest {
@@ -35,13 +33,9 @@ impl PruneRequest {
     pub(in crate::audit) fn leave(&self, trail: &Path) -> io::Result<()> {
         let text = serde_json::to_vec(self)?;
         let to = path_of(trail);
-        let mut new = to.as_os_str().to_owned();
-        new.push(".new");
+        let new = beside::path(&to, ".new");
         // Of a command that was ended. A link that stands there instead is not followed.
-        match std::fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+        gone(&new)?;
         let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
         file.write_all(&text)?;
@@ -70,10 +64,15 @@ impl PruneRequest {
 
     /// Removes the one beside the trail, if there is one.
     pub(in crate::audit) fn remove(trail: &Path) -> io::Result<()> {
-        match std::fs::remove_file(path_of(trail)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        gone(&path_of(trail))
+    }
+}
+
+/// Removes a file that may not be there.
+fn gone(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

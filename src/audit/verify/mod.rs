@@ -184,12 +184,10 @@ fn verify_once(
     // Chain files are read before their trails, which a running proxy continues to write.
     let mut ends = Vec::new();
     // That of a file which is gone tells that it is gone.
-    let gone = files.iter().filter_map(|file| files::written(file));
-    let gone: BTreeSet<_> = gone.filter(|file| !file.exists()).collect();
-    for file in files
-        .iter()
-        .chain(gone.iter().filter(|file| !files.contains(file)))
-    {
+    let written = files.iter().filter_map(|file| files::written(file));
+    let written: BTreeSet<_> = written.filter(|file| !file.exists()).collect();
+    let unnamed = written.iter().filter(|file| !files.contains(file));
+    for file in files.iter().chain(unnamed) {
         let beside = chain_file::path_of(file);
         match chain_file::read(file).map_err(|source| unreadable(&beside, source))? {
             ChainEnd::Missing => {}

@@ -58,14 +58,15 @@ fn read_or_make(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
 
 fn usable(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     // Of a link both: what signs tokens is nobody else's to choose.
-    for meta in [path.symlink_metadata()?, path.metadata()?] {
+    let file = path.metadata()?;
+    for meta in [&path.symlink_metadata()?, &file] {
         let is_ours = meta.uid() == 0 || meta.uid() == geteuid().as_raw();
         ensure!(
             is_ours,
             "it belongs to another user; remove it for a new one"
         );
     }
-    let mode = path.metadata()?.mode();
+    let mode = file.mode();
     ensure!(
         mode & 0o022 == 0,
         "others can change it; remove it for a new one"

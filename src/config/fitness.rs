@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::{Config, Diagnostic};
+use super::checked::Config;
+use super::value::host_and_port;
 use crate::audit::SyslogAddress;
+use crate::document::Diagnostic;
 use crate::store::StoreUrl;
 use crate::tls;
 use crate::upstream::UpstreamUrl;
@@ -13,7 +15,8 @@ impl Config {
     /// been reported where they were opened.
     pub fn certificate_faults(&self, now: Timestamp) -> Vec<Diagnostic> {
         let authority = self.server.public_authority.as_deref();
-        let host = authority.map(host_of);
+        let host = authority.and_then(|authority| host_and_port(authority).ok());
+        let host = host.as_ref().map(|(host, _port)| &**host);
         let own = tls::faults_of_own(&self.tls.certificate, host, now);
         let own = own.unwrap_or_default().into_iter().map(|fault| {
             let found = self.error_at("tls.certificate", fault);
@@ -64,17 +67,4 @@ impl Config {
         });
         own.chain(others).collect()
     }
-}
-
-/// The host of `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`.
-fn host_of(authority: &str) -> &str {
-    if let Some((address, _)) = authority
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-    {
-        return address;
-    }
-    authority
-        .split_once(':')
-        .map_or(authority, |(host, _)| host)
 }

@@ -228,7 +228,7 @@ fn generate() -> Result<KeyPair> {
     Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
 }
 
-fn unusable(why: &'static str) -> IssueError {
+pub(super) fn unusable(why: &'static str) -> IssueError {
     IssueError::Authority(why)
 }
 

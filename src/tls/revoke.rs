@@ -14,7 +14,7 @@ use x509_parser::prelude::{
     CertificateRevocationList, FromDer, ParsedExtension, X509Certificate, X509Extension,
 };
 
-use super::issue::{Authority, IssueError};
+use super::issue::{Authority, IssueError, unusable};
 
 /// A certificate's serial number, and since when it is revoked.
 type Revoked = (Vec<u8>, Timestamp);
@@ -157,8 +157,4 @@ fn key_identifier<'a>(ca: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
         }
     });
     named.next()
-}
-
-fn unusable(why: &'static str) -> IssueError {
-    IssueError::Authority(why)
 }
